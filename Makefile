@@ -1,0 +1,36 @@
+# make demo   the report's experiment on the built-in teacher and data, about five minutes on 2 cores
+# make test   the tests
+# make check  format, lint, types, spelling, import contracts
+# Only Python (3.10 or newer) with pip is needed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test check clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compress,data,dev]'
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/edgeclip reproduce --out runs/demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,1 @@
+"""The built-in teacher, made by `edgeclip train recipes/tabletop-teacher.toml`."""

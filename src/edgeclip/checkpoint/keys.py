@@ -1,0 +1,117 @@
+"""Key tables: which names a layout gives to the model's tensors, and how their shapes differ. They work both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from edgeclip.errors import CheckpointError
+
+SHOWN_KEYS = 8
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One tensor of ours from one or more of theirs. `ours_of` and `theirs_of` are inverse to each other."""
+
+    ours: str
+    theirs: tuple[str, ...]
+    ours_of: Callable[[Sequence[Tensor]], Tensor]
+    theirs_of: Callable[[Tensor], Sequence[Tensor]]
+
+
+def same(ours: str, theirs: str) -> Rule:
+    """The same tensor under another name."""
+    return Rule(ours, (theirs,), lambda tensors: tensors[0], lambda tensor: (tensor,))
+
+
+def linear(ours: str, theirs: str) -> list[Rule]:
+    """Weight and bias of a Linear or LayerNorm."""
+    return [same(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
+
+
+def transposed(ours: str, theirs: str) -> Rule:
+    """A matrix stored as (in, out) instead of (out, in)."""
+    return Rule(ours, (theirs,), lambda tensors: tensors[0].T, lambda tensor: (tensor.T,))
+
+
+def stacked(ours: str, theirs: Sequence[str]) -> Rule:
+    """Equal parts stacked along the first axis: query, key and value."""
+    return Rule(ours, tuple(theirs), lambda tensors: torch.cat(list(tensors)), lambda tensor: tensor.chunk(len(theirs)))
+
+
+def convolution(ours: str, theirs: str, channels: int, patch_size: int) -> Rule:
+    """A patch convolution (D, C, P, P) as the Linear (D, C*P*P) that it is."""
+    return Rule(
+        ours,
+        (theirs,),
+        lambda tensors: tensors[0].flatten(1),
+        lambda tensor: (tensor.reshape(-1, channels, patch_size, patch_size),),
+    )
+
+
+def check_names(present: Sequence[str], wanted: Sequence[str], source: str) -> None:
+    """Compare the names in a checkpoint with those a layout has.
+
+    Raises:
+        CheckpointError: listing what is missing and what is surplus.
+    """
+    missing, surplus = sorted(set(wanted) - set(present)), sorted(set(present) - set(wanted))
+    problems = [f"{kind} {_listed(names)}" for kind, names in (("missing", missing), ("unknown", surplus)) if names]
+    if problems:
+        raise CheckpointError(
+            f"{source} with {' and '.join(problems)}",
+            expected="exactly the tensors that its configuration implies",
+            fix="check that the weights and the configuration belong together",
+        )
+
+
+def to_ours(
+    state: dict[str, Tensor], rules: Sequence[Rule], shapes: dict[str, torch.Size], source: str
+) -> dict[str, Tensor]:
+    """Rename and reshape a checkpoint's tensors, every one of them, as float32.
+
+    Args:
+        state: the checkpoint's tensors.
+        rules: the layout's key table.
+        shapes: shape of each tensor of ours.
+        source: what to call the checkpoint in an error.
+
+    Raises:
+        CheckpointError: a tensor is missing, surplus or misshapen; the names are listed.
+    """
+    check_names(list(state), [name for rule in rules for name in rule.theirs], source)
+    ours: dict[str, Tensor] = {}
+    misshapen: list[str] = []
+    for rule in rules:
+        tensors = [state[name].to(torch.float32) for name in rule.theirs]
+        wanted = [tuple(t.shape) for t in rule.theirs_of(torch.empty(shapes[rule.ours], device="meta"))]
+        got = [tuple(t.shape) for t in tensors]
+        if got != wanted:
+            misshapen += [f"{n} {g} not {w}" for n, g, w in zip(rule.theirs, got, wanted, strict=True) if g != w]
+        else:
+            ours[rule.ours] = rule.ours_of(tensors).contiguous()
+    if misshapen:
+        raise CheckpointError(
+            f"{source} with misshapen tensors {_listed(misshapen)}",
+            expected="the shapes that its configuration implies",
+            fix="check that the weights and the configuration belong together",
+        )
+    return ours
+
+
+def to_theirs(state: dict[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
+    """The other way: our tensors under the layout's names and shapes."""
+    return {
+        name: tensor.contiguous()
+        for rule in rules
+        for name, tensor in zip(rule.theirs, rule.theirs_of(state[rule.ours]), strict=True)
+    }
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_KEYS
+    return ", ".join(names[:SHOWN_KEYS]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,162 @@
+"""From a name, folder or file to a model with its preprocessing and tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor
+
+from edgeclip.checkpoint import hf, hub, open_clip, openai
+from edgeclip.checkpoint.keys import Rule, to_ours
+from edgeclip.checkpoint.reader import read_tensors, read_weights
+from edgeclip.config import ClipConfig, PreprocessConfig
+from edgeclip.errors import CheckpointError
+from edgeclip.image import ImageSource, crop_uint8, normalize
+from edgeclip.model import Clip
+from edgeclip.tokenizer import ClipTokenizer, load_openai_vocabulary, load_tokenizer
+
+BUILTIN = "builtin:tabletop"
+OPENAI_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+REPORT_MEAN = REPORT_STD = (0.5, 0.5, 0.5)
+"""The normalisation that the report uses instead of the checkpoint's own."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint ready for use. `model` is in evaluation mode, on the CPU, in float32."""
+
+    name: str
+    layout: str
+    stored_dtype: str
+    model: Clip
+    preprocess_config: PreprocessConfig
+    tokenizer: ClipTokenizer
+
+    def preprocess(self, image: ImageSource) -> Tensor:
+        """Path, bytes, Pillow image or uint8 array to (3, H, W) float32.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        return torch.from_numpy(normalize(crop_uint8(image, self.preprocess_config), self.preprocess_config))
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """Texts to (B, T) int64 token ids, T = the context length."""
+        return torch.from_numpy(self.tokenizer(texts))
+
+    def with_report_normalization(self) -> Loaded:
+        """The same checkpoint with the report's mean and standard deviation of 0.5."""
+        config = msgspec.structs.replace(self.preprocess_config, mean=REPORT_MEAN, std=REPORT_STD)
+        return replace(self, preprocess_config=config)
+
+
+def load_checkpoint(source: str | Path, *, vocabulary: Path | None = None) -> Loaded:
+    """Load a CLIP checkpoint.
+
+    Args:
+        source: `builtin:tabletop`; a folder in the Hugging Face or open_clip layout; a `.pt` file in OpenAI's; or a hub
+            id such as `openai/clip-vit-base-patch32`.
+        vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`, for checkpoints that bring no tokenizer; without it, the
+            file of that name beside the checkpoint.
+
+    Raises:
+        CheckpointError: there is no such model, it is damaged, or it is of another architecture.
+        TokenizerError: its tokenizer is missing or malformed.
+        HubError: a hub id that can't be downloaded.
+    """
+    name = str(source)
+    if name == BUILTIN:
+        with resources.as_file(resources.files("edgeclip.assets") / "tabletop") as folder:
+            return _load_folder(name, folder, vocabulary)
+    path = Path(source)
+    if path.is_dir():
+        return _load_folder(name, path, vocabulary)
+    if path.is_file():
+        return _load_openai(name, path, vocabulary)
+    if hub.is_hub_id(name):
+        return _load_folder(name, hub.download(name), vocabulary)
+    raise CheckpointError(
+        f"unknown model {name!r}",
+        expected=f"{BUILTIN}, a checkpoint's folder or file, or a hub id such as openai/clip-vit-base-patch32",
+        fix="check the path",
+    )
+
+
+def _load_folder(name: str, folder: Path, vocabulary: Path | None) -> Loaded:
+    if (folder / open_clip.CONFIG_NAME).is_file():
+        config, preprocess, prefix = open_clip.read_config(folder)
+        state, container = read_weights(folder, "open_clip_model", "open_clip_pytorch_model")
+        rules, ignored, layout = openai.rules(config, prefix), open_clip.IGNORED, f"open_clip, {container}"
+    elif (folder / "config.json").is_file():
+        config = hf.read_config(folder)
+        preprocess = hf.read_preprocess(folder, config.vision.image_size)
+        state, container = read_weights(folder, "model", "pytorch_model")
+        rules, ignored, layout = hf.rules(config), hf.IGNORED, f"Hugging Face, {container}"
+    else:
+        raise CheckpointError(
+            f"{folder} without config.json or {open_clip.CONFIG_NAME}",
+            expected="a folder in the Hugging Face or open_clip layout",
+            fix="download the whole checkpoint",
+        )
+    tokenizer = _tokenizer(folder, vocabulary, config.text.context_length)
+    return _assemble(name, layout, config, preprocess, tokenizer, state, rules, ignored)
+
+
+def _load_openai(name: str, path: Path, vocabulary: Path | None) -> Loaded:
+    state = read_tensors(path)
+    config = openai.config_from_shapes({k: v for k, v in state.items() if k not in openai.IGNORED}, name)
+    preprocess = PreprocessConfig.clip(config.vision.image_size)
+    tokenizer = _tokenizer(path.parent, vocabulary, config.text.context_length)
+    return _assemble(name, "OpenAI", config, preprocess, tokenizer, state, openai.rules(config), openai.IGNORED)
+
+
+def _tokenizer(folder: Path, vocabulary: Path | None, context_length: int) -> ClipTokenizer:
+    has_own = (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
+    beside = folder / OPENAI_VOCABULARY
+    if vocabulary is None and not has_own and beside.is_file():
+        vocabulary = beside
+    if vocabulary is not None:
+        return load_openai_vocabulary(vocabulary, context_length)
+    return load_tokenizer(folder, context_length)
+
+
+def _assemble(
+    name: str,
+    layout: str,
+    config: ClipConfig,
+    preprocess: PreprocessConfig,
+    tokenizer: ClipTokenizer,
+    state: dict[str, Tensor],
+    rules: list[Rule],
+    ignored: tuple[str, ...],
+) -> Loaded:
+    with torch.device("meta"):
+        model = Clip(config)
+    shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    weights = {key: tensor for key, tensor in state.items() if key not in ignored}
+    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()}
+    model.load_state_dict(to_ours(weights, rules, shapes, name), assign=True)
+    _check_fit(name, config, preprocess, tokenizer)
+    return Loaded(name, layout, "/".join(sorted(dtypes)), model.eval(), preprocess, tokenizer)
+
+
+def _check_fit(name: str, config: ClipConfig, preprocess: PreprocessConfig, tokenizer: ClipTokenizer) -> None:
+    """The three parts of a checkpoint must belong together."""
+    side = config.vision.image_size
+    final = preprocess.crop_size or preprocess.resize_to
+    if final != (side, side):
+        raise CheckpointError(
+            f"{name}, whose preprocessing gives images of {final}",
+            expected=f"{side}x{side}, the model's size",
+            fix="correct preprocessor_config.json",
+        )
+    if tokenizer.vocab_size > config.text.vocab_size:
+        raise CheckpointError(
+            f"{name}, whose tokenizer has {tokenizer.vocab_size} tokens",
+            expected=f"at most the model's {config.text.vocab_size}",
+            fix="take the tokenizer of this checkpoint",
+        )

@@ -1,0 +1,45 @@
+"""Write a model as a folder in the Hugging Face layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from edgeclip.checkpoint import hf
+from edgeclip.checkpoint.keys import to_theirs
+from edgeclip.config import PreprocessConfig
+from edgeclip.files import folder_written_atomically
+from edgeclip.model import Clip
+from edgeclip.tokenizer import ClipTokenizer
+
+
+def write_model_files(model: Clip, preprocess: PreprocessConfig, tokenizer: ClipTokenizer, folder: Path) -> None:
+    """Write everything but the weights: configuration, preprocessing and tokenizer."""
+    (folder / "config.json").write_text(json.dumps(hf.write_config(model.config), indent=2) + "\n")
+    (folder / "preprocessor_config.json").write_text(json.dumps(hf.write_preprocess(preprocess), indent=2) + "\n")
+    tokenizer.save(folder)
+
+
+def write_tensors(state: dict[str, Tensor], path: Path) -> None:
+    """Write safetensors, readable by whoever may read the folder (the library makes files private)."""
+    save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, path, metadata={"format": "pt"})
+    path.chmod(path.parent.stat().st_mode & 0o666)
+
+
+def save_checkpoint(
+    model: Clip,
+    preprocess: PreprocessConfig,
+    tokenizer: ClipTokenizer,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write config.json, preprocessor_config.json, the tokenizer and model.safetensors, whole or not at all."""
+    with folder_written_atomically(folder) as temporary:
+        write_model_files(model, preprocess, tokenizer, temporary)
+        state = to_theirs(model.state_dict(), hf.rules(model.config))
+        write_tensors({name: tensor.to(dtype) for name, tensor in state.items()}, temporary / "model.safetensors")

@@ -1,0 +1,138 @@
+"""Frozen configurations of the model and of its preprocessing, and their strict decoding.
+
+Our own formats (recipes, manifests, results) are decoded strictly: an unknown or missing key is an error. Foreign
+configuration files are read key by key in `checkpoint/`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from edgeclip.errors import ConfigError
+
+T = TypeVar("T")
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Common settings of every configuration: frozen, keyword-only, no unknown keys."""
+
+
+class TowerConfig(Config, frozen=True, kw_only=True):
+    """One transformer. `hidden_act` is a key of `model.layers.ACTIVATIONS`; widths in channels."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    hidden_act: str
+    layer_norm_eps: float
+
+
+class VisionConfig(TowerConfig, frozen=True, kw_only=True):
+    """The image tower: a square image of `image_size` pixels cut into squares of `patch_size` pixels."""
+
+    image_size: int
+    patch_size: int
+    num_channels: int = 3
+
+    @property
+    def num_patches(self) -> int:
+        """Number of patches, without the class token."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+class TextConfig(TowerConfig, frozen=True, kw_only=True):
+    """The text tower. `eos_token_id` None means "the highest id of the row", the rule of OpenAI's code."""
+
+    vocab_size: int
+    context_length: int
+    eos_token_id: int | None
+
+
+class ClipConfig(Config, frozen=True, kw_only=True):
+    """Both towers and the width E of the space they share."""
+
+    projection_dim: int
+    vision: VisionConfig
+    text: TextConfig
+
+    def __post_init__(self) -> None:
+        for name, tower in (("vision", self.vision), ("text", self.text)):
+            if tower.num_attention_heads < 1 or tower.hidden_size % tower.num_attention_heads:
+                raise ConfigError(
+                    f"{name} hidden_size {tower.hidden_size} with {tower.num_attention_heads} attention heads",
+                    expected="a width that the heads divide",
+                    fix="correct the model's configuration",
+                )
+        if self.vision.patch_size < 1 or self.vision.image_size < self.vision.patch_size:
+            raise ConfigError(
+                f"image_size {self.vision.image_size} with patch_size {self.vision.patch_size}",
+                expected="an image of at least one patch",
+                fix="correct the model's configuration",
+            )
+
+
+class PreprocessConfig(Config, frozen=True, kw_only=True):
+    """How an image becomes `pixel_values`. Sizes in pixels; `resample` is Pillow's number (3 = bicubic).
+
+    `shortest_edge` None with `resize_to` set means a resize to (height, width) that ignores the aspect ratio;
+    both None means no resize. `crop_size` is (height, width); None means no crop.
+    """
+
+    shortest_edge: int | None
+    resize_to: tuple[int, int] | None = None
+    crop_size: tuple[int, int] | None
+    resample: int = 3
+    rescale_factor: float = 1 / 255
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    def __post_init__(self) -> None:
+        if min(self.std) <= 0:
+            raise ConfigError(
+                f"image_std {self.std}", expected="three positive numbers", fix="correct the preprocessor configuration"
+            )
+
+    @classmethod
+    def clip(cls, image_size: int) -> PreprocessConfig:
+        """CLIP's own preprocessing at `image_size` pixels."""
+        return cls(shortest_edge=image_size, crop_size=(image_size, image_size))
+
+
+def load_toml(path: Path, type_: type[T]) -> T:
+    """Read a TOML file strictly as `type_`.
+
+    Raises:
+        ConfigError: the file is missing, is not TOML, or has an unknown, missing or ill-typed key.
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=type_)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path} ({error.strerror})", expected="a TOML file", fix="check the path"
+        ) from error
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(
+            f"{path}: {error}", expected="the keys of the recipe's documentation", fix="correct it"
+        ) from error
+
+
+def decode_options(options: dict[str, object], type_: type[T]) -> T:
+    """Check a command's options strictly as `type_`.
+
+    Raises:
+        ConfigError: a value is of the wrong type or not among those allowed.
+    """
+    try:
+        return msgspec.convert(options, type_)
+    except msgspec.ValidationError as error:
+        message, _, field = str(error).partition(" - at `$.")
+        option = "--" + field.rstrip("`").split("[")[0].replace("_", "-")
+        value = options.get(field.rstrip("`").split("[")[0])
+        raise ConfigError(f"{option} {value!r} ({message})", expected="one of its values", fix="see --help") from error

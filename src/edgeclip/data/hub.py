@@ -1,0 +1,90 @@
+"""Hugging Face data sets, from the hub, its cache, or a local folder of parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeclip.data.folder import CAPTION_COLUMNS, choose_column
+from edgeclip.data.records import CaptionSet, Record
+from edgeclip.errors import DataError, HubError
+from edgeclip.image import ImageSource
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An encoded image in memory."""
+
+    data: bytes
+
+    def read(self) -> ImageSource:
+        """The encoded bytes."""
+        return self.data
+
+
+@dataclass(frozen=True)
+class HubRecords(Sequence[Record]):
+    """Rows of a `datasets.Dataset` whose images are left encoded; read from its memory map when they are asked for."""
+
+    dataset: Any
+    image_column: str
+    caption_column: str
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Record:  # type: ignore[override]  # slices are not needed
+        row = self.dataset[index]
+        image, captions = row[self.image_column], row[self.caption_column]
+        data = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+        texts = (captions,) if isinstance(captions, str) else tuple(captions)
+        return Record(f"row {index}", EncodedImage(data), texts)
+
+
+def load_hub(source: str, split: str | None, image_column: str | None, caption_column: str | None) -> CaptionSet:
+    """Load a data set by hub id or local folder, finding its image and caption columns.
+
+    Raises:
+        DataError: the `data` extra is not installed, or there is no such split or column.
+        HubError: it can't be downloaded and is not in the cache.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(
+            f"the data set {source}", expected="the package `datasets`", fix="pip install 'edgeclip[data]'"
+        ) from error
+    try:
+        loaded = datasets.load_dataset(source)  # type: ignore[attr-defined]  # not in its __all__
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise HubError(
+            f"unknown data set {source} ({type(error).__name__}: {str(error).splitlines()[0]})",
+            expected="builtin:tabletop, a folder, or a hub data set that can be reached or is in the cache",
+            fix="check the name and the connection",
+        ) from error
+    chosen = _choose_split(loaded, split, source)
+    image = _image_column(chosen, image_column, source, datasets.Image)
+    caption = choose_column(chosen.column_names, caption_column, CAPTION_COLUMNS, source, "--caption-column")
+    encoded = chosen.cast_column(image, datasets.Image(decode=False))
+    return CaptionSet(source, HubRecords(encoded, image, caption))
+
+
+def _choose_split(loaded: Any, split: str | None, source: str) -> Any:
+    names = list(loaded)
+    for name in (split,) if split else ("test", "validation", "val", *names):
+        if name in names:
+            return loaded[name]
+    raise DataError(f"{source} with the splits {', '.join(names)}", expected=f"{split!r}", fix="choose with --split")
+
+
+def _image_column(dataset: Any, given: str | None, source: str, image_type: type) -> str:
+    images = [name for name, feature in dataset.features.items() if isinstance(feature, image_type)]
+    if given in images or (given is None and images):
+        return given or images[0]
+    raise DataError(
+        f"{source} with the image columns {', '.join(images) or '(none)'} among {', '.join(dataset.column_names)}",
+        expected=f"an image column {given!r}" if given else "a column of images",
+        fix="name it with --image-column",
+    )

@@ -1,0 +1,113 @@
+"""What an image-caption set is: named records, each with an image that can be read and its captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from edgeclip.data.tabletop import describe, render, sample_scene
+from edgeclip.errors import DataError
+from edgeclip.image import ImageSource
+
+
+class ImageRef(Protocol):
+    """Where an image is; small and picklable, so that worker processes can do the reading."""
+
+    def read(self) -> ImageSource:
+        """Fetch the image, still encoded where it is stored so."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileImage:
+    """An image file."""
+
+    path: Path
+
+    def read(self) -> ImageSource:
+        """Return the path; decoding opens it."""
+        return self.path
+
+
+@dataclass(frozen=True)
+class SceneImage:
+    """A scene of the built-in world, drawn when it is read."""
+
+    world: str
+    seed: int
+    index: int
+
+    def read(self) -> ImageSource:
+        """Draw the scene: (224, 224, 3) uint8."""
+        return render(sample_scene(self.world, self.seed, self.index))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image with at least one caption."""
+
+    name: str
+    image: ImageRef
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CaptionSet:
+    """A named list of records."""
+
+    name: str
+    records: Sequence[Record]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+@dataclass(frozen=True)
+class TabletopRecords(Sequence[Record]):
+    """The first `total` scenes of a world, made when they are asked for."""
+
+    world: str
+    seed: int
+    total: int
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, index: int) -> Record:  # type: ignore[override]  # slices are not needed
+        if not 0 <= index < self.total:
+            raise IndexError(index)
+        captions = tuple(describe(sample_scene(self.world, self.seed, index)))
+        return Record(f"tabletop-{self.world}-{self.seed}-{index}", SceneImage(self.world, self.seed, index), captions)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of records, without overlap."""
+
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+
+
+def sample_split(total: int, *, samples: int, val_fraction: float, seed: int) -> Split:
+    """Choose `samples` of `total` records and set a fraction of them aside, the same ones for the same seed.
+
+    Raises:
+        DataError: more samples are wanted than there are, or a part would be empty.
+    """
+    if samples > total:
+        raise DataError(f"--samples {samples} of {total} pairs", expected=f"at most {total}", fix="lower --samples")
+    if not 0 < val_fraction < 1:
+        raise DataError(f"--val-fraction {val_fraction}", expected="a number between 0 and 1", fix="try 0.2")
+    validation = round(samples * val_fraction)
+    if not 0 < validation < samples:
+        raise DataError(
+            f"{samples} samples with --val-fraction {val_fraction}",
+            expected="at least one pair on each side of the split",
+            fix="raise --samples",
+        )
+    order = np.random.default_rng(seed).permutation(total)[:samples].tolist()
+    return Split(train=tuple(order[validation:]), validation=tuple(order[:validation]))

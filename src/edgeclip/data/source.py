@@ -1,0 +1,92 @@
+"""From what a user types after --data to a caption set."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeclip.data.coco import find_annotations, load_coco
+from edgeclip.data.folder import find_table, load_table
+from edgeclip.data.hub import load_hub
+from edgeclip.data.records import CaptionSet, TabletopRecords
+from edgeclip.data.shards import load_shards
+from edgeclip.errors import DataError
+
+BUILTIN = "builtin:tabletop"
+EVALUATION_WORLD = "evaluation"
+TRAINING_WORLD = "train"
+"""The built-in teacher is trained on this world only; its scenes never appear in the other."""
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What a user may say about a data set's form; None means "find it"."""
+
+    image_column: str | None = None
+    caption_column: str | None = None
+    split: str | None = None
+
+
+def load_data(
+    source: str,
+    *,
+    samples: int,
+    seed: int,
+    options: DataOptions | None = None,
+    world: str = EVALUATION_WORLD,
+) -> CaptionSet:
+    """Find an image-caption set.
+
+    Args:
+        source: `builtin:tabletop`; a folder with a table of captions, COCO annotations, tar shards or parquet files;
+            such a file itself; or a hub id.
+        samples: how many scenes the built-in world is to have; other sets are returned whole.
+        seed: which scenes of the built-in world.
+        options: columns and split.
+        world: which built-in world.
+
+    Raises:
+        DataError: there is no such set, or it is empty or malformed.
+        HubError: a hub id that can't be downloaded.
+    """
+    options = options or DataOptions()
+    if source == BUILTIN:
+        return CaptionSet(BUILTIN, TabletopRecords(world, seed, samples))
+    path = Path(source)
+    if path.is_dir():
+        return _load_folder(path, options)
+    if path.is_file():
+        return _load_file(path, options)
+    if HUB_ID.fullmatch(source):
+        return load_hub(source, options.split, options.image_column, options.caption_column)
+    raise DataError(
+        f"unknown data set {source!r}",
+        expected=f"{BUILTIN}, a folder, a captions file, or a hub id",
+        fix="check the path",
+    )
+
+
+def _load_file(path: Path, options: DataOptions) -> CaptionSet:
+    if path.suffix == ".json":
+        return load_coco(path)
+    if path.suffix == ".tar":
+        return load_shards([path], options.caption_column)
+    return load_table(path, options.image_column, options.caption_column)
+
+
+def _load_folder(folder: Path, options: DataOptions) -> CaptionSet:
+    if table := find_table(folder):
+        return load_table(table, options.image_column, options.caption_column)
+    if annotations := find_annotations(folder):
+        return load_coco(annotations)
+    if shards := sorted(folder.glob("*.tar")):
+        return load_shards(shards, options.caption_column)
+    if any(folder.rglob("*.parquet")):
+        return load_hub(str(folder), options.split, options.image_column, options.caption_column)
+    raise DataError(
+        f"{folder} without captions" if any(folder.iterdir()) else f"{folder}, an empty folder",
+        expected="captions.csv, COCO annotations, .tar shards or .parquet files",
+        fix="check the folder",
+    )

@@ -1,0 +1,1 @@
+"""Training: from scratch and from a teacher, with the losses each in a file of its own."""

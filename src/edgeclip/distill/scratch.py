@@ -1,0 +1,110 @@
+"""Contrastive training from scratch, the way the built-in teacher was made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import torch
+from torch import Tensor
+
+from edgeclip.checkpoint import save_checkpoint
+from edgeclip.config import ClipConfig, Config, PreprocessConfig
+from edgeclip.data.records import CaptionSet
+from edgeclip.data.source import TRAINING_WORLD, load_data
+from edgeclip.distill.batches import Batch, Sampler, stream_batches
+from edgeclip.distill.losses.contrastive import contrastive_loss
+from edgeclip.distill.trainer import TrainConfig, fit
+from edgeclip.distill.vocabulary import learn_vocabulary
+from edgeclip.errors import ConfigError
+from edgeclip.model import Clip
+from edgeclip.progress import stage
+from edgeclip.tokenizer import ClipTokenizer
+
+
+class ScratchRecipe(Config, frozen=True, kw_only=True):
+    """A recipe of `edgeclip train`.
+
+    `samples` scenes are drawn of the built-in world; of another data set, its first `samples` images are used. A
+    vocabulary of `model.text.vocab_size` tokens is learned from the captions of the first `vocabulary_images`.
+    """
+
+    data: str
+    samples: int
+    seed: int
+    vocabulary_images: int
+    model: ClipConfig
+    preprocess: PreprocessConfig
+    train: TrainConfig
+    dtype: Literal["float32", "float16"] = "float32"
+
+
+def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume: bool = False) -> Path:
+    """Train a new model; state.pt and metrics.jsonl are kept in `out`, and the checkpoint is written at the end.
+
+    The built-in world gives scenes of its training stream, which no evaluation ever uses.
+
+    Returns:
+        The checkpoint's folder, `out`/checkpoint, in the Hugging Face layout.
+
+    Raises:
+        ConfigError: the learned vocabulary does not fit the model.
+        DataError: the set is smaller than a batch.
+        TrainingError: see `trainer.fit`.
+    """
+    captions = load_data(recipe.data, samples=recipe.samples, seed=recipe.seed, world=TRAINING_WORLD)
+    total = min(recipe.samples, len(captions))
+    tokenizer = _vocabulary(recipe, captions)
+    torch.manual_seed(recipe.seed)
+    model = Clip(recipe.model)
+    sampler = Sampler(total, recipe.train.batch_size, recipe.seed)
+
+    def loss_of(batch: Batch) -> Tensor:
+        return contrastive_loss(model(batch.pixel_values, batch.input_ids))
+
+    def batches(steps: range) -> Iterable[Batch]:
+        return stream_batches(
+            captions.records, sampler, recipe.preprocess, tokenizer, workers=workers, steps=steps, on_bad_image=_warn
+        )
+
+    steps = recipe.train.epochs * sampler.steps_per_epoch
+    with stage("training", steps) as advance, (out / "metrics.jsonl").open("a") as metrics:
+
+        def on_step(step: int, loss: float) -> None:
+            advance(1, note=f"loss {loss:.3f}")
+            metrics.write(msgspec.json.encode({"step": step, "loss": loss}).decode() + "\n")
+
+        fit(
+            model,
+            batches,
+            loss_of,
+            recipe.train,
+            steps=steps,
+            state_file=out / "state.pt",
+            resume=resume,
+            on_step=on_step,
+        )
+    folder = out / "checkpoint"
+    save_checkpoint(model, recipe.preprocess, tokenizer, folder, dtype=getattr(torch, recipe.dtype))
+    return folder
+
+
+def _warn(reason: str) -> None:
+    print(f"left out: {reason}", file=sys.stderr)
+
+
+def _vocabulary(recipe: ScratchRecipe, captions: CaptionSet) -> ClipTokenizer:
+    text = recipe.model.text
+    images = range(min(recipe.vocabulary_images, len(captions)))
+    words = (caption for index in images for caption in captions.records[index].captions)
+    tokenizer = learn_vocabulary(words, text.vocab_size, text.context_length)
+    if (tokenizer.vocab_size, tokenizer.eos_token_id) != (text.vocab_size, text.eos_token_id):
+        raise ConfigError(
+            f"vocab_size {text.vocab_size} and eos_token_id {text.eos_token_id} in the recipe",
+            expected=f"{tokenizer.vocab_size} and {tokenizer.eos_token_id}, which the captions give",
+            fix="correct the recipe",
+        )
+    return tokenizer

@@ -1,0 +1,37 @@
+"""Learn a small byte-pair vocabulary from captions, in CLIP's layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from edgeclip.tokenizer import WORDS, ClipTokenizer, build_tokenizer, vocabulary
+
+
+def learn_vocabulary(captions: Iterable[str], vocab_size: int, context_length: int) -> ClipTokenizer:
+    """Train byte-pair merges until the vocabulary has at most `vocab_size` tokens.
+
+    CLIP's numbering is kept (bytes, bytes at the end of a word, merges, special tokens last), so that the end-of-text
+    token has the highest id and every CLIP implementation can read the result.
+    """
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        end_of_word_suffix="</w>",
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    learned = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+    room = vocab_size - 2 * 256 - 2
+    merges = [(left, right) for left, right in learned][:room]
+    return ClipTokenizer(build_tokenizer(vocabulary(merges), merges), context_length=context_length)

@@ -1,0 +1,38 @@
+"""Every error a user can meet. One base class, one line: what was got, what was expected, what to do."""
+
+
+class EdgeclipError(Exception):
+    """A mistake the user can mend. The command line prints it as one line and exits with code 2."""
+
+    def __init__(self, got: str, *, expected: str, fix: str) -> None:
+        """Compose the one line from its three parts; line breaks inside a part are folded."""
+        self.got, self.expected, self.fix = got, expected, fix
+        super().__init__(" ".join(f"{got}; expected {expected}; {fix}".split()))
+
+
+class ConfigError(EdgeclipError):
+    """A recipe, an option or a configuration file that cannot be used."""
+
+
+class CheckpointError(EdgeclipError):
+    """A model that is missing, damaged, or of another architecture."""
+
+
+class TokenizerError(EdgeclipError):
+    """Tokenizer files that are missing or malformed."""
+
+
+class ImageError(EdgeclipError):
+    """An image that cannot be decoded."""
+
+
+class DataError(EdgeclipError):
+    """A data set that is missing, empty, malformed, or too small for what was asked."""
+
+
+class HubError(EdgeclipError):
+    """A hub id that cannot be fetched and is not in the cache."""
+
+
+class TrainingError(EdgeclipError):
+    """Training that cannot start, go on or be resumed."""

@@ -1,0 +1,1 @@
+"""Measurements: retrieval, latency, footprint. They see arrays and callables, never models."""

@@ -1,0 +1,82 @@
+"""Recall at k of image-text retrieval, with ties counted against the model and bootstrap intervals.
+
+Shape legend: I images, C captions, E embedding size, R bootstrap resamples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclip.results import Interval, Recalls
+
+KS = (1, 5, 10)
+RESAMPLES = 2000
+BLOCK = 256
+
+
+def ranks(
+    image_embeds: NDArray[np.float32], text_embeds: NDArray[np.float32], image_of_caption: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many wrong candidates score at least as high as the right one; 0 is a hit at 1.
+
+    A tie counts against the model, and so does a similarity that is not a number.
+
+    Args:
+        image_embeds: (I, E) L2-normalised.
+        text_embeds: (C, E) L2-normalised.
+        image_of_caption: (C,) the image each caption belongs to; every image has at least one.
+
+    Returns:
+        (I,) rank of each image's best own caption among the captions of other images, and
+        (C,) rank of each caption's image among the other images.
+    """
+    I, C = len(image_embeds), len(text_embeds)
+    image_ranks, caption_ranks = np.empty(I, np.int64), np.zeros(C, np.int64)
+    captions = np.arange(C)
+    own_score_C = np.einsum("ce,ce->c", text_embeds, image_embeds[image_of_caption])
+    for start in range(0, I, BLOCK):
+        block = np.arange(start, min(start + BLOCK, I))
+        scores_BC = image_embeds[block] @ text_embeds.T
+        own_BC = image_of_caption[None, :] == block[:, None]
+        # One number for one pair: the product above may round differently from own_score_C.
+        scores_BC[own_BC] = own_score_C[np.broadcast_to(captions, own_BC.shape)[own_BC]]
+        best_B = np.where(own_BC, scores_BC, -np.inf).max(axis=1)
+        image_ranks[block] = (~(scores_BC < best_B[:, None]) & ~own_BC).sum(axis=1)
+        caption_ranks += (~(scores_BC < own_score_C[None, :]) & ~own_BC).sum(axis=0)
+    return image_ranks, caption_ranks
+
+
+def recalls(ranks_Q: NDArray[np.int64], cluster_Q: NDArray[np.int64], seed: int = 0) -> Recalls:
+    """Recall at 1, 5 and 10 in per cent, with 95 % percentile bootstrap intervals.
+
+    Images are resampled, each with all of its queries, since captions of one image are not independent.
+
+    Args:
+        ranks_Q: rank of each query.
+        cluster_Q: the image of each query, 0 .. I-1, every image present.
+        seed: of the resampling.
+    """
+    I = int(cluster_Q.max()) + 1
+    queries_I = np.bincount(cluster_Q, minlength=I).astype(np.float64)
+    draws_RI = np.random.default_rng(seed).integers(I, size=(RESAMPLES, I))
+    totals_R = queries_I[draws_RI].sum(axis=1)
+    intervals = {}
+    for k in KS:
+        hits_I = np.bincount(cluster_Q, weights=ranks_Q < k, minlength=I)
+        low, high = np.percentile(100 * hits_I[draws_RI].sum(axis=1) / totals_R, (2.5, 97.5))
+        value = 100 * float(hits_I.sum()) / len(ranks_Q)
+        intervals[f"r{k}"] = Interval(value=round(value, 3), low=round(float(low), 3), high=round(float(high), 3))
+    return Recalls(**intervals)
+
+
+def retrieval(
+    image_embeds: NDArray[np.float32], text_embeds: NDArray[np.float32], image_of_caption: NDArray[np.int64]
+) -> tuple[Recalls, Recalls]:
+    """Image-to-text and text-to-image recalls; arguments as for `ranks`.
+
+    With one caption per image this is the report's protocol; with all captions, the standard one, where any caption of
+    an image counts as right.
+    """
+    image_ranks, caption_ranks = ranks(image_embeds, text_embeds, image_of_caption)
+    return recalls(image_ranks, np.arange(len(image_embeds))), recalls(caption_ranks, image_of_caption)

@@ -1,0 +1,51 @@
+"""CLIP: an image tower, a text tower and the scale of their similarities (Radford et al. 2021, section 2).
+
+Shape legend: B images, N texts, T tokens, E projection size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeclip.config import ClipConfig
+from edgeclip.model.text import TextTower
+from edgeclip.model.vision import VisionTower
+
+MAX_LOGIT_SCALE = 100.0
+
+
+class Clip(nn.Module):
+    """Two encoders into one space of unit vectors."""
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vision = VisionTower(config.vision, config.projection_dim)
+        self.text = TextTower(config.text, config.projection_dim)
+        self.log_logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The factor on cosine similarities (1 / temperature); a 0-d tensor."""
+        return self.log_logit_scale.exp()
+
+    @torch.no_grad()
+    def clamp_logit_scale(self) -> None:
+        """Keep `logit_scale` at or below 100, as the paper does after every training step."""
+        self.log_logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """(B, 3, H, W) float -> (B, E) L2-normalised `image_embeds`."""
+        return functional.normalize(self.vision(pixel_values), dim=-1)
+
+    def encode_text(self, input_ids: Tensor) -> Tensor:
+        """(N, T) int64 -> (N, E) L2-normalised `text_embeds`."""
+        return functional.normalize(self.text(input_ids), dim=-1)
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
+        """(B, 3, H, W) and (N, T) -> (B, N) scaled similarities, `logits_per_image`."""
+        return self.logit_scale * self.encode_image(pixel_values) @ self.encode_text(input_ids).T

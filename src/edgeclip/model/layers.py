@@ -1,0 +1,124 @@
+"""The pre-norm transformer that both towers share.
+
+Shape legend: B batch, T tokens, D hidden size, F intermediate size, H heads, K head size (D = H*K).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeclip.config import TowerConfig
+from edgeclip.errors import ConfigError
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """X * sigmoid(1.702 x), the activation of OpenAI's checkpoints."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return functional.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": functional.gelu,
+    "gelu_new": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "relu": functional.relu,
+    "silu": functional.silu,
+}
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """Look an activation up by the name that checkpoints use.
+
+    Raises:
+        ConfigError: the name is not known.
+    """
+    if name not in ACTIVATIONS:
+        raise ConfigError(
+            f"activation {name!r}", expected=f"one of {', '.join(ACTIVATIONS)}", fix="check the checkpoint's hidden_act"
+        )
+    return ACTIVATIONS[name]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection for query, key and value."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.out = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x_BTD: Tensor, causal: bool) -> Tensor:
+        """(B, T, D) -> (B, T, D); `causal` hides later tokens."""
+        B, T, D = x_BTD.shape
+        qkv_3BHTK = self.qkv(x_BTD).view(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
+        query_BHTK, key_BHTK, value_BHTK = qkv_3BHTK.unbind(0)
+        y_BHTK = functional.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, is_causal=causal)
+        return self.out(y_BHTK.transpose(1, 2).reshape(B, T, D))
+
+
+class MLP(nn.Module):
+    """D -> F -> D with the configured activation."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = activation(config.hidden_act)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        return self.fc2(self.activation(self.fc1(x_BTD)))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = Attention(config)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x_BTD: Tensor, causal: bool) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        x_BTD = x_BTD + self.attention(self.norm1(x_BTD), causal)
+        return x_BTD + self.mlp(self.norm2(x_BTD))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks; `causal` for text."""
+
+    def __init__(self, config: TowerConfig, *, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        for block in self.blocks:
+            x_BTD = block(x_BTD, self.causal)
+        return x_BTD
+
+
+def init_transformer(transformer: Transformer, config: TowerConfig) -> None:
+    """Initialise as OpenAI's CLIP does: normal weights whose spread shrinks with width and depth, zero biases."""
+    width, depth = config.hidden_size, max(config.num_hidden_layers, 1)
+    attention_std, residual_std = width**-0.5, width**-0.5 * (2 * depth) ** -0.5
+    for block in transformer.blocks:
+        assert isinstance(block, Block)  # noqa: S101 - for the type checker
+        nn.init.normal_(block.attention.qkv.weight, std=attention_std)
+        nn.init.normal_(block.attention.out.weight, std=residual_std)
+        nn.init.normal_(block.mlp.fc1.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(block.mlp.fc2.weight, std=residual_std)
+        for linear in (block.attention.qkv, block.attention.out, block.mlp.fc1, block.mlp.fc2):
+            nn.init.zeros_(linear.bias)

@@ -1,0 +1,103 @@
+"""The explanations of a report, in sentences made from the run's own figures."""
+
+from __future__ import annotations
+
+from edgeclip.results import Findings, GradientReach, Results, Row
+
+REPORT_ENGINE = "qnnpack"
+
+
+def row_of(results: Results, name: str, containing: str = "") -> Row | None:
+    """The first row of a name whose variant contains a word."""
+    return next((r for r in results.rows if r.name == name and containing in r.variant), None)
+
+
+def mean_r1(row: Row) -> float:
+    """Mean of the two directions' recall at 1."""
+    return (row.i2t.r1.value + row.t2i.r1.value) / 2
+
+
+def times(ratio: float) -> str:
+    """A ratio of times as words."""
+    return f"{ratio:.1f} times slower" if ratio >= 1 else f"{1 / ratio:.1f} times faster"
+
+
+def headlines(results: Results) -> list[str]:
+    """What the table says, in one sentence each."""
+    teacher, report = row_of(results, "TEACHER"), row_of(results, "STUDENT", REPORT_ENGINE)
+    lines = []
+    if teacher and report:
+        lines.append(
+            f"The report's int8 student is {teacher.size_mb / report.size_mb:.1f} times smaller and encodes an image"
+            f" {times(report.latency_ms.image.p50 / teacher.latency_ms.image.p50)} than its fp32 teacher here."
+        )
+    quick = next((r for r in results.rows if r.name == "STUDENT" and REPORT_ENGINE not in r.variant), None)
+    if teacher and quick:
+        lines.append(
+            f"The same weights on another kernel library ({quick.variant}) are "
+            f"{times(quick.latency_ms.image.p50 / teacher.latency_ms.image.p50)} than fp32, and "
+            f"{mean_r1(quick) - mean_r1(teacher):+.1f} points of R@1 from the teacher."
+        )
+    for row in results.rows:
+        if teacher and row.name == "DISTILLED":
+            lines.append(f"{row.variant}: R@1 {mean_r1(row) - mean_r1(teacher):+.1f} points from the teacher.")
+    return lines
+
+
+def why_engines_differ(results: Results, findings: Findings) -> list[str]:
+    """Why QNNPACK is slow here, or that it is not."""
+    by_name = {engine.engine: engine for engine in findings.engines}
+    base, slow = by_name["float"], by_name.get(REPORT_ENGINE)
+    lines = [
+        f"One layer of the image tower, {base.rows} tokens by {base.inputs} inputs to {base.outputs} outputs, takes "
+        + ", ".join(
+            f"{e.milliseconds:.2f} ms {'in float' if e.engine == 'float' else 'on ' + e.engine}"
+            for e in findings.engines
+        )
+        + "."
+    ]
+    if slow:
+        flags = ", ".join(results.environment.get("cpu_flags") or []) or "no int8 instructions"
+        slower = slow.milliseconds > base.milliseconds
+        lines.append(
+            f"QNNPACK is a library for ARM processors; this one is {results.environment.get('machine')} with {flags}."
+            f" Its layer is {times(slow.milliseconds / base.milliseconds)} than float's"
+            + (", so the more of the model is int8, the slower it gets: smaller is not faster." if slower else " here.")
+        )
+    lines.append(
+        f"{findings.int8_layers} layers with {findings.int8_parameters:,} weights are int8, the patch convolution among"
+        " them (PyTorch's dynamic quantization leaves convolutions in float without a word; here it is the Linear layer"
+        f" over patches that it amounts to). {findings.float_parameters:,} parameters stay in float: token embedding,"
+        " positions and normalisations."
+    )
+    return lines
+
+
+def why_distillation_drifts(results: Results, findings: Findings) -> list[str]:
+    """What each kind of distillation could train, and what became of it."""
+    return [_reach(reach, results) for reach in findings.gradients]
+
+
+def _reach(reach: GradientReach, results: Results) -> str:
+    share = 100 * reach.reached_parameters / reach.parameters
+    names = ", ".join(reach.reached[:3]) + (f" and {len(reach.reached) - 3} more" if len(reach.reached) > 3 else "")
+    text = (
+        f"{reach.variant}: a gradient reaches {len(reach.reached)} of {reach.tensors} tensors, "
+        f"{reach.reached_parameters:,} of {reach.parameters:,} parameters ({share:.2g} %): {names}."
+    )
+    if reach.reached_parameters == 1:
+        text += (
+            " A dynamically quantized layer has no derivative, and the last layer of both towers is one: only the"
+            " temperature is trained, which changes no ranking."
+        )
+    elif reach.gradient_cosine is not None and share < 50:
+        text += (
+            " It comes through the residual stream alone, as if every int8 layer were constant: its cosine with the"
+            f" float model's gradient for the same tensors is {reach.gradient_cosine:.2f}."
+        )
+    text += f" After training, image embeddings have a mean cosine of {reach.drift_cosine:.4f} with those before."
+    row = row_of(results, "DISTILLED", reach.variant)
+    teacher = row_of(results, "TEACHER")
+    if row and teacher:
+        text += f" R@1: {mean_r1(row):.1f}, the teacher's: {mean_r1(teacher):.1f}."
+    return text

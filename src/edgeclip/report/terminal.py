@@ -1,0 +1,132 @@
+"""Results as tables in a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from edgeclip.config import TowerConfig
+from edgeclip.report.explain import headlines
+from edgeclip.results import Evaluation, Inspection, Interval, Percentiles, Recalls, Results
+
+MIN_WIDTH = 118
+
+
+def _console() -> Console:
+    """Wide enough for a whole row even where the output is not a terminal."""
+    console = Console()
+    return console if console.width >= MIN_WIDTH else Console(width=MIN_WIDTH)
+
+
+def interval(value: Interval) -> str:
+    """A recall with its interval."""
+    return f"{value.value:.1f} [{value.low:.0f}, {value.high:.0f}]"
+
+
+def _median(value: Percentiles) -> str:
+    return f"{value.p50:.1f}"
+
+
+def print_results(results: Results) -> None:
+    """The report's table, with what it says below it."""
+    data = results.data
+    table = Table(
+        title=f"{results.settings['model']} on {data.name}: {data.validation} candidates, one caption each",
+        caption="recalls in %, 95 % bootstrap interval; times at batch 1, median ms; sizes in 10^6 bytes",
+    )
+    for column in ("model", "variant"):
+        table.add_column(column, overflow="fold")
+    for column in ("I2T R@1", "R@5", "T2I R@1", "R@5", "image", "text", "I2T", "T2I", "MB", "RSS MB"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in results.rows:
+        latency = row.latency_ms
+        table.add_row(
+            row.name,
+            row.variant,
+            interval(row.i2t.r1),
+            f"{row.i2t.r5.value:.1f}",
+            interval(row.t2i.r1),
+            f"{row.t2i.r5.value:.1f}",
+            *(_median(value) for value in (latency.image, latency.text, latency.i2t, latency.t2i)),
+            f"{row.size_mb:.1f}",
+            f"{row.peak_rss_mb:.0f}",
+        )
+    console = _console()
+    console.print(table)
+    if results.sweep:
+        sweep = Table(title="search for alpha (distilled in float, then int8)")
+        for column in ("alpha", "I2T R@1", "T2I R@1"):
+            sweep.add_column(column, justify="right")
+        for point in results.sweep:
+            sweep.add_row(f"{point.alpha:g}", f"{point.i2t_r1:.1f}", f"{point.t2i_r1:.1f}")
+        console.print(sweep)
+    for line in headlines(results):
+        console.print(f"- {line}", highlight=False)
+    for bad in data.bad_images:
+        console.print(f"left out: {bad}", markup=False, highlight=False)
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Recalls by both protocols."""
+    table = Table(title=f"{evaluation.model} on {evaluation.data}: {evaluation.images} images")
+    for column in ("protocol", "direction", "R@1", "R@5", "R@10"):
+        table.add_column(column, justify="left" if column in ("protocol", "direction") else "right")
+
+    def add(protocol: str, direction: str, recalls: Recalls) -> None:
+        table.add_row(protocol, direction, *(interval(r) for r in (recalls.r1, recalls.r5, recalls.r10)))
+
+    add("first caption", "image to text", evaluation.i2t)
+    add("first caption", "text to image", evaluation.t2i)
+    add(f"all {evaluation.standard.captions} captions", "image to text", evaluation.standard.i2t)
+    add(f"all {evaluation.standard.captions} captions", "text to image", evaluation.standard.t2i)
+    console = _console()
+    console.print(table)
+    for bad in evaluation.bad_images:
+        console.print(f"left out: {bad}", markup=False, highlight=False)
+
+
+def print_inspection(inspection: Inspection) -> None:
+    """A checkpoint's towers, parameters and sizes."""
+    console = _console()
+    vision, text = inspection.config.vision, inspection.config.text
+    table = Table(title=inspection.name)
+    table.add_column("part")
+    table.add_column("parameters", justify="right")
+    table.add_column("of them int8", justify="right")
+    for part in inspection.parts:
+        table.add_row(part.name, f"{part.parameters:,}", f"{part.int8:,}" if part.int8 else "-")
+    total, int8 = (sum(getattr(part, key) for part in inspection.parts) for key in ("parameters", "int8"))
+    table.add_section()
+    table.add_row("all", f"{total:,}", f"{int8:,}" if int8 else "-")
+    console.print(table)
+    size, crop = inspection.preprocess.shortest_edge, inspection.preprocess.crop_size
+    lines = [
+        f"layout     {inspection.layout}, stored as {inspection.stored_dtype}",
+        f"image      {vision.image_size} px in patches of {vision.patch_size}, " + _tower(vision),
+        f"text       {text.vocab_size:,} tokens, context {text.context_length}, "
+        + _tower(text)
+        + f", pools {'the highest id' if text.eos_token_id is None else f'token {text.eos_token_id}'}",
+        f"embedding  {inspection.config.projection_dim} wide, logit scale {inspection.logit_scale:.2f}",
+        f"images     shorter edge {size}, crop {crop}, mean {inspection.preprocess.mean}, "
+        f"std {inspection.preprocess.std}",
+        f"size       {inspection.fp32_bytes / 1e6:.1f} MB as fp32"
+        + (f", {inspection.disk_bytes / 1e6:.1f} MB on disk" if inspection.disk_bytes is not None else ""),
+    ]
+    if inspection.int8_layers:
+        lines.append(f"int8       {len(inspection.int8_layers)} layers: {_shortened(inspection.int8_layers)}")
+        lines.append(f"float      {len(inspection.float_tensors)} tensors: {_shortened(inspection.float_tensors)}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+
+
+def _tower(tower: TowerConfig) -> str:
+    return (
+        f"{tower.num_hidden_layers} layers of width {tower.hidden_size}, {tower.num_attention_heads} heads,"
+        f" {tower.hidden_act}, eps {tower.layer_norm_eps:g}"
+    )
+
+
+def _shortened(names: list[str], shown: int = 6) -> str:
+    return ", ".join(names[:shown]) + (
+        f" and {len(names) - shown} more (--json lists all)" if len(names) > shown else ""
+    )

@@ -1,0 +1,85 @@
+"""Recall of one model on one data set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from edgeclip.config import Config
+from edgeclip.data.prepare import OnBadImage, prepare
+from edgeclip.data.source import DataOptions, load_data
+from edgeclip.errors import DataError
+from edgeclip.evaluate.environment import environment
+from edgeclip.evaluate.retrieval import retrieval
+from edgeclip.model.encode import encode_images, encode_texts
+from edgeclip.progress import stage
+from edgeclip.quantize.paper import int8_layers
+from edgeclip.reproduce.models import load_any
+from edgeclip.results import SCHEMA, Evaluation, Standard
+
+DEFAULT_SCENES = 1000
+
+
+class EvaluationSettings(Config, frozen=True, kw_only=True):
+    """Options of `edgeclip evaluate`; `samples` None means every image."""
+
+    model: str
+    data: str
+    samples: int | None = None
+    seed: int = 0
+    workers: int = 4
+    threads: int = msgspec.field(default_factory=lambda: os.cpu_count() or 1)
+    vocabulary: str | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
+    split: str | None = None
+    on_bad_image: OnBadImage = "skip"
+
+
+def evaluate(settings: EvaluationSettings) -> Evaluation:
+    """Measure recall by both protocols.
+
+    Raises:
+        EdgeclipError: the model or the data can't be used.
+    """
+    torch.set_num_threads(settings.threads)
+    loaded = load_any(settings.model, Path(settings.vocabulary) if settings.vocabulary else None)
+    model, config = loaded.model, loaded.preprocess_config
+    captions = load_data(
+        settings.data,
+        samples=settings.samples or DEFAULT_SCENES,
+        seed=settings.seed,
+        options=DataOptions(settings.image_column, settings.caption_column, settings.split),
+    )
+    samples = len(captions) if settings.samples is None else settings.samples
+    if not 1 <= samples <= len(captions):
+        raise DataError(f"--samples {samples} of {len(captions)} images", expected="1 to all of them", fix="correct it")
+    chosen = np.random.default_rng(settings.seed).permutation(len(captions))[:samples].tolist()
+    with stage("decoding images", samples) as advance:
+        pairs = prepare(
+            captions, chosen, config, workers=settings.workers, on_bad_image=settings.on_bad_image, advance=advance
+        )
+    texts, image_of_caption = pairs.all_captions
+    batch_size = 1 if int8_layers(model) else 32
+    with stage("encoding", len(pairs) + len(texts)) as advance:
+        image_embeds = encode_images(model, pairs.pixels, config, batch_size=batch_size, advance=advance)
+        text_embeds = encode_texts(model, texts, loaded.tokenizer, batch_size=batch_size, advance=advance)
+    first = np.unique(image_of_caption, return_index=True)[1]
+    i2t, t2i = retrieval(image_embeds, text_embeds[first], np.arange(len(pairs)))
+    standard_i2t, standard_t2i = retrieval(image_embeds, text_embeds, image_of_caption)
+    return Evaluation(
+        schema=SCHEMA,
+        model=settings.model,
+        data=settings.data,
+        seed=settings.seed,
+        images=len(pairs),
+        i2t=i2t,
+        t2i=t2i,
+        standard=Standard(captions=len(texts), i2t=standard_i2t, t2i=standard_t2i),
+        bad_images=pairs.bad_images,
+        environment=environment(settings.threads),
+    )

@@ -1,0 +1,358 @@
+"""From settings to results: load, prepare, quantize, distill, evaluate, measure, explain."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
+from edgeclip.data.prepare import Prepared, prepare
+from edgeclip.data.records import sample_split
+from edgeclip.data.source import load_data
+from edgeclip.distill.report import DistillData, ReportLoss, distill
+from edgeclip.distill.trainer import TrainConfig
+from edgeclip.evaluate.environment import environment
+from edgeclip.evaluate.footprint import bytes_on_disk
+from edgeclip.evaluate.latency import percentiles
+from edgeclip.evaluate.retrieval import retrieval
+from edgeclip.image import crop_uint8
+from edgeclip.model import Clip
+from edgeclip.model.encode import encode_images, encode_texts
+from edgeclip.progress import stage
+from edgeclip.quantize.paper import REPORT_ENGINE, int8_layers, load_student, save_student
+from edgeclip.reproduce.findings import fastest_engine, gradient_reach, time_engines
+from edgeclip.reproduce.measure import measure
+from edgeclip.reproduce.settings import Settings
+from edgeclip.results import (
+    SCHEMA,
+    DataInfo,
+    Findings,
+    Latency,
+    Results,
+    Row,
+    Standard,
+    SweepPoint,
+    TestImage,
+)
+
+MEASURE_ROUNDS = 2
+MEASURE_SECONDS = 40.0
+PROJECTIONS = ("vision.projection", "text.projection")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model of the table. `engine` is None for float models."""
+
+    name: str
+    variant: str
+    model: Clip
+    engine: str | None = None
+
+    @property
+    def precision(self) -> str:
+        """Of its weights."""
+        return "int8" if self.engine else "fp32"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A model's embeddings of the validation images (I, E), of all captions (C, E), and of the test image (E,)."""
+
+    images: NDArray[np.float32]
+    texts: NDArray[np.float32]
+    test_image: NDArray[np.float32]
+
+
+def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results:
+    """Run the report's experiment and keep the students in `out`/models.
+
+    Raises:
+        EdgeclipError: anything in the settings, the model or the data that can't be used.
+    """
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    vocabulary = Path(settings.vocabulary) if settings.vocabulary else None
+    loaded = load_checkpoint(settings.model, vocabulary=vocabulary)
+    if settings.normalize == "report":
+        loaded = loaded.with_report_normalization()
+    train, validation = _prepare(settings, loaded)
+    data = _teach(loaded, train)
+    work = Run(settings, out, loaded, data, resume)
+    variants, losses, findings = work.variants()
+    sweep = work.sweep(validation)
+    test_crop, test_image = _test_image(settings, loaded, validation)
+    embedded = [_embed(variant, loaded, validation, test_crop) for variant in variants]
+    rows = _rows(settings, out, loaded, validation, variants, embedded)
+    return Results(
+        schema=SCHEMA,
+        environment=environment(settings.threads),
+        settings=msgspec.to_builtins(settings),
+        data=DataInfo(
+            name=settings.data,
+            pairs=len(train) + len(validation),
+            seed=settings.seed,
+            train=len(train),
+            validation=len(validation),
+            bad_images=train.bad_images + validation.bad_images,
+        ),
+        rows=rows,
+        losses=losses,
+        sweep=sweep,
+        test_image=test_image,
+        findings=findings,
+    )
+
+
+def _prepare(settings: Settings, loaded: Loaded) -> tuple[Prepared, Prepared]:
+    captions = load_data(settings.data, samples=settings.samples, seed=settings.seed, options=settings.data_options)
+    split = sample_split(
+        len(captions), samples=settings.samples, val_fraction=settings.val_fraction, seed=settings.seed
+    )
+    with stage("decoding images", settings.samples) as advance:
+        parts = [
+            prepare(
+                captions,
+                indices,
+                loaded.preprocess_config,
+                workers=settings.workers,
+                on_bad_image=settings.on_bad_image,
+                advance=advance,
+            )
+            for indices in (split.train, split.validation)
+        ]
+    return parts[0], parts[1]
+
+
+def _teach(loaded: Loaded, train: Prepared) -> DistillData:
+    """Run the teacher over the training pairs, once."""
+    with stage("teacher's view of the pairs", 2 * len(train)) as advance:
+        return DistillData(
+            pixels=train.pixels,
+            input_ids=loaded.tokenizer(train.first_captions, pad_to_longest=True),
+            image_embeds=encode_images(loaded.model, train.pixels, loaded.preprocess_config, advance=advance),
+            text_embeds=encode_texts(loaded.model, train.first_captions, loaded.tokenizer, advance=advance),
+            teacher_scale=loaded.model.logit_scale.item(),
+            preprocess=loaded.preprocess_config,
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the making of all variants shares."""
+
+    settings: Settings
+    out: Path
+    loaded: Loaded
+    data: DistillData
+    resume: bool
+
+    @property
+    def loss(self) -> ReportLoss:
+        """The loss with the settings' alpha."""
+        return ReportLoss(self.settings.alpha, self.settings.temperature)
+
+    def variants(self) -> tuple[list[Variant], dict[str, list[float]], Findings]:
+        """Make every model of the table; also the loss curves, and what explains them."""
+        teacher = self.loaded.model
+        with stage("timing int8 engines", 1):
+            engines = time_engines(teacher)
+            fastest = fastest_engine(teacher) if self.settings.engine == "auto" else self.settings.engine
+        student = load_student(teacher, engine=REPORT_ENGINE)
+        variants = [
+            Variant("TEACHER", "fp32", teacher),
+            Variant("STUDENT", f"int8, {REPORT_ENGINE}", student, REPORT_ENGINE),
+        ]
+        if fastest != REPORT_ENGINE:
+            quick = load_student(teacher, engine=fastest)
+            variants.append(Variant("STUDENT", f"int8, {fastest}", quick, fastest))
+        losses, reach = {}, []
+        recipes = (
+            ("after int8, as described", REPORT_ENGINE, ()),
+            ("after int8, projections in float", fastest, PROJECTIONS),
+        )
+        for label, engine, float_layers in recipes:
+            distilled = load_student(teacher, engine=engine, float_layers=float_layers)
+            before = self._probe(distilled)
+            losses[label] = self._train(distilled, label, self.loss)
+            drift = float((before * self._probe(distilled)).sum(axis=1).mean())
+            fresh = load_student(teacher, engine=engine, float_layers=float_layers)
+            reach.append(gradient_reach(label, fresh, teacher, self.data, self.loss, drift))
+            variants.append(Variant("DISTILLED", f"{label}, {engine}", distilled, engine))
+        label = "in float, then int8"
+        float_student = load_student(teacher, quantized=False)
+        before = self._probe(float_student)
+        losses[label] = self._train(float_student, label, self.loss)
+        drift = float((before * self._probe(float_student)).sum(axis=1).mean())
+        reach.append(
+            gradient_reach(label, load_student(teacher, quantized=False), teacher, self.data, self.loss, drift)
+        )
+        variants.append(
+            Variant("DISTILLED", f"{label}, {fastest}", load_student(float_student.eval(), engine=fastest), fastest)
+        )
+        quantized = int8_layers(student)
+        findings = Findings(
+            engines=engines,
+            gradients=reach,
+            int8_layers=len(quantized),
+            int8_parameters=sum(layer.in_features * layer.out_features for layer in quantized.values()),
+            float_parameters=sum(p.numel() for p in student.parameters()),
+        )
+        return variants, losses, findings
+
+    def _probe(self, model: Clip) -> NDArray[np.float32]:
+        """Embeddings of a few training images, to see how far training moves them."""
+        return encode_images(model.eval(), self.data.pixels[:32], self.data.preprocess, batch_size=1)
+
+    def _train(self, student: Clip, label: str, loss: ReportLoss) -> list[float]:
+        config: TrainConfig = self.settings.train
+        state_file = self.out / "state" / f"{label.replace(', ', '-').replace(' ', '-')}.pt"
+        state_file.parent.mkdir(exist_ok=True)
+        with stage(f"distilling {label}", config.epochs * (len(self.data.pixels) // config.batch_size)) as advance:
+            return distill(
+                student,
+                self.data,
+                loss,
+                config,
+                seed=self.settings.seed,
+                state_file=state_file,
+                resume=self.resume and state_file.is_file(),
+                on_step=lambda step, value: advance(1, note=f"loss {value:.3f}"),
+            )
+
+    def sweep(self, validation: Prepared) -> list[SweepPoint]:
+        """The report's search for alpha, on the float student that is then quantized."""
+        points = []
+        for alpha in self.settings.sweep_alpha:
+            student = load_student(self.loaded.model, quantized=False)
+            self._train(student, f"alpha {alpha:g}", ReportLoss(alpha, self.settings.temperature))
+            variant = Variant("DISTILLED", "sweep", load_student(student.eval()), REPORT_ENGINE)
+            images = encode_images(variant.model, validation.pixels, self.loaded.preprocess_config, batch_size=1)
+            texts = encode_texts(variant.model, validation.first_captions, self.loaded.tokenizer, batch_size=1)
+            i2t, t2i = retrieval(images, texts, np.arange(len(images)))
+            points.append(SweepPoint(alpha=alpha, i2t_r1=i2t.r1.value, t2i_r1=t2i.r1.value))
+        return points
+
+
+def _embed(variant: Variant, loaded: Loaded, validation: Prepared, test_crop: NDArray[np.uint8]) -> Embedded:
+    """Embed with int8 models one item at a time, as a device does: their activation scales are chosen per call."""
+    captions, _ = validation.all_captions
+    batch_size = 1 if variant.engine else 32
+    with stage(f"evaluating {variant.name} {variant.variant}", len(validation) + len(captions)) as advance:
+        config = loaded.preprocess_config
+        return Embedded(
+            images=encode_images(variant.model, validation.pixels, config, batch_size=batch_size, advance=advance),
+            texts=encode_texts(variant.model, captions, loaded.tokenizer, batch_size=batch_size, advance=advance),
+            test_image=encode_images(variant.model, test_crop[None], config)[0],
+        )
+
+
+def _test_image(settings: Settings, loaded: Loaded, validation: Prepared) -> tuple[NDArray[np.uint8], TestImage]:
+    if settings.test_image:
+        crop = crop_uint8(settings.test_image, loaded.preprocess_config)
+        name, captions = Path(settings.test_image).name, []
+    else:
+        crop, name, captions = validation.pixels[0], validation.names[0], list(validation.captions[0])
+    return crop, TestImage(name=name, jpeg_base64=base64.b64encode(_jpeg(crop)).decode(), captions=captions)
+
+
+def _jpeg(crop: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(crop).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _rows(
+    settings: Settings,
+    out: Path,
+    loaded: Loaded,
+    validation: Prepared,
+    variants: list[Variant],
+    embedded: list[Embedded],
+) -> list[Row]:
+    captions, image_of_caption = validation.all_captions
+    first = np.unique(image_of_caption, return_index=True)[1]
+    measured = _measure_all(settings, out, loaded, validation, variants)
+    rows = []
+    for variant, embeds, (size_mb, peak_rss_mb, latency) in zip(variants, embedded, measured, strict=True):
+        i2t, t2i = retrieval(embeds.images, embeds.texts[first], np.arange(len(first)))
+        standard_i2t, standard_t2i = retrieval(embeds.images, embeds.texts, image_of_caption)
+        best = int((embeds.texts[first] @ embeds.test_image).argmax())
+        rows.append(
+            Row(
+                name=variant.name,
+                variant=variant.variant,
+                precision=variant.precision,
+                params=_parameters(loaded.model),
+                size_mb=size_mb,
+                peak_rss_mb=peak_rss_mb,
+                i2t=i2t,
+                t2i=t2i,
+                latency_ms=latency,
+                caption=captions[first[best]],
+                standard=Standard(captions=len(captions), i2t=standard_i2t, t2i=standard_t2i),
+            )
+        )
+    return rows
+
+
+def _parameters(model: Clip) -> int:
+    """Weights and biases, whatever their precision."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def _measure_all(
+    settings: Settings, out: Path, loaded: Loaded, validation: Prepared, variants: list[Variant]
+) -> list[tuple[float, float, Latency]]:
+    """Size in MB, peak memory in MB and latency of each variant, measured in fresh processes, in turn, twice."""
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        image = Path(scratch) / "query.jpg"
+        image.write_bytes(_jpeg(validation.pixels[0]))
+        folders = [_save(variant, loaded, out, Path(scratch)) for variant in variants]
+        answers: list[list[dict[str, Any]]] = [[] for _ in variants]
+        with stage("measuring in fresh processes", MEASURE_ROUNDS * len(variants)) as advance:
+            for _ in range(MEASURE_ROUNDS):
+                for folder, answer in zip(folders, answers, strict=True):
+                    answer.append(
+                        measure(
+                            folder,
+                            image,
+                            validation.first_captions,
+                            threads=settings.threads,
+                            repeats=settings.repeats,
+                            budget_s=MEASURE_SECONDS,
+                        )
+                    )
+                    advance(1)
+        sizes = [bytes_on_disk(folder / "model.safetensors") / 1e6 for folder in folders]
+    return [
+        (
+            round(size, 3),
+            round(max(run["peak_rss_mb"] for run in runs), 1),
+            Latency(
+                **{call: percentiles([t for run in runs for t in run["times"][call]]) for call in runs[0]["times"]}
+            ),
+        )
+        for size, runs in zip(sizes, answers, strict=True)
+    ]
+
+
+def _save(variant: Variant, loaded: Loaded, out: Path, scratch: Path) -> Path:
+    """Save a student for good; the teacher, which the user has already, only for the measurement."""
+    if variant.engine is None:
+        save_checkpoint(variant.model, loaded.preprocess_config, loaded.tokenizer, scratch / "teacher")
+        return scratch / "teacher"
+    name = f"{variant.name} {variant.variant}".lower().replace(", ", "-").replace(" ", "-")
+    folder = out / "models" / name
+    save_student(variant.model, loaded.preprocess_config, loaded.tokenizer, folder, variant.engine)
+    return folder

@@ -1,0 +1,78 @@
+"""What a reproduction can be told."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from edgeclip.config import Config
+from edgeclip.data.prepare import OnBadImage
+from edgeclip.data.source import DataOptions
+from edgeclip.distill.trainer import TrainConfig
+from edgeclip.errors import ConfigError
+
+Engine = Literal["auto", "qnnpack", "x86", "onednn"]
+
+
+class Settings(Config, frozen=True, kw_only=True):
+    """Options of `edgeclip reproduce`; the defaults are the report's where it states them.
+
+    `workers` decode images; `threads` run the models; `repeats` timed calls per model and call.
+    """
+
+    model: str = "builtin:tabletop"
+    data: str = "builtin:tabletop"
+    samples: int = 1000
+    val_fraction: float = 0.2
+    alpha: float = 0.3
+    temperature: float = 1.0
+    epochs: int = 3
+    lr: float = 1e-4
+    batch_size: int = 32
+    workers: int = 4
+    engine: Engine = "auto"
+    normalize: Literal["checkpoint", "report"] = "checkpoint"
+    seed: int = 0
+    threads: int = msgspec.field(default_factory=lambda: os.cpu_count() or 1)
+    sweep_alpha: tuple[float, ...] = ()
+    test_image: str | None = None
+    vocabulary: str | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
+    split: str | None = None
+    on_bad_image: OnBadImage = "skip"
+    repeats: int = 30
+
+    def __post_init__(self) -> None:
+        for alpha in (self.alpha, *self.sweep_alpha):
+            if not 0 <= alpha <= 1:
+                raise ConfigError(
+                    f"alpha {alpha}", expected="a number from 0 to 1", fix="correct --alpha or --sweep-alpha"
+                )
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ConfigError(f"--temperature {self.temperature}", expected="a positive number", fix="try 1")
+        counts = {"samples": self.samples, "threads": self.threads, "repeats": self.repeats}
+        for name, value in counts.items():
+            if value < 1:
+                raise ConfigError(f"--{name} {value}", expected="at least 1", fix="correct it")
+        if self.workers < 0 or self.seed < 0:
+            raise ConfigError(
+                f"--workers {self.workers} and --seed {self.seed}", expected="numbers of at least 0", fix="correct them"
+            )
+        if self.test_image is not None and not Path(self.test_image).is_file():
+            raise ConfigError(f"--test-image {self.test_image}", expected="an image file", fix="check the path")
+        _ = self.train  # its own checks
+
+    @property
+    def train(self) -> TrainConfig:
+        """How the students are trained."""
+        return TrainConfig(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, checkpoint_every=50)
+
+    @property
+    def data_options(self) -> DataOptions:
+        """The data set's form."""
+        return DataOptions(self.image_column, self.caption_column, self.split)
