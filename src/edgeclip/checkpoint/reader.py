@@ -15,6 +15,20 @@ from torch import Tensor
 
 from edgeclip.errors import CheckpointError
 
+UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
+"""What the readers of safetensors and pickles raise for damaged files."""
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
@@ -119,7 +133,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if _is_torchscript(path):
             return dict(torch.jit.load(path, map_location="cpu").state_dict())
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, SafetensorError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(
             f"{path} cannot be read ({reason})", expected="an intact file of tensors", fix="download it again"

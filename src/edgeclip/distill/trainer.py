@@ -12,6 +12,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from edgeclip.checkpoint.reader import UNREADABLE
 from edgeclip.config import Config
 from edgeclip.errors import ConfigError, TrainingError
 
@@ -136,9 +137,9 @@ def _restore(path: Path, identity: dict[str, Any], model: nn.Module, optimizer: 
         raise TrainingError(f"no {path}", expected="the state of an earlier run", fix="start without --resume")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         raise TrainingError(
-            f"{path} cannot be read ({str(error).splitlines()[0]})",
+            f"{path} cannot be read ({type(error).__name__})",
             expected="a training state",
             fix="start without --resume",
         ) from error

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.ao.nn.quantized.dynamic import Linear as Int8Linear
 from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
 
 from edgeclip.checkpoint import hf
-from edgeclip.checkpoint.reader import read_json
+from edgeclip.checkpoint.reader import read_json, read_tensors
 from edgeclip.checkpoint.save import write_model_files, write_tensors
 from edgeclip.config import PreprocessConfig
 from edgeclip.errors import CheckpointError, ConfigError
@@ -129,7 +128,7 @@ def read_student(folder: Path) -> Clip:
         CheckpointError: a file is missing or damaged.
     """
     scheme = read_json(folder / "quantization.json")
-    state = load_file(folder / "model.safetensors")
+    state = read_tensors(folder / "model.safetensors")
     with torch.device("meta"):
         model = Clip(hf.read_config(folder))
     try:

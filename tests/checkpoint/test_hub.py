@@ -1,0 +1,54 @@
+"""The hub's real client over a cache that is made here; nothing is fetched."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeclip.checkpoint import hub, load_checkpoint
+from edgeclip.errors import HubError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache, without a network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def test_a_cached_model_loads_offline(cache: Path, mini_checkpoint: Path):
+    repository = cache / "models--someone--mini-clip"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    for file in mini_checkpoint.iterdir():
+        (snapshot / file.name).write_bytes(file.read_bytes())
+    assert load_checkpoint("someone/mini-clip").model.config.projection_dim == 16
+
+
+def test_an_uncached_model_offline_says_what_to_do(cache: Path):
+    with pytest.raises(HubError, match=r"openai/clip-vit-base-patch32.*connect once"):
+        load_checkpoint("openai/clip-vit-base-patch32")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_id"), [("openai/clip", True), ("a/b/c", False), ("./a/b", False), ("model", False), ("/a/b", False)]
+)
+def test_what_looks_like_a_hub_id(name: str, is_id: bool):
+    assert hub.is_hub_id(name) == is_id
+
+
+def test_pickles_are_fetched_only_without_safetensors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    asked = []
+    monkeypatch.setattr(
+        hub, "snapshot_download", lambda hub_id, allow_patterns: asked.append(allow_patterns) or tmp_path
+    )
+    hub.download("a/b")
+    assert [any("pytorch_model.bin" in p for p in patterns) for patterns in asked] == [False, True]
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    asked.clear()
+    hub.download("a/b")
+    assert len(asked) == 1

@@ -1,0 +1,312 @@
+"""Every published layout gives the same model, and every damage one clear error."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from edgeclip.checkpoint import hf, load_checkpoint, openai, save_checkpoint
+from edgeclip.checkpoint.keys import to_theirs
+from edgeclip.config import ClipConfig, PreprocessConfig, TextConfig, VisionConfig
+from edgeclip.errors import CheckpointError, EdgeclipError, TokenizerError
+from edgeclip.model import Clip
+from edgeclip.tokenizer import ClipTokenizer
+
+PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def openai_style(tokenizer: ClipTokenizer) -> Clip:
+    """A model for OpenAI's layout: heads of 64 channels, MLPs of 4 times the width, pooled at the highest id."""
+    tower = {"num_hidden_layers": 2, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+    torch.manual_seed(1)
+    return Clip(
+        ClipConfig(
+            projection_dim=16,
+            vision=VisionConfig(
+                hidden_size=128, num_attention_heads=2, intermediate_size=512, image_size=32, patch_size=16, **tower
+            ),
+            text=TextConfig(
+                hidden_size=64,
+                num_attention_heads=1,
+                intermediate_size=256,
+                vocab_size=tokenizer.vocab_size,
+                context_length=16,
+                eos_token_id=None,
+                **tower,
+            ),
+        )
+    ).eval()
+
+
+def assert_same(model: Clip, folder: Path, tolerance: float = 0.0):
+    loaded = load_checkpoint(folder)
+    assert loaded.model.config == model.config
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded.model.encode_image(PIXELS), model.encode_image(PIXELS), atol=tolerance, rtol=0
+        )
+        input_ids = loaded.tokenize(["a red ball", "two blue boxes"])
+        torch.testing.assert_close(
+            loaded.model.encode_text(input_ids), model.encode_text(input_ids), atol=tolerance, rtol=0
+        )
+    return loaded
+
+
+def test_hugging_face_round_trip(tmp_path: Path, clip: Clip, tokenizer: ClipTokenizer):
+    save_checkpoint(clip, PreprocessConfig.clip(32), tokenizer, tmp_path / "a")
+    assert assert_same(clip, tmp_path / "a").layout == "Hugging Face, safetensors"
+    assert (tmp_path / "a" / "model.safetensors").stat().st_mode & 0o444 == 0o444
+
+
+def test_hugging_face_half_precision_is_read_as_float32(tmp_path: Path, clip: Clip, tokenizer: ClipTokenizer):
+    save_checkpoint(clip, PreprocessConfig.clip(32), tokenizer, tmp_path / "a", dtype=torch.float16)
+    loaded = assert_same(clip, tmp_path / "a", tolerance=2e-3)
+    assert loaded.stored_dtype == "float16"
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+
+
+def test_hugging_face_shards_and_pickle(tmp_path: Path, mini_checkpoint: Path, clip: Clip):
+    state = load_file(mini_checkpoint / "model.safetensors")
+    for folder in ("shards", "pickle"):
+        (tmp_path / folder).mkdir()
+        for file in mini_checkpoint.glob("*.json"):
+            (tmp_path / folder / file.name).write_bytes(file.read_bytes())
+    names = sorted(state)
+    parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, keys in parts.items():
+        save_file({key: state[key] for key in keys}, tmp_path / "shards" / file)
+    index = {"metadata": {}, "weight_map": {key: file for file, keys in parts.items() for key in keys}}
+    (tmp_path / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert assert_same(clip, tmp_path / "shards").layout == "Hugging Face, safetensors shards"
+
+    positions = {"vision_model.embeddings.position_ids": torch.arange(5)[None]}  # as older files have
+    torch.save({**state, **positions}, tmp_path / "pickle" / "pytorch_model.bin")
+    assert assert_same(clip, tmp_path / "pickle").layout == "Hugging Face, pickle"
+
+    (tmp_path / "shards" / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="00002"):
+        load_checkpoint(tmp_path / "shards")
+
+
+def test_openai_state_dict_and_archive(tmp_path: Path, openai_style: Clip, tokenizer: ClipTokenizer):
+    tokenizer.save(tmp_path)
+    state = to_theirs(openai_style.state_dict(), openai.rules(openai_style.config))
+    constants = {
+        "input_resolution": torch.tensor(32),
+        "context_length": torch.tensor(16),
+        "vocab_size": torch.tensor(600),
+    }
+    torch.save({**state, **constants}, tmp_path / "plain.pt")
+    assert assert_same(openai_style, tmp_path / "plain.pt").layout == "OpenAI"
+
+    torch.jit.save(torch.jit.script(as_module(state | constants)), tmp_path / "archive.pt")
+    assert_same(openai_style, tmp_path / "archive.pt")
+
+
+def as_module(state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """A module whose state dict has the given dotted names, as the scripted archives have."""
+    root = torch.nn.Module()
+    for name, tensor in state.items():
+        *path, leaf = name.split(".")
+        module = root
+        for part in path:
+            if not hasattr(module, part):
+                module.add_module(part, torch.nn.Module())
+            module = getattr(module, part)
+        module.register_buffer(leaf, tensor)
+    root.forward = lambda: None
+    return Scriptable(root)
+
+
+class Scriptable(torch.nn.Module):
+    def __init__(self, root: torch.nn.Module):
+        super().__init__()
+        for name, child in root.named_children():
+            self.add_module(name, child)
+        for name, buffer in root.named_buffers(recurse=False):
+            self.register_buffer(name, buffer)
+
+    def forward(self) -> int:
+        return 0
+
+
+def open_clip_folder(
+    folder: Path, model: Clip, tokenizer: ClipTokenizer, *, prefix: str = "", **model_cfg: object
+) -> None:
+    folder.mkdir()
+    tokenizer.save(folder)
+    vision, text = model.config.vision, model.config.text
+    config = {
+        "model_cfg": {
+            "embed_dim": model.config.projection_dim,
+            "quick_gelu": True,
+            "vision_cfg": {"image_size": 32, "layers": 2, "width": vision.hidden_size, "patch_size": 16},
+            "text_cfg": {
+                "context_length": 16,
+                "vocab_size": text.vocab_size,
+                "width": text.hidden_size,
+                "heads": text.num_attention_heads,
+                "layers": 2,
+            },
+            **model_cfg,
+        },
+        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic"},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    state = to_theirs(model.state_dict(), openai.rules(model.config, prefix))
+    save_file({name: tensor.detach() for name, tensor in state.items()}, folder / "open_clip_model.safetensors")
+
+
+def test_open_clip(tmp_path: Path, openai_style: Clip, tokenizer: ClipTokenizer):
+    open_clip_folder(tmp_path / "a", openai_style, tokenizer)
+    loaded = assert_same(openai_style, tmp_path / "a")
+    assert loaded.layout == "open_clip, safetensors"
+    assert loaded.preprocess_config.std == (0.25, 0.25, 0.25)
+
+
+def test_open_clip_custom_text_and_pickle(tmp_path: Path, openai_style: Clip, tokenizer: ClipTokenizer):
+    open_clip_folder(tmp_path / "a", openai_style, tokenizer, prefix="text.", custom_text=True)
+    file = tmp_path / "a" / "open_clip_model.safetensors"
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in load_file(file).items()}},
+        file.with_name("open_clip_pytorch_model.bin"),
+    )
+    file.unlink()
+    assert_same(openai_style, tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"vision_cfg": {"timm_model_name": "vit_base"}}, {"vision_cfg": {"layers": [2, 2, 2, 2]}}, {"custom": 1}],
+    ids=["timm tower", "resnet", "unknown key"],
+)
+def test_open_clip_towers_of_another_kind_are_refused(tmp_path: Path, openai_style: Clip, tokenizer, change: dict):
+    open_clip_folder(tmp_path / "a", openai_style, tokenizer, **change)
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "a")
+
+
+def test_gelu_where_open_clip_says_so(tmp_path: Path, openai_style: Clip, tokenizer: ClipTokenizer):
+    open_clip_folder(tmp_path / "a", openai_style, tokenizer, quick_gelu=False)
+    assert load_checkpoint(tmp_path / "a").model.config.vision.hidden_act == "gelu"
+
+
+def copy_of(mini_checkpoint: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for file in mini_checkpoint.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_missing_surplus_and_misshapen_tensors_are_listed(tmp_path: Path, mini_checkpoint: Path):
+    folder = copy_of(mini_checkpoint, tmp_path / "a")
+    state = load_file(folder / "model.safetensors")
+    lost = state.pop("visual_projection.weight")
+    save_file({**state, "surprise": lost}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"missing visual_projection\.weight and unknown surprise"):
+        load_checkpoint(folder)
+    save_file({**state, "visual_projection.weight": lost[:, :5].contiguous()}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"visual_projection\.weight \(16, 5\) not \(16, 32\)"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("length", [0, 7, 100, 5000])
+def test_truncated_safetensors_and_pickles(tmp_path: Path, mini_checkpoint: Path, length: int):
+    folder = copy_of(mini_checkpoint, tmp_path / "a")
+    weights = folder / "model.safetensors"
+    state = {name: tensor.clone() for name, tensor in load_file(weights).items()}  # not the file's own memory
+    weights.write_bytes(weights.read_bytes()[:length])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        load_checkpoint(folder)
+    weights.unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    (folder / "pytorch_model.bin").write_bytes((folder / "pytorch_model.bin").read_bytes()[:length])
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin cannot be read"):
+        load_checkpoint(folder)
+
+
+class Hostile:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_a_hostile_pickle_is_not_executed(tmp_path: Path, mini_checkpoint: Path, capsys: pytest.CaptureFixture):
+    folder = copy_of(mini_checkpoint, tmp_path / "a")
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": Hostile()}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError):
+        load_checkpoint(folder)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_other_architectures_are_refused(tmp_path: Path, mini_checkpoint: Path):
+    folder = copy_of(mini_checkpoint, tmp_path / "a")
+    edit_json(folder / "config.json", model_type="siglip")
+    with pytest.raises(CheckpointError, match="'siglip'; expected 'clip'"):
+        load_checkpoint(folder)
+    torch.save({"visual.layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "rn50.pt")
+    with pytest.raises(CheckpointError, match="ResNet"):
+        load_checkpoint(tmp_path / "rn50.pt")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"without visual\.conv1\.weight"):
+        load_checkpoint(tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", {"vision_config": 3}),
+        ("config.json", {"projection_dim": "wide"}),
+        ("config.json", {"projection_dim": -1}),
+        ("preprocessor_config.json", {"image_mean": [0.5]}),
+        ("preprocessor_config.json", {"image_std": [0.0, 1.0, 1.0]}),
+        ("preprocessor_config.json", {"crop_size": {"height": 8, "width": 8}}),
+        ("preprocessor_config.json", {"size": {"width": 8}}),
+    ],
+)
+def test_malformed_configurations(tmp_path: Path, mini_checkpoint: Path, file: str, change: dict):
+    folder = copy_of(mini_checkpoint, tmp_path / "a")
+    edit_json(folder / file, **change)
+    with pytest.raises(EdgeclipError):
+        load_checkpoint(folder)
+
+
+def test_what_isnt_there(tmp_path: Path, mini_checkpoint: Path):
+    with pytest.raises(CheckpointError, match="unknown model"):
+        load_checkpoint(tmp_path / "none")
+    with pytest.raises(CheckpointError, match=r"without config\.json"):
+        load_checkpoint(tmp_path)
+    folder = copy_of(mini_checkpoint, tmp_path / "a")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="without weights"):
+        load_checkpoint(folder)
+    folder = copy_of(mini_checkpoint, tmp_path / "b")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(TokenizerError, match="no tokenizer"):
+        load_checkpoint(folder)
+
+
+def test_a_vocabulary_larger_than_the_model_is_refused(tmp_path: Path, mini_checkpoint: Path, clip_vocabulary: Path):
+    folder = copy_of(mini_checkpoint, tmp_path / "a")
+    with pytest.raises(CheckpointError, match="49408 tokens"):
+        load_checkpoint(folder, vocabulary=clip_vocabulary)
+
+
+def test_legacy_preprocessor_files(tmp_path: Path):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 32, "crop_size": 32, "resample": 3}))
+    assert hf.read_preprocess(tmp_path, 224) == PreprocessConfig.clip(32)
+    (tmp_path / "preprocessor_config.json").unlink()
+    assert hf.read_preprocess(tmp_path, 224) == PreprocessConfig.clip(224)
+
+
+def test_the_reports_normalisation(mini_checkpoint: Path):
+    loaded = load_checkpoint(mini_checkpoint).with_report_normalization()
+    white = loaded.preprocess(torch.full((40, 40, 3), 255, dtype=torch.uint8).numpy())
+    torch.testing.assert_close(white, torch.ones(3, 32, 32))

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeclip.config import PreprocessConfig
+from edgeclip.data.decode import decode, in_chunks
+from edgeclip.data.prepare import prepare
+from edgeclip.data.records import CaptionSet, FileImage, Record, sample_split
+from edgeclip.data.source import DataOptions, load_data
+from edgeclip.errors import DataError
+
+CONFIG = PreprocessConfig.clip(32)
+
+
+@pytest.fixture
+def with_broken(tmp_path: Path) -> CaptionSet:
+    records = []
+    for index in range(5):
+        path = tmp_path / f"{index}.png"
+        Image.new("RGB", (40, 40), (index * 10, 0, 0)).save(path)
+        records.append(Record(path.name, FileImage(path), (f"caption {index}",)))
+    (tmp_path / "2.png").write_bytes(b"rubbish")
+    (tmp_path / "4.png").unlink()
+    return CaptionSet("broken", records)
+
+
+def test_broken_images_are_counted_and_named(with_broken: CaptionSet):
+    prepared = prepare(with_broken, range(5), CONFIG, workers=0, on_bad_image="skip")
+    assert prepared.names == ["0.png", "1.png", "3.png"]
+    assert prepared.first_captions == ["caption 0", "caption 1", "caption 3"]
+    assert [bad.split(":")[0] for bad in prepared.bad_images] == ["2.png", "4.png"]
+    assert prepared.pixels[:, 0, 0, 0].tolist() == [0, 10, 30]
+
+
+def test_broken_images_can_be_fatal(with_broken: CaptionSet):
+    with pytest.raises(DataError, match=r"2\.png"):
+        prepare(with_broken, range(5), CONFIG, workers=0, on_bad_image="fail")
+
+
+def test_nothing_readable_is_an_error(with_broken: CaptionSet):
+    with pytest.raises(DataError, match="none of whose images"):
+        prepare(with_broken, [2, 4], CONFIG, workers=0, on_bad_image="skip")
+
+
+def test_worker_processes_give_the_same_in_the_same_order(captioned_folder: Path):
+    captions = load_data(str(captioned_folder), samples=24, seed=0, options=DataOptions())
+    order = np.random.default_rng(0).permutation(24).tolist()
+    serial = list(decode(captions.records, in_chunks(order, 5), CONFIG, workers=0))
+    parallel = list(decode(captions.records, in_chunks(order, 5), CONFIG, workers=2))
+    assert [part.indices for part in parallel] == [part.indices for part in serial]
+    for a, b in zip(parallel, serial, strict=True):
+        np.testing.assert_array_equal(a.pixels, b.pixels)
+
+
+def test_all_captions_know_their_image(captioned_folder: Path):
+    captions = load_data(str(captioned_folder), samples=24, seed=0)
+    prepared = prepare(captions, [3, 0], CONFIG, workers=0, on_bad_image="fail")
+    texts, image_of_caption = prepared.all_captions
+    assert texts == ["picture, number 3", "the 3th picture", "picture, number 0", "the 0th picture"]
+    assert image_of_caption.tolist() == [0, 0, 1, 1]
+
+
+def test_the_split_is_disjoint_and_repeatable():
+    split = sample_split(1000, samples=100, val_fraction=0.2, seed=3)
+    assert (len(split.train), len(split.validation)) == (80, 20)
+    assert len(set(split.train) | set(split.validation)) == 100
+    assert split == sample_split(1000, samples=100, val_fraction=0.2, seed=3)
+    assert split != sample_split(1000, samples=100, val_fraction=0.2, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "val_fraction", "message"),
+    [(11, 0.2, "--samples 11 of 10"), (10, 0.0, "--val-fraction"), (10, 1.0, "--val-fraction"), (2, 0.1, "each side")],
+)
+def test_impossible_splits(samples: int, val_fraction: float, message: str):
+    with pytest.raises(DataError, match=message):
+        sample_split(10, samples=samples, val_fraction=val_fraction, seed=0)

@@ -1,0 +1,198 @@
+"""The terminal table, the explanations and the HTML file, from results made by hand."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edgeclip.errors import ConfigError
+from edgeclip.report import write_report
+from edgeclip.report.explain import headlines, times, why_distillation_drifts, why_engines_differ
+from edgeclip.report.html import render_report
+from edgeclip.report.published import PUBLISHED
+from edgeclip.report.terminal import print_results
+from edgeclip.results import (
+    DataInfo,
+    EngineTime,
+    Findings,
+    GradientReach,
+    Interval,
+    Latency,
+    Percentiles,
+    Recalls,
+    Results,
+    Row,
+    Standard,
+    SweepPoint,
+    TestImage,
+    read_results,
+    write_results,
+)
+
+
+def recalls(r1: float) -> Recalls:
+    values = [Interval(value=v, low=v - 5, high=v + 5) for v in (r1, r1 + 1, r1 + 2)]
+    return Recalls(r1=values[0], r5=values[1], r10=values[2])
+
+
+def row(name: str, variant: str, r1: float, milliseconds: float, size: float) -> Row:
+    time = Percentiles(p50=milliseconds, p95=milliseconds * 1.5)
+    return Row(
+        name=name,
+        variant=variant,
+        precision="fp32" if name == "TEACHER" else "int8",
+        params=1000,
+        size_mb=size,
+        peak_rss_mb=300.0,
+        i2t=recalls(r1),
+        t2i=recalls(r1 + 2),
+        latency_ms=Latency(image=time, text=time, i2t=time, t2i=time),
+        caption=f"<b>{variant}</b> & co",
+        standard=Standard(captions=50, i2t=recalls(r1), t2i=recalls(r1)),
+    )
+
+
+@pytest.fixture
+def results() -> Results:
+    reach = {"tensors": 80, "parameters": 5000, "gradient_cosine": None}
+    return Results(
+        schema=1,
+        environment={"machine": "x86_64", "cpu_flags": ["avx2"], "threads": 2, "python": "3.11"},
+        settings={"model": "builtin:tabletop", "alpha": 0.3, "temperature": 1.0, "batch_size": 32, "lr": 1e-4},
+        data=DataInfo(name="builtin:tabletop", pairs=50, seed=0, train=40, validation=10, bad_images=["x.jpg: broken"]),
+        rows=[
+            row("TEACHER", "fp32", 80.0, 10.0, 40.0),
+            row("STUDENT", "int8, qnnpack", 79.0, 25.0, 10.0),
+            row("STUDENT", "int8, x86", 78.0, 5.0, 10.0),
+            row("DISTILLED", "after int8, as described, qnnpack", 79.0, 25.0, 10.0),
+            row("DISTILLED", "in float, then int8, x86", 40.0, 5.0, 10.0),
+        ],
+        losses={"in float, then int8": [3.0, 2.0, 1.0]},
+        sweep=[SweepPoint(alpha=0.1, i2t_r1=50.0, t2i_r1=51.0)],
+        test_image=TestImage(name="a.jpg", jpeg_base64="AAAA", captions=["own caption"]),
+        findings=Findings(
+            engines=[
+                EngineTime(engine=e, rows=50, inputs=256, outputs=1024, milliseconds=ms)
+                for e, ms in (("float", 1.0), ("qnnpack", 4.0), ("x86", 0.5))
+            ],
+            gradients=[
+                GradientReach(
+                    variant="after int8, as described",
+                    reached=["log_logit_scale"],
+                    reached_parameters=1,
+                    drift_cosine=1.0,
+                    **reach,
+                ),
+                GradientReach(
+                    variant="in float, then int8",
+                    reached=["a", "b", "c", "d"],
+                    reached_parameters=5000,
+                    drift_cosine=0.7,
+                    **reach,
+                ),
+            ],
+            int8_layers=43,
+            int8_parameters=4000,
+            float_parameters=1000,
+        ),
+    )
+
+
+def test_results_round_trip_and_keep_their_names(tmp_path: Path, results: Results):
+    write_results(results, tmp_path / "results.json")
+    assert read_results(tmp_path / "results.json") == results
+    raw = msgspec.json.decode((tmp_path / "results.json").read_bytes())
+    assert raw["schema"] == 1
+    first = raw["rows"][0]
+    assert {"name", "variant", "precision", "params", "size_mb", "peak_rss_mb", "i2t", "t2i", "caption"} <= set(first)
+    assert set(first["i2t"]["r1"]) == {"value", "low", "high"}
+    assert set(first["latency_ms"]) == {"image", "text", "i2t", "t2i"}
+
+
+@pytest.mark.parametrize("change", [{"schema": 2}, {"surprise": 1}])
+def test_other_results_are_refused(tmp_path: Path, results: Results, change: dict):
+    (tmp_path / "r.json").write_bytes(msgspec.json.encode(msgspec.to_builtins(results) | change))
+    with pytest.raises(ConfigError, match=r"r\.json"):
+        read_results(tmp_path / "r.json")
+
+
+def test_headlines_say_what_the_figures_say(results: Results):
+    lines = headlines(results)
+    assert "4.0 times smaller" in lines[0]
+    assert "2.5 times slower" in lines[0]
+    assert "2.0 times faster" in lines[1]
+    assert "-2.0 points" in lines[1]
+    assert "-40.0 points" in lines[-1]
+    assert times(1.0) == "1.0 times slower"
+
+
+def test_explanations_follow_the_figures(results: Results):
+    engines = " ".join(why_engines_differ(results, results.findings))
+    assert "4.0 times slower than float's" in engines
+    assert "smaller is not faster" in engines
+    faster = [
+        EngineTime(engine=e, rows=1, inputs=1, outputs=1, milliseconds=m) for e, m in (("float", 4.0), ("qnnpack", 1.0))
+    ]
+    engines = " ".join(why_engines_differ(results, msgspec.structs.replace(results.findings, engines=faster)))
+    assert "4.0 times faster" in engines
+    assert "smaller is not faster" not in engines
+    first, second = why_distillation_drifts(results, results.findings)
+    assert "1 of 80 tensors" in first
+    assert "only the temperature is trained" in first
+    assert "0.7000" in second
+    assert "temperature" not in second
+
+
+class Collector(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for key, value in attrs if key in ("src", "href") and value and tag != "use"]
+
+
+def test_the_page_needs_no_network_and_escapes_captions(tmp_path: Path, results: Results):
+    write_report(results, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Collector()
+    page.feed(text)
+    assert "script" not in page.tags
+    assert page.tags.count("svg") == 2
+    assert [link for link in page.links if not link.startswith(("data:", "#"))] == []
+    assert not re.search(r"url\((?!#)", text)
+    assert "&lt;b&gt;fp32&lt;/b&gt; &amp; co" in text
+    assert "<b>fp32</b>" not in text
+    for published in PUBLISHED:
+        assert str(published.i2t_r1) in text
+    assert "605.2" in text
+    assert "x.jpg: broken" in text
+
+
+def test_a_report_without_the_optional_parts(results: Results):
+    bare = msgspec.structs.replace(
+        results,
+        losses={},
+        sweep=[],
+        test_image=None,
+        findings=None,
+        rows=[msgspec.structs.replace(r, standard=None) for r in results.rows],
+    )
+    text = render_report(bare)
+    assert "Loss curves" not in text
+    assert "The table" in text
+
+
+def test_the_terminal_shows_every_row(results: Results, capsys: pytest.CaptureFixture):
+    print_results(results)
+    out = capsys.readouterr().out
+    assert out.count("TEACHER") == 1
+    assert "80.0 [75, 85]" in out
+    assert "x.jpg: broken" in out
+    assert "alpha" in out
