@@ -128,18 +128,34 @@ def mistakes(mini: Path, folder: Path, tmp: Path) -> dict[str, tuple[list[object
         "test image": ([*reproduce, "--samples", 20, "--batch-size", 4, "--test-image", broken], "cannot be decoded"),
         "broken image": ([*reproduce, "--samples", 24, "--on-bad-image", "fail"], "005.jpg"),
         "unknown option": (["evaluate", mini, "--colour"], "--colour"),
-        "not a number": ([*reproduce, "--samples", "many"], "many"),
+        "not a number": ([*reproduce, "--samples", "many"], "'--samples'"),
         "missing recipe": (["train", tmp / "none.toml", "--out", tmp / "out"], "none.toml"),
         "nothing to resume": (["train", tmp / "r.toml", "--out", tmp / "out", "--resume"], "--resume"),
         "output is a file": (["train", tmp / "r.toml", "--out", broken], "cannot make the folder"),
     }
 
 
-NAMES = (
-    "unknown model|unknown data set|no network|truncated safetensors|another architecture|alpha|sweep|engine|"
-    "too many samples|batch|empty folder|no columns|test image|broken image|unknown option|not a number|"
-    "missing recipe|nothing to resume|output is a file"
-).split("|")
+NAMES = [
+    "unknown model",
+    "unknown data set",
+    "no network",
+    "truncated safetensors",
+    "another architecture",
+    "alpha",
+    "sweep",
+    "engine",
+    "too many samples",
+    "batch",
+    "empty folder",
+    "no columns",
+    "test image",
+    "broken image",
+    "unknown option",
+    "not a number",
+    "missing recipe",
+    "nothing to resume",
+    "output is a file",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -68,10 +68,10 @@ def results() -> Results:
             row("TEACHER", "fp32", 80.0, 10.0, 40.0),
             row("STUDENT", "int8, qnnpack", 79.0, 25.0, 10.0),
             row("STUDENT", "int8, x86", 78.0, 5.0, 10.0),
-            row("DISTILLED", "after int8, as described, qnnpack", 79.0, 25.0, 10.0),
-            row("DISTILLED", "in float, then int8, x86", 40.0, 5.0, 10.0),
+            row("DISTILLED", "int8 then distilled, qnnpack", 79.0, 25.0, 10.0),
+            row("DISTILLED", "distilled then int8, x86", 40.0, 5.0, 10.0),
         ],
-        losses={"in float, then int8": [3.0, 2.0, 1.0]},
+        losses={"distilled then int8": [3.0, 2.0, 1.0]},
         sweep=[SweepPoint(alpha=0.1, i2t_r1=50.0, t2i_r1=51.0)],
         test_image=TestImage(name="a.jpg", jpeg_base64="AAAA", captions=["own caption"]),
         findings=Findings(
@@ -81,14 +81,14 @@ def results() -> Results:
             ],
             gradients=[
                 GradientReach(
-                    variant="after int8, as described",
+                    variant="int8 then distilled",
                     reached=["log_logit_scale"],
                     reached_parameters=1,
                     drift_cosine=1.0,
                     **reach,
                 ),
                 GradientReach(
-                    variant="in float, then int8",
+                    variant="distilled then int8",
                     reached=["a", "b", "c", "d"],
                     reached_parameters=5000,
                     drift_cosine=0.7,

@@ -50,15 +50,17 @@ def main() -> None:
     except EdgeclipError as error:
         _fail(str(error), 2)
     except UsageError as error:
-        _fail(f"{' '.join(error.format_message().split())} See edgeclip --help.", 2)  # type: ignore[attr-defined]
+        _fail(f"{' '.join(error.format_message().split()).rstrip('.')}; see edgeclip --help", 2)  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; nothing half-written is left, and what has a state can go on with --resume", INTERRUPTED)
+        code = INTERRUPTED  # which typer itself returns where it sees Ctrl-C first
     except ModuleNotFoundError as error:
         extra = "data" if error.name == "datasets" else "compress"
         _fail(f"the package {error.name} is missing; expected the {extra} extra; pip install 'edgeclip[{extra}]'", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    if code == INTERRUPTED:
+        _fail("interrupted; nothing half-written is left, and what has a state can go on with --resume", INTERRUPTED)
     sys.exit(code or 0)
 
 

@@ -19,7 +19,7 @@ def command(
     alpha: Annotated[float, typer.Option(help="Weight of the teacher in the distillation loss.")] = 0.3,
     temperature: Annotated[float, typer.Option(help="Softens both distributions.")] = 1.0,
     epochs: Annotated[int, typer.Option(help="Passes over the training pairs.")] = 3,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-4,
+    lr: Annotated[float, typer.Option(help="Peak learning rate; the default is Adam's own.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(help="Pairs of a training step.")] = 32,
     workers: options.Workers = 4,
     engine: Annotated[str, typer.Option(help="auto (the fastest here), qnnpack, x86 or onednn.")] = "auto",
@@ -33,7 +33,7 @@ def command(
     caption_column: options.CaptionColumn = None,
     split: options.SplitName = None,
     on_bad_image: options.OnBadImage = "skip",
-    repeats: Annotated[int, typer.Option(help="Timed calls of each kind, model and round.")] = 30,
+    repeats: Annotated[int, typer.Option(help="Timed calls of each kind, model and round.")] = 20,
     resume: options.Resume = False,
 ) -> None:
     """Teacher, quantized student and distilled student of the report, measured side by side."""

@@ -80,10 +80,11 @@ def why_distillation_drifts(results: Results, findings: Findings) -> list[str]:
 
 def _reach(reach: GradientReach, results: Results) -> str:
     share = 100 * reach.reached_parameters / reach.parameters
+    percent = f"{share:.1f} %" if share >= 0.1 else "less than 0.1 %"
     names = ", ".join(reach.reached[:3]) + (f" and {len(reach.reached) - 3} more" if len(reach.reached) > 3 else "")
     text = (
         f"{reach.variant}: a gradient reaches {len(reach.reached)} of {reach.tensors} tensors, "
-        f"{reach.reached_parameters:,} of {reach.parameters:,} parameters ({share:.2g} %): {names}."
+        f"{reach.reached_parameters:,} of {reach.parameters:,} parameters ({percent}): {names}."
     )
     if reach.reached_parameters == 1:
         text += (
@@ -95,6 +96,8 @@ def _reach(reach: GradientReach, results: Results) -> str:
             " It comes through the residual stream alone, as if every int8 layer were constant: its cosine with the"
             f" float model's gradient for the same tensors is {reach.gradient_cosine:.2f}."
         )
+    elif share > 99:
+        text += f" All of it follows {results.data.train:,} pairs, whose hard labels know less than the teacher did."
     text += f" After training, image embeddings have a mean cosine of {reach.drift_cosine:.4f} with those before."
     row = row_of(results, "DISTILLED", reach.variant)
     teacher = row_of(results, "TEACHER")

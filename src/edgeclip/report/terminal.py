@@ -9,7 +9,7 @@ from edgeclip.config import TowerConfig
 from edgeclip.report.explain import headlines
 from edgeclip.results import Evaluation, Inspection, Interval, Percentiles, Recalls, Results
 
-MIN_WIDTH = 118
+MIN_WIDTH = 132
 
 
 def _console() -> Console:
@@ -54,7 +54,7 @@ def print_results(results: Results) -> None:
     console = _console()
     console.print(table)
     if results.sweep:
-        sweep = Table(title="search for alpha (distilled in float, then int8)")
+        sweep = Table(title="search for alpha (distilled, then int8)")
         for column in ("alpha", "I2T R@1", "T2I R@1"):
             sweep.add_column(column, justify="right")
         for point in results.sweep:
