@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgeclip.checkpoint import hf, load_checkpoint, openai, save_checkpoint
+from edgeclip.checkpoint import load_checkpoint, openai, save_checkpoint
 from edgeclip.checkpoint.keys import to_theirs
 from edgeclip.config import ClipConfig, PreprocessConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError, EdgeclipError, TokenizerError
+from edgeclip.hf_config import read_preprocess
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
 
@@ -301,9 +302,9 @@ def test_a_vocabulary_larger_than_the_model_is_refused(tmp_path: Path, mini_chec
 
 def test_legacy_preprocessor_files(tmp_path: Path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 32, "crop_size": 32, "resample": 3}))
-    assert hf.read_preprocess(tmp_path, 224) == PreprocessConfig.clip(32)
+    assert read_preprocess(tmp_path, 224) == PreprocessConfig.clip(32)
     (tmp_path / "preprocessor_config.json").unlink()
-    assert hf.read_preprocess(tmp_path, 224) == PreprocessConfig.clip(224)
+    assert read_preprocess(tmp_path, 224) == PreprocessConfig.clip(224)
 
 
 def test_the_reports_normalisation(mini_checkpoint: Path):

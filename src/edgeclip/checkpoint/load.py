@@ -15,6 +15,7 @@ from edgeclip.checkpoint.keys import Rule, to_ours
 from edgeclip.checkpoint.reader import read_tensors, read_weights
 from edgeclip.config import ClipConfig, PreprocessConfig
 from edgeclip.errors import CheckpointError
+from edgeclip.hf_config import read_config, read_preprocess
 from edgeclip.image import ImageSource, crop_uint8, normalize
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer, load_openai_vocabulary, load_tokenizer
@@ -92,8 +93,8 @@ def _load_folder(name: str, folder: Path, vocabulary: Path | None) -> Loaded:
         state, container = read_weights(folder, "open_clip_model", "open_clip_pytorch_model")
         rules, ignored, layout = openai.rules(config, prefix), open_clip.IGNORED, f"open_clip, {container}"
     elif (folder / "config.json").is_file():
-        config = hf.read_config(folder)
-        preprocess = hf.read_preprocess(folder, config.vision.image_size)
+        config = read_config(folder)
+        preprocess = read_preprocess(folder, config.vision.image_size)
         state, container = read_weights(folder, "model", "pytorch_model")
         rules, ignored, layout = hf.rules(config), hf.IGNORED, f"Hugging Face, {container}"
     else:

@@ -7,9 +7,9 @@ from typing import Any
 
 from PIL.Image import Resampling
 
-from edgeclip.checkpoint.reader import integer, number, read_json, section
 from edgeclip.config import CLIP_MEAN, CLIP_STD, ClipConfig, PreprocessConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError
+from edgeclip.fields import integer, number, read_json, section
 
 CONFIG_NAME = "open_clip_config.json"
 IGNORED = ("attn_mask", "text.attn_mask")

@@ -1,12 +1,10 @@
-"""Read foreign files: JSON with checked fields, and tensors from safetensors or pickles that can hold only tensors."""
+"""Read tensors from safetensors, or from pickles that can hold only tensors."""
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from edgeclip.errors import CheckpointError
+from edgeclip.fields import read_json, section
 
 UNREADABLE = (
     OSError,
@@ -28,51 +27,6 @@ UNREADABLE = (
     pickle.UnpicklingError,
 )
 """What the readers of safetensors and pickles raise for damaged files."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        CheckpointError: the file is missing or is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error})", expected="a JSON object", fix="download it again"
-        ) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}, a JSON {type(value).__name__}", expected="an object", fix="download it again")
-    return value
-
-
-def section(raw: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
-    """A nested object; missing or null counts as empty, as in transformers."""
-    value = raw.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} with {key} {value!r}", expected="an object", fix="correct the file")
-    return value
-
-
-def integer(raw: dict[str, Any], key: str, path: Path, default: int | None = None) -> int:
-    """A non-negative whole number; a list of equal ones counts as one."""
-    value = raw.get(key, default)
-    if isinstance(value, list) and len(set(value)) == 1:
-        value = value[0]
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-        raise CheckpointError(f"{path} with {key} {value!r}", expected="a whole number", fix="correct the file")
-    return value
-
-
-def number(raw: dict[str, Any], key: str, path: Path, default: float) -> float:
-    """A finite number."""
-    value = raw.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e9:
-        raise CheckpointError(f"{path} with {key} {value!r}", expected="a number", fix="correct the file")
-    return float(value)
 
 
 def read_weights(folder: Path, stem: str, pickle_stem: str) -> tuple[dict[str, Tensor], str]:

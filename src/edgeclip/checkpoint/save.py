@@ -13,14 +13,15 @@ from edgeclip.checkpoint import hf
 from edgeclip.checkpoint.keys import to_theirs
 from edgeclip.config import PreprocessConfig
 from edgeclip.files import folder_written_atomically
+from edgeclip.hf_config import write_config, write_preprocess
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
 
 
 def write_model_files(model: Clip, preprocess: PreprocessConfig, tokenizer: ClipTokenizer, folder: Path) -> None:
     """Write everything but the weights: configuration, preprocessing and tokenizer."""
-    (folder / "config.json").write_text(json.dumps(hf.write_config(model.config), indent=2) + "\n")
-    (folder / "preprocessor_config.json").write_text(json.dumps(hf.write_preprocess(preprocess), indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(write_config(model.config), indent=2) + "\n")
+    (folder / "preprocessor_config.json").write_text(json.dumps(write_preprocess(preprocess), indent=2) + "\n")
     tokenizer.save(folder)
 
 

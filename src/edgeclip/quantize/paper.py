@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from torch.ao.nn.quantized.dynamic import Linear as Int8Linear
 from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
 
-from edgeclip.checkpoint import hf
-from edgeclip.checkpoint.reader import read_json, read_tensors
+from edgeclip.checkpoint.reader import read_tensors
 from edgeclip.checkpoint.save import write_model_files, write_tensors
 from edgeclip.config import PreprocessConfig
 from edgeclip.errors import CheckpointError, ConfigError
+from edgeclip.fields import read_json
 from edgeclip.files import folder_written_atomically
+from edgeclip.hf_config import read_config
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
 
@@ -130,7 +131,7 @@ def read_student(folder: Path) -> Clip:
     scheme = read_json(folder / "quantization.json")
     state = read_tensors(folder / "model.safetensors")
     with torch.device("meta"):
-        model = Clip(hf.read_config(folder))
+        model = Clip(read_config(folder))
     try:
         with _using(scheme["engine"]):
             layers = {name: _int8_linear(state, name) for name in scheme["int8_layers"]}

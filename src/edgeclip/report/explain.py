@@ -40,7 +40,9 @@ def headlines(results: Results) -> list[str]:
         )
     for row in results.rows:
         if teacher and row.name == "DISTILLED":
-            lines.append(f"{row.variant}: R@1 {mean_r1(row) - mean_r1(teacher):+.1f} points from the teacher.")
+            lines.append(
+                f"DISTILLED, {row.variant}: {mean_r1(row) - mean_r1(teacher):+.1f} points of R@1 from the teacher."
+            )
     return lines
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeclip.checkpoint import Loaded, load_checkpoint
-from edgeclip.checkpoint.hf import read_preprocess
+from edgeclip.hf_config import read_preprocess
 from edgeclip.quantize.paper import is_student, read_student
 from edgeclip.tokenizer import load_tokenizer
 
