@@ -22,6 +22,10 @@ class TokenizerError(EdgeclipError):
     """Tokenizer files that are missing or malformed."""
 
 
+class BundleError(EdgeclipError):
+    """A bundle that is incomplete, was changed, or is of a newer version."""
+
+
 class ImageError(EdgeclipError):
     """An image that cannot be decoded."""
 

@@ -1,0 +1,176 @@
+"""The bundle: a Hugging Face style folder with ONNX graphs and edgeclip.json, which says what is in it and proves it.
+
+    config.json  preprocessor_config.json  tokenizer.json  tokenizer_config.json
+    onnx/vision_model[_quantized].onnx     onnx/text_model[_quantized].onnx
+    edgeclip.json
+
+Other clients load the folder as it is; edgeclip.json adds a hash of each file, golden embeddings for a self-test, and
+the fingerprint that an index stores, so that embeddings of different models never mix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import msgspec
+
+from edgeclip.config import ClipConfig, Config, PreprocessConfig
+from edgeclip.errors import BundleError
+from edgeclip.hf_config import read_config, read_preprocess
+from edgeclip.tokenizer import ClipTokenizer, load_tokenizer
+
+MANIFEST = "edgeclip.json"
+SCHEMA = 1
+Precision = Literal["fp32", "int8"]
+GRAPHS: dict[str, tuple[str, str]] = {
+    "fp32": ("onnx/vision_model.onnx", "onnx/text_model.onnx"),
+    "int8": ("onnx/vision_model_quantized.onnx", "onnx/text_model_quantized.onnx"),
+}
+"""Names of the image and text graph by precision, as transformers.js looks for them."""
+
+
+class FileEntry(Config, frozen=True, kw_only=True):
+    """A file's hash and size."""
+
+    sha256: str
+    bytes: int
+
+
+class Golden(Config, frozen=True, kw_only=True):
+    """What the graphs gave where they were made: for the test card `runtime.selftest.test_card`, and for `text`."""
+
+    text: str
+    image_embeds: list[float]
+    text_embeds: list[float]
+
+
+class Manifest(Config, frozen=True, kw_only=True):
+    """The content of edgeclip.json. `files` by path within the bundle, all but edgeclip.json itself."""
+
+    schema: int
+    edgeclip: str
+    teacher: str
+    precision: Precision
+    logit_scale: float
+    fingerprint: str
+    golden: Golden
+    files: dict[str, FileEntry]
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """A bundle that was read: its folder, and what the files in it say. The graphs are opened when they are needed."""
+
+    folder: Path
+    manifest: Manifest
+    config: ClipConfig
+    preprocess: PreprocessConfig
+    tokenizer: ClipTokenizer
+
+    @property
+    def image_graph(self) -> Path:
+        """The image tower's graph."""
+        return self.folder / GRAPHS[self.manifest.precision][0]
+
+    @property
+    def text_graph(self) -> Path:
+        """The text tower's graph."""
+        return self.folder / GRAPHS[self.manifest.precision][1]
+
+
+def entries(folder: Path) -> dict[str, FileEntry]:
+    """Hash every file of a folder but the manifest."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(folder).as_posix(): _entry(path) for path in files}
+
+
+def _entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        return FileEntry(sha256=_sha256(file), bytes=path.stat().st_size)
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint(files: dict[str, FileEntry]) -> str:
+    """What decides the embeddings, in 16 hexadecimal digits: graphs, preprocessing and tokenizer."""
+    text = "\n".join(f"{name} {entry.sha256}" for name, entry in sorted(files.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle's manifest and small files; sizes are checked, hashes by `verify_files`.
+
+    Raises:
+        BundleError: it is no bundle, of a newer schema, or a file is missing or of another size.
+        EdgeclipError: one of its other files is malformed.
+    """
+    manifest = _read_manifest(folder / MANIFEST)
+    for name in GRAPHS[manifest.precision]:
+        if name not in manifest.files:
+            raise BundleError(
+                f"{folder / MANIFEST} without {name}", expected="both graphs", fix="export the bundle again"
+            )
+    for name, entry in manifest.files.items():
+        path = _inside(folder, name)
+        if not path.is_file():
+            raise BundleError(
+                f"{folder} without {name}", expected="all files of the manifest", fix="copy the whole folder"
+            )
+        if path.stat().st_size != entry.bytes:
+            raise BundleError(
+                f"{path} of {path.stat().st_size} bytes", expected=f"{entry.bytes}", fix="copy the bundle again"
+            )
+    config = read_config(folder)
+    return Bundle(
+        folder=folder,
+        manifest=manifest,
+        config=config,
+        preprocess=read_preprocess(folder, config.vision.image_size),
+        tokenizer=load_tokenizer(folder, config.text.context_length),
+    )
+
+
+def verify_files(bundle: Bundle) -> None:
+    """Compare every file's hash with the manifest.
+
+    Raises:
+        BundleError: naming the first file that was changed.
+    """
+    for name, entry in bundle.manifest.files.items():
+        if _entry(bundle.folder / name).sha256 != entry.sha256:
+            raise BundleError(f"{bundle.folder / name}, which was changed", expected=entry.sha256, fix="copy it again")
+    found = fingerprint(bundle.manifest.files)
+    if found != bundle.manifest.fingerprint:
+        raise BundleError(
+            f"the fingerprint {bundle.manifest.fingerprint}", expected=found, fix="export the bundle again"
+        )
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path} ({error.strerror})", expected="a bundle made by `edgeclip export`", fix="check the path"
+        ) from error
+    try:
+        schema = msgspec.json.decode(data, type=dict).get("schema")
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise BundleError(f"{path} of schema {schema}", expected=f"at most {SCHEMA}", fix="update edgeclip")
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} ({error})", expected="a bundle's manifest", fix="copy the bundle again") from error
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of the bundle; names that lead out of it are refused."""
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise BundleError(f"the file name {name!r}", expected="a path inside the bundle", fix="don't use this bundle")
+    return path

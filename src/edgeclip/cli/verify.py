@@ -1,0 +1,18 @@
+"""`edgeclip verify`: hashes and golden embeddings of a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(bundle: Annotated[Path, typer.Argument(help="Made by edgeclip export.")]) -> None:
+    """Check that no file was changed and that this machine computes what the bundle's maker computed."""
+    from edgeclip.runtime import load, self_test
+
+    clip = load(bundle)
+    cosines = self_test(clip)
+    print(f"{len(clip.bundle.manifest.files)} files as they were made, fingerprint {clip.bundle.manifest.fingerprint}")
+    print("  ".join(f"{name} cosine {cosine:.6f}" for name, cosine in cosines.items()))

@@ -1,0 +1,63 @@
+"""Attention as two products and a softmax, with the scale folded into the query's weights.
+
+softmax(s q k^T) v with q = x W_q + b_q equals softmax(q' k^T) v with q' = x (s W_q) + s b_q, s = K^-1/2. Exporters turn
+`scaled_dot_product_attention` into multiplications of both q and k by the root of s in every layer.
+
+Shape legend: B batch, T tokens, D hidden size, H heads, K head size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgeclip.model.layers import Attention, Block, Transformer
+
+
+class PlainAttention(nn.Module):
+    """The same function as `model.layers.Attention`, made from its weights."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        D = attention.out.in_features
+        self.num_heads, self.head_size = attention.num_heads, D // attention.num_heads
+        scale = torch.ones(3 * D)
+        scale[:D] = self.head_size**-0.5
+        self.qkv = nn.Linear(D, 3 * D)
+        self.qkv.weight = nn.Parameter(attention.qkv.weight.detach() * scale[:, None])
+        self.qkv.bias = nn.Parameter(attention.qkv.bias.detach() * scale)
+        self.out = attention.out
+
+    def heads(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) -> (B, H, T, K)."""
+        return x_BTD.unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
+
+    def attend(self, query_BQD: Tensor, key_BTD: Tensor, value_BTD: Tensor, mask: Tensor | None) -> Tensor:
+        """Queries (B, Q, D) over keys and values (B, T, D); `mask` is added to the scores. Returns (B, Q, D)."""
+        scores_BHQT = self.heads(query_BQD) @ self.heads(key_BTD).transpose(-1, -2)
+        if mask is not None:
+            scores_BHQT = scores_BHQT + mask
+        y_BHQK = scores_BHQT.softmax(dim=-1) @ self.heads(value_BTD)
+        return self.out(y_BHQK.transpose(1, 2).flatten(2))
+
+    def forward(self, x_BTD: Tensor, causal: bool) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        query_BTD, key_BTD, value_BTD = self.qkv(x_BTD).chunk(3, dim=-1)
+        return self.attend(query_BTD, key_BTD, value_BTD, causal_mask(x_BTD.shape[1]) if causal else None)
+
+
+def causal_mask(T: int) -> Tensor:
+    """(T, T): 0 where a token may look, minus infinity where it may not."""
+    return torch.full((T, T), float("-inf")).triu(1)
+
+
+def rewrite(transformer: Transformer) -> int:
+    """Replace the attention of every block.
+
+    Returns:
+        How many were replaced.
+    """
+    for block in transformer.blocks:
+        assert isinstance(block, Block)  # noqa: S101 - for the type checker
+        block.attention = PlainAttention(block.attention)  # type: ignore[assignment]  # the same function
+    return len(transformer.blocks)

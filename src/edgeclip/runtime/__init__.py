@@ -1,0 +1,6 @@
+"""Inference over a bundle with numpy, onnxruntime, pillow and tokenizers only."""
+
+from edgeclip.runtime.clip import ClipRuntime, load
+from edgeclip.runtime.selftest import self_test
+
+__all__ = ["ClipRuntime", "load", "self_test"]

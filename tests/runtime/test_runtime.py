@@ -1,0 +1,212 @@
+"""A bundle made once from a small model: encoding, classification, verification, and damage of every kind."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import edgeclip
+from edgeclip.bundle import read_bundle, verify_files
+from edgeclip.checkpoint import Loaded, load_checkpoint
+from edgeclip.errors import BundleError, ConfigError, EdgeclipError, ImageError
+from edgeclip.export import export_bundle
+from edgeclip.runtime import ClipRuntime, self_test
+
+
+@pytest.fixture(scope="module")
+def loaded(mini_checkpoint: Path) -> Loaded:
+    return load_checkpoint(mini_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def bundles(loaded: Loaded, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bundles")
+    for precision in ("fp32", "int8"):
+        export_bundle(loaded, folder / precision, precision=precision, threads=1)
+    return {precision: folder / precision for precision in ("fp32", "int8")}
+
+
+@pytest.fixture
+def clip(bundles: dict[str, Path]) -> ClipRuntime:
+    return edgeclip.load(bundles["fp32"], threads=1)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    paths = []
+    for index, color in enumerate(("red", "green", "blue")):
+        Image.new("RGB", (50 + index, 40), color).save(tmp_path / f"{color}.png")
+        paths.append(tmp_path / f"{color}.png")
+    return paths
+
+
+@torch.no_grad()
+def test_the_runtime_equals_the_checkpoint(clip: ClipRuntime, loaded: Loaded, pictures: list[Path]):
+    image_embeds = clip.encode_image(pictures)
+    expected = loaded.model.encode_image(torch.stack([loaded.preprocess(path) for path in pictures]))
+    assert image_embeds.dtype == np.float32
+    np.testing.assert_allclose(image_embeds, expected.numpy(), atol=2e-6)
+    texts = ["a red ball", "", "two blue boxes on the table"]
+    np.testing.assert_allclose(
+        clip.encode_text(texts), loaded.model.encode_text(loaded.tokenize(texts)).numpy(), atol=2e-6
+    )
+    np.testing.assert_allclose(clip.encode_text(texts, batch_size=3), clip.encode_text(texts), atol=2e-6)
+
+
+def test_every_kind_of_source(clip: ClipRuntime, pictures: list[Path]):
+    path = pictures[0]
+    sources = [path, str(path), path.read_bytes(), Image.open(path), np.asarray(Image.open(path))]
+    embeds = clip.encode_image(sources, batch_size=2)
+    assert embeds.shape == (5, clip.embedding_size)
+    np.testing.assert_allclose(embeds, np.repeat(embeds[:1], 5, axis=0), atol=1e-6)
+
+
+def test_nothing_gives_no_rows_and_one_is_not_a_list(clip: ClipRuntime, pictures: list[Path]):
+    assert clip.encode_image([]).shape == (0, 16)
+    assert clip.encode_text([]).shape == (0, 16)
+    for call, one in ((clip.encode_text, "a"), (clip.encode_image, pictures[0])):
+        with pytest.raises(TypeError, match="a list"):
+            call(one)
+
+
+def test_a_graph_is_opened_only_when_it_is_used(bundles: dict[str, Path], pictures: list[Path]):
+    clip = edgeclip.load(bundles["int8"], threads=1)
+    assert not clip._image.is_open
+    clip.encode_image(pictures[:1])
+    assert clip._image.is_open
+    assert not clip._text.is_open
+
+
+def test_classification(clip: ClipRuntime, pictures: list[Path]):
+    labels = ["red ball", "blue box", "star"]
+    results = clip.classify(pictures, labels, template="a photo of {}, indeed")
+    image, texts = clip.encode_image(pictures), clip.encode_text([f"a photo of {label}, indeed" for label in labels])
+    logits = clip.bundle.manifest.logit_scale * image @ texts.T
+    for found, row in zip(results, logits, strict=True):
+        assert [label.name for label in found] == [labels[i] for i in np.argsort(-row)]
+        assert sum(label.probability for label in found) == pytest.approx(1)
+    for bad in ({"labels": []}, {"labels": labels, "template": "no place"}):
+        with pytest.raises(ConfigError, match="template"):
+            clip.classify(pictures, **bad)
+
+
+def test_threads_share_a_runtime(bundles: dict[str, Path], pictures: list[Path]):
+    clip = edgeclip.load(bundles["int8"], threads=1)
+    expected = edgeclip.load(bundles["int8"], threads=1).encode_image(pictures)
+    results: list[np.ndarray] = []
+    workers = [threading.Thread(target=lambda: results.append(clip.encode_image(pictures))) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(results) == 4
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_bundle_verifies_where_it_was_made(bundles: dict[str, Path], precision: str):
+    cosines = self_test(edgeclip.load(bundles[precision], threads=1))
+    assert min(cosines.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_layout_is_what_other_clients_look_for(bundles: dict[str, Path]):
+    names = {p.relative_to(bundles["int8"]).as_posix() for p in bundles["int8"].rglob("*") if p.is_file()}
+    assert names == {
+        *("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "edgeclip.json"),
+        *("onnx/vision_model_quantized.onnx", "onnx/text_model_quantized.onnx"),
+    }
+
+
+def test_precisions_have_different_fingerprints(bundles: dict[str, Path], loaded: Loaded, tmp_path: Path):
+    prints = {name: read_bundle(folder).manifest.fingerprint for name, folder in bundles.items()}
+    assert prints["fp32"] != prints["int8"]
+    assert export_bundle(loaded, tmp_path / "again", precision="fp32", threads=1).fingerprint == prints["fp32"]
+
+
+@pytest.fixture
+def copy(bundles: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundles["fp32"], tmp_path / "copy"))
+
+
+def test_a_tampered_file_is_named(copy: Path):
+    path = copy / "onnx" / "vision_model.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(BundleError, match=r"vision_model\.onnx, which was changed"):
+        verify_files(read_bundle(copy))
+
+
+def test_incomplete_and_foreign_bundles(copy: Path, tmp_path: Path):
+    (copy / "onnx" / "text_model.onnx").write_bytes(b"short")
+    with pytest.raises(BundleError, match=r"text_model\.onnx of 5 bytes"):
+        edgeclip.load(copy)
+    (copy / "onnx" / "text_model.onnx").unlink()
+    with pytest.raises(BundleError, match=r"without onnx/text_model\.onnx"):
+        edgeclip.load(copy)
+    with pytest.raises(BundleError, match="edgeclip export"):
+        edgeclip.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 99}, "schema 99.*update edgeclip"),
+        ({"surprise": 1}, "surprise"),
+        ({"files": {}}, "without onnx/vision_model"),
+        ({"files": {"../../etc/passwd": {"sha256": "", "bytes": 1}}}, "without onnx/vision_model"),
+        ({"precision": "int4"}, "int4"),
+    ],
+)
+def test_manifests_of_another_kind(copy: Path, change: dict, message: str):
+    path = copy / "edgeclip.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(BundleError, match=message):
+        edgeclip.load(copy)
+
+
+def test_a_name_that_leads_out_of_the_bundle_is_refused(copy: Path):
+    path = copy / "edgeclip.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["../secret"] = {"sha256": "", "bytes": 1}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="inside the bundle"):
+        edgeclip.load(copy)
+
+
+def test_a_machine_that_computes_something_else_is_found_out(copy: Path):
+    path = copy / "edgeclip.json"
+    manifest = json.loads(path.read_text())
+    manifest["golden"]["image_embeds"] = [-value for value in manifest["golden"]["image_embeds"]]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="image embedding with a cosine of -1"):
+        self_test(edgeclip.load(copy))
+
+
+def test_broken_images_and_graphs_are_user_errors(copy: Path, clip: ClipRuntime, tmp_path: Path):
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"broken\.jpg"):
+        clip.encode_image([tmp_path / "broken.jpg"])
+    graph = copy / "onnx" / "text_model.onnx"
+    graph.write_bytes(b"\0" * graph.stat().st_size)
+    with pytest.raises(EdgeclipError, match=r"text_model\.onnx"):
+        edgeclip.load(copy).encode_text(["a"])
+
+
+def test_an_export_that_fails_leaves_the_old_bundle(loaded: Loaded, copy: Path, monkeypatch: pytest.MonkeyPatch):
+    before = sorted(p.name for p in copy.rglob("*"))
+
+    def fail(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeclip.export.bundle.write_text_graph", fail)
+    with pytest.raises(KeyboardInterrupt):
+        export_bundle(loaded, copy, precision="fp32", threads=1)
+    assert sorted(p.name for p in copy.rglob("*")) == before
+    assert [p.name for p in copy.parent.iterdir() if p.name.startswith(".")] == []
