@@ -79,6 +79,7 @@ def quantize_graph(source: Path, target: Path) -> None:
     is the same on every processor. The pooled projection stays float.
     """
     graph = onnx.load_model(source)
+    projection = _projection(graph.graph)
     with _quiet():
         quantize_dynamic(
             graph,
@@ -87,7 +88,7 @@ def quantize_graph(source: Path, target: Path) -> None:
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[_projection(graph.graph)],
+            nodes_to_exclude=[projection, f"{projection}_MatMul"],  # a Gemm is renamed before it is looked for
         )
 
 
