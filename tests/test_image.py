@@ -163,6 +163,12 @@ def test_a_decompression_bomb_is_refused():
         open_rgb(bytes(png))
 
 
+def test_a_picture_that_was_opened_but_is_truncated():
+    data = encoded(picture(64, 64), "JPEG")
+    with pytest.raises(ImageError, match="a 64x64 picture cannot be decoded"):
+        preprocess(Image.open(io.BytesIO(data[: len(data) // 2])), CLIP_224)
+
+
 def test_missing_files_and_wrong_arrays_are_user_errors(tmp_path):
     with pytest.raises(ImageError, match="No such file"):
         open_rgb(tmp_path / "none.jpg")

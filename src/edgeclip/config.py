@@ -15,8 +15,29 @@ from edgeclip.errors import ConfigError
 
 T = TypeVar("T")
 
+MAX_WIDTH = 65_536
+MAX_IMAGE_SIZE = 4096
+"""Far above any CLIP; larger numbers are a damaged file, and would exhaust memory before they failed."""
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a number outside [low, high], or one that is not a number.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if not low <= value <= high:
+        raise ConfigError(f"{name} {value}", expected=f"{low:g} to {high:g}", fix="correct it")
+
+
+def check_run(*, threads: int, workers: int, seed: int) -> None:
+    """Refuse numbers of threads and processes that no machine has, and seeds that no generator takes."""
+    check_range("--threads", threads, 1, 256)
+    check_range("--workers", workers, 0, 256)
+    check_range("--seed", seed, 0, 2**63 - 1)
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,7 +84,16 @@ class ClipConfig(Config, frozen=True, kw_only=True):
     text: TextConfig
 
     def __post_init__(self) -> None:
+        check_range("projection_dim", self.projection_dim, 1, MAX_WIDTH)
+        check_range("image_size", self.vision.image_size, 1, MAX_IMAGE_SIZE)
+        check_range("num_channels", self.vision.num_channels, 3, 3)
+        check_range("context_length", self.text.context_length, 3, MAX_WIDTH)
+        check_range("vocab_size", self.text.vocab_size, 3, 2**24)
         for name, tower in (("vision", self.vision), ("text", self.text)):
+            check_range(f"{name} hidden_size", tower.hidden_size, 1, MAX_WIDTH)
+            check_range(f"{name} intermediate_size", tower.intermediate_size, 1, 4 * MAX_WIDTH)
+            check_range(f"{name} num_hidden_layers", tower.num_hidden_layers, 1, 256)
+            check_range(f"{name} layer_norm_eps", tower.layer_norm_eps, 1e-12, 1.0)
             if tower.num_attention_heads < 1 or tower.hidden_size % tower.num_attention_heads:
                 raise ConfigError(
                     f"{name} hidden_size {tower.hidden_size} with {tower.num_attention_heads} attention heads",
@@ -94,7 +124,13 @@ class PreprocessConfig(Config, frozen=True, kw_only=True):
     std: tuple[float, float, float] = CLIP_STD
 
     def __post_init__(self) -> None:
-        if min(self.std) <= 0:
+        for size in (self.shortest_edge, *(self.resize_to or ()), *(self.crop_size or ())):
+            if size is not None:
+                check_range("image size", size, 1, MAX_IMAGE_SIZE)
+        check_range("resample", self.resample, 0, 5)
+        for value in (self.rescale_factor, *self.mean):
+            check_range("image normalisation", value, -1e6, 1e6)
+        if not all(1e-6 <= value <= 1e6 for value in self.std):
             raise ConfigError(
                 f"image_std {self.std}", expected="three positive numbers", fix="correct the preprocessor configuration"
             )

@@ -39,7 +39,7 @@ def section(raw: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
 def integer(raw: dict[str, Any], key: str, path: Path, default: int | None = None) -> int:
     """A non-negative whole number; a list of equal ones counts as one."""
     value = raw.get(key, default)
-    if isinstance(value, list) and len(set(value)) == 1:
+    if isinstance(value, list) and value and all(item == value[0] for item in value):
         value = value[0]
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
         raise CheckpointError(f"{path} with {key} {value!r}", expected="a whole number", fix="correct the file")
@@ -49,6 +49,6 @@ def integer(raw: dict[str, Any], key: str, path: Path, default: int | None = Non
 def number(raw: dict[str, Any], key: str, path: Path, default: float) -> float:
     """A finite number."""
     value = raw.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e9:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= 1e9:
         raise CheckpointError(f"{path} with {key} {value!r}", expected="a number", fix="correct the file")
     return float(value)

@@ -14,11 +14,14 @@ from edgeclip.errors import ConfigError
 def write_atomically(path: Path, data: bytes) -> None:
     """Write to a temporary name beside the target, flush to disk, rename."""
     temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -38,6 +41,11 @@ def folder_written_atomically(folder: Path) -> Iterator[Path]:
         temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def printable(text: str) -> str:
+    """A name as it can be written to UTF-8, whatever bytes a file system allows."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def output_folder(path: Path) -> Path:

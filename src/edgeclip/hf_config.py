@@ -66,7 +66,7 @@ def read_config(folder: Path) -> ClipConfig:
 
 def _act_and_eps(raw: dict[str, Any], path: Path) -> dict[str, Any]:
     return {
-        "hidden_act": raw.get("hidden_act", "quick_gelu"),
+        "hidden_act": str(raw.get("hidden_act", "quick_gelu")),
         "layer_norm_eps": number(raw, "layer_norm_eps", path, 1e-5),
     }
 
@@ -139,7 +139,11 @@ def _triple(
     raw: dict[str, Any], key: str, path: Path, default: tuple[float, float, float]
 ) -> tuple[float, float, float]:
     value = raw.get(key, default)
-    if not isinstance(value, list | tuple) or len(value) != 3 or not all(isinstance(v, int | float) for v in value):
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) != 3
+        or not all(isinstance(v, int | float) and abs(v) < 1e9 for v in value)
+    ):
         raise CheckpointError(f"{path} with {key} {value!r}", expected="three numbers", fix="correct the file")
     return (float(value[0]), float(value[1]), float(value[2]))
 

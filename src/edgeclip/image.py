@@ -61,12 +61,12 @@ def open_rgb(source: ImageSource) -> Image.Image:
     Raises:
         ImageError: it is missing, damaged, too large, or of an unknown format.
     """
-    if isinstance(source, Image.Image):
-        return _to_rgb(source)
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source))
-    name = str(source) if isinstance(source, str | Path) else f"{len(source)} bytes"
+    name = _name(source)
     try:
+        if isinstance(source, Image.Image):  # perhaps opened and not yet decoded
+            return _to_rgb(source)
         with warnings.catch_warnings():
             # Pillow's own pixel limit warns below ours, and metadata warnings don't concern the pixels.
             warnings.simplefilter("ignore")
@@ -85,6 +85,12 @@ def open_rgb(source: ImageSource) -> Image.Image:
             expected="an intact image in a format that Pillow reads",
             fix="replace or remove it",
         ) from error
+
+
+def _name(source: str | Path | bytes | Image.Image) -> str:
+    if isinstance(source, Image.Image):
+        return f"a {source.width}x{source.height} picture"
+    return str(source) if isinstance(source, str | Path) else f"{len(source)} bytes"
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:

@@ -100,6 +100,10 @@ def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tok
     Raises:
         TokenizerError: the vocabulary lacks the special tokens, or a merge names a token that is not in it.
     """
+    if not all(isinstance(index, int) and 0 <= index < 2**31 for index in vocab.values()):
+        raise TokenizerError(
+            "a vocabulary with ids that are no numbers", expected="whole numbers", fix="download it again"
+        )
     for token in (BOS, EOS):
         if token not in vocab:
             raise TokenizerError(
@@ -194,7 +198,7 @@ def _special_tokens(folder: Path) -> dict[str, str]:
     config = _read_json(path)
     tokens = {key: config.get(key) for key in ("eos_token", "pad_token")}
     # Older files write a token as {"content": ..., "lstrip": ...}.
-    plain = {key: token["content"] if isinstance(token, dict) else token for key, token in tokens.items()}
+    plain = {key: token.get("content") if isinstance(token, dict) else token for key, token in tokens.items()}
     return {key: token for key, token in plain.items() if isinstance(token, str)}
 
 

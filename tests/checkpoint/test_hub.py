@@ -6,6 +6,7 @@ import pytest
 
 from edgeclip.checkpoint import hub, load_checkpoint
 from edgeclip.errors import HubError
+from edgeclip.names import is_hub_id
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -38,17 +39,18 @@ def test_an_uncached_model_offline_says_what_to_do(cache: Path):
     ("name", "is_id"), [("openai/clip", True), ("a/b/c", False), ("./a/b", False), ("model", False), ("/a/b", False)]
 )
 def test_what_looks_like_a_hub_id(name: str, is_id: bool):
-    assert hub.is_hub_id(name) == is_id
+    assert is_hub_id(name) == is_id
 
 
 def test_pickles_are_fetched_only_without_safetensors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    asked = []
+    asked: list[list[str]] = []
     monkeypatch.setattr(
         hub, "snapshot_download", lambda hub_id, allow_patterns: asked.append(allow_patterns) or tmp_path
     )
     hub.download("a/b")
-    assert [any("pytorch_model.bin" in p for p in patterns) for patterns in asked] == [False, True]
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    asked.clear()
-    hub.download("a/b")
-    assert len(asked) == 1
+    assert [any(p.endswith(".bin") for p in patterns) for patterns in asked] == [False, False, True, True]
+    for name, requests in (("open_clip_model.safetensors", 2), ("model.safetensors", 1)):
+        (tmp_path / name).write_bytes(b"")
+        asked.clear()
+        hub.download("a/b")
+        assert len(asked) == requests

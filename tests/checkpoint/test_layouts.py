@@ -266,6 +266,14 @@ def test_other_architectures_are_refused(tmp_path: Path, mini_checkpoint: Path):
         ("config.json", {"vision_config": 3}),
         ("config.json", {"projection_dim": "wide"}),
         ("config.json", {"projection_dim": -1}),
+        ("config.json", {"vision_config": {"hidden_act": ["gelu"]}}),
+        ("config.json", {"vision_config": {"hidden_size": [[1]]}}),
+        ("config.json", {"vision_config": {"num_hidden_layers": 2**31 - 1}}),
+        ("config.json", {"vision_config": {"layer_norm_eps": float("nan")}}),
+        ("config.json", {"text_config": {"max_position_embeddings": 0}}),
+        ("preprocessor_config.json", {"resample": 99}),
+        ("preprocessor_config.json", {"image_std": [float("nan")] * 3}),
+        ("preprocessor_config.json", {"image_std": [10**400, 1, 1]}),
         ("preprocessor_config.json", {"image_mean": [0.5]}),
         ("preprocessor_config.json", {"image_std": [0.0, 1.0, 1.0]}),
         ("preprocessor_config.json", {"crop_size": {"height": 8, "width": 8}}),
@@ -290,14 +298,41 @@ def test_what_isnt_there(tmp_path: Path, mini_checkpoint: Path):
         load_checkpoint(folder)
     folder = copy_of(mini_checkpoint, tmp_path / "b")
     (folder / "tokenizer.json").unlink()
+    loaded = load_checkpoint(folder)  # the model can be used without
     with pytest.raises(TokenizerError, match="no tokenizer"):
+        loaded.tokenize(["a"])
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.char, lambda t: t * float("nan")], ids=["int8", "nan"])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, mini_checkpoint: Path, change):
+    folder = copy_of(mini_checkpoint, tmp_path / "a")
+    name = "visual_projection.weight"
+    state = {key: tensor.clone() for key, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(state | {name: change(state[name])}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"visual_projection\.weight are not finite"):
         load_checkpoint(folder)
+
+
+def test_a_tokenizer_whose_end_of_text_the_model_does_not_pool_is_warned_of(tmp_path: Path, mini_checkpoint: Path):
+    folder = copy_of(mini_checkpoint, tmp_path / "a")
+    raw = json.loads((folder / "config.json").read_text())
+    raw["text_config"]["eos_token_id"] = 7
+    (folder / "config.json").write_text(json.dumps(raw))
+    with pytest.warns(UserWarning, match="not the tokenizer's end of text"):
+        load_checkpoint(folder)
+
+
+def test_weights_decide_where_both_layouts_are_configured(tmp_path: Path, mini_checkpoint: Path, clip: Clip):
+    folder = copy_of(mini_checkpoint, tmp_path / "a")
+    (folder / "open_clip_config.json").write_text("{}")
+    assert assert_same(clip, folder).layout == "Hugging Face, safetensors"
 
 
 def test_a_vocabulary_larger_than_the_model_is_refused(tmp_path: Path, mini_checkpoint: Path, clip_vocabulary: Path):
     folder = copy_of(mini_checkpoint, tmp_path / "a")
+    loaded = load_checkpoint(folder, vocabulary=clip_vocabulary)
     with pytest.raises(CheckpointError, match="49408 tokens"):
-        load_checkpoint(folder, vocabulary=clip_vocabulary)
+        loaded.tokenize(["a"])
 
 
 def test_legacy_preprocessor_files(tmp_path: Path):

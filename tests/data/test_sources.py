@@ -65,6 +65,13 @@ def test_kaggle_layout(captioned_folder: Path):
     assert load(captioned_folder / "captions.csv").records == captions.records
 
 
+def test_quoted_line_breaks_and_odd_separators_stay_in_the_caption(pictures: Path):
+    (pictures / "captions.csv").write_text(
+        'image,caption\n0.jpg,"a dog\nruns"\n1.jpg,a cat\u2028on a mat\n2.jpg,a\x0cb\n'
+    )
+    assert [r.captions for r in load(pictures).records] == [("a dog\nruns",), ("a cat\u2028on a mat",), ("a\x0cb",)]
+
+
 def test_named_columns(pictures: Path):
     (pictures / "captions.csv").write_text("which,words\n0.jpg,one\n")
     with pytest.raises(DataError, match=r"columns which, words.*--image-column"):
@@ -89,7 +96,7 @@ def test_coco(tmp_path: Path):
     annotations = {
         "info": {"year": 2017},
         "images": [{"id": i, "file_name": f"{i:012d}.jpg", "width": 12} for i in range(2)]
-        + [{"id": 9, "file_name": "x.jpg"}],
+        + [{"id": 9, "file_name": "x.jpg"}, {"id": 1, "file_name": "000000000001.jpg"}],
         "annotations": [
             {"id": 1, "image_id": 1, "caption": " one "},
             {"id": 2, "image_id": 0, "caption": "zero"},
@@ -139,7 +146,7 @@ def test_a_shard_without_captions(tmp_path: Path):
 def test_hugging_face_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     rows = {
-        "image": [{"bytes": jpeg(i), "path": None} for i in range(3)],
+        "image": [{"bytes": jpeg(i * 80), "path": None} for i in range(3)],
         "caption": [[f"a {i}", f"b {i}"] for i in range(3)],
         "cocoid": [1, 2, 3],
     }
@@ -162,6 +169,20 @@ def test_hugging_face_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         load(folder, image_column="cocoid")
     with pytest.raises(DataError, match="--caption-column"):
         load(folder, caption_column="words")
+
+
+def test_parquet_with_a_row_for_each_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The same picture in several rows is one image, or it would be its own rival and cross the split."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = {
+        "image": [{"bytes": jpeg(i // 2 * 90), "path": None} for i in range(6)] + [None],
+        "text": ["a", "b", "c", None, "e", "f", "g"],
+    }
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "set" / "train.parquet"))
+    captions = load(tmp_path / "set")
+    assert [record.captions for record in captions.records] == [("a", "b"), ("c",), ("e", "f")]
 
 
 def test_a_hub_id_without_a_network(monkeypatch: pytest.MonkeyPatch):

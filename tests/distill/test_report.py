@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,9 +7,10 @@ import torch
 from edgeclip.config import PreprocessConfig
 from edgeclip.distill.report import DistillData, ReportLoss, distill, gradients
 from edgeclip.distill.trainer import TrainConfig
+from edgeclip.errors import TrainingError
 from edgeclip.model import Clip
 from edgeclip.model.encode import encode_images, encode_texts
-from edgeclip.quantize.paper import load_student
+from edgeclip.quantize.paper import available_engines, load_student
 from edgeclip.tokenizer import ClipTokenizer
 
 LOSS = ReportLoss(alpha=0.3, temperature=1.0)
@@ -47,6 +50,36 @@ def test_with_float_projections_only_the_residual_stream_is_trained(clip: Clip, 
     assert "vision.position_embedding" in reached
     assert "vision.projection.weight" in reached
     assert not [name for name in reached if "blocks" in name]
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("engine", available_engines())
+def test_a_resumed_int8_student_stays_on_its_engine_and_ends_the_same(
+    clip: Clip, data: DistillData, tmp_path: Path, engine: str
+):
+    train = TrainConfig(epochs=3, batch_size=4, lr=1e-3, checkpoint_every=2)
+
+    def student() -> Clip:
+        return load_student(clip, engine=engine, float_layers=("vision.projection", "text.projection"))
+
+    def stop(step: int, loss: float) -> None:
+        if step == 3:
+            raise KilledError
+
+    whole, interrupted, resumed = student(), student(), student()
+    losses = distill(whole, data, LOSS, train, seed=0)
+    with pytest.raises(KilledError):
+        distill(interrupted, data, LOSS, train, seed=0, state_file=tmp_path / "s.pt", on_step=stop)
+    assert distill(resumed, data, LOSS, train, seed=0, state_file=tmp_path / "s.pt", resume=True) == losses
+    embeds = [encode_images(model, data.pixels, data.preprocess, batch_size=1) for model in (whole, resumed)]
+    np.testing.assert_array_equal(*embeds)
+    for other in ({"seed": 1}, {"settings": ReportLoss(0.9, 1.0)}):
+        arguments = {"settings": LOSS, "seed": 0, **other}
+        with pytest.raises(TrainingError, match=r"another (seed|alpha)"):
+            distill(student(), data, train=train, state_file=tmp_path / "s.pt", resume=True, **arguments)
 
 
 def test_a_float_student_is_trained_whole(clip: Clip, data: DistillData):

@@ -55,9 +55,20 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, killed_at: int
         with pytest.raises(TrainingError, match="earlier run"):
             train(interrupted, state_file=tmp_path / "state.pt", resume=True)
         return
-    resumed = nn.Sequential(nn.Linear(3, 8), nn.GELU(), nn.Linear(8, 1))
+    resumed = new_model()
     assert train(resumed, state_file=tmp_path / "state.pt", resume=True) == losses
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), atol=0, rtol=0)
+
+
+def test_a_new_run_discards_the_state_of_an_earlier_one(tmp_path: Path):
+    train(new_model(), state_file=tmp_path / "state.pt")
+
+    def stop(step: int, loss: float) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        train(new_model(), state_file=tmp_path / "state.pt", on_step=stop)
+    assert not (tmp_path / "state.pt").exists()
 
 
 def test_a_finished_run_resumes_to_itself(tmp_path: Path):
@@ -72,6 +83,15 @@ def test_state_of_another_run_is_refused(tmp_path: Path):
     train(new_model(), state_file=tmp_path / "state.pt")
     with pytest.raises(TrainingError, match="another steps"):
         train(new_model(), state_file=tmp_path / "state.pt", resume=True, steps=30)
+    with pytest.raises(TrainingError, match="another seed"):
+        train(new_model(), state_file=tmp_path / "state.pt", resume=True, identity={"seed": 1})
+    torch.manual_seed(1)
+    other = nn.Sequential(nn.Linear(3, 9), nn.GELU(), nn.Linear(9, 1))
+    with pytest.raises(TrainingError, match="another initial weights"):
+        train(other, state_file=tmp_path / "state.pt", resume=True)
+    torch.save({"something": "else"}, tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        train(new_model(), state_file=tmp_path / "state.pt", resume=True)
     (tmp_path / "state.pt").write_bytes(b"rubbish")
     with pytest.raises(TrainingError, match="cannot be read"):
         train(new_model(), state_file=tmp_path / "state.pt", resume=True)
@@ -89,7 +109,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_good_state(
         fit(model, batches, loss_of, CONFIG, steps=STEPS, state_file=tmp_path / "state.pt")
     kept = torch.load(tmp_path / "state.pt", weights_only=True)
     assert len(kept["losses"]) == 5
-    assert all(tensor.isfinite().all() for tensor in kept["model"].values())
+    assert all(tensor.isfinite().all() for tensor in kept["parameters"].values())
 
 
 def test_the_schedule():

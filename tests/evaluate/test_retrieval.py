@@ -32,6 +32,15 @@ def test_a_model_that_says_the_same_of_everything_has_no_recall():
     assert i2t.r10.value == t2i.r10.value == 0.0
 
 
+def test_duplicates_are_ties_however_their_products_are_rounded():
+    rng = np.random.default_rng(1)
+    images, texts = rng.standard_normal((2, 150, 512)).astype(np.float32)
+    images, texts = (np.tile(x / np.linalg.norm(x, axis=1, keepdims=True), (2, 1)) for x in (images, texts))
+    image_ranks, caption_ranks = ranks(images, texts, np.arange(300))
+    assert image_ranks.min() > 0
+    assert caption_ranks.min() > 0
+
+
 def test_not_a_number_counts_against_the_model():
     images = np.full((3, 2), np.nan, np.float32)
     texts = np.ones((3, 2), np.float32)

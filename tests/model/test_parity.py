@@ -28,9 +28,12 @@ def reference(**changes: object) -> CLIPModel:
     return model
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*end of text")  # one case pools token 2
+
+
 @pytest.fixture
 def sized_tokenizer() -> ClipTokenizer:
-    return learn_vocabulary([" ".join(f"{a}{b}" for a in "abcdefgh" for b in "stuvwxyz")], 600, context_length=16)
+    return learn_vocabulary([f"{a}{b}" * 3 for a in "abcdefgh" for b in "stuvwxyz"], 600, context_length=16)
 
 
 def both(folder: Path, tokenizer: ClipTokenizer, **changes: object):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -15,28 +14,26 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError,
 
 from edgeclip.errors import HubError
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SMALL_FILES = ["*.json", "merges.txt"]
-SAFETENSORS = ["model.safetensors", "model-*.safetensors", "open_clip_model.safetensors"]
-PICKLES = ["pytorch_model.bin", "pytorch_model-*.bin", "open_clip_pytorch_model.bin"]
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether a name has the form organisation/model."""
-    return HUB_ID.fullmatch(source) is not None
+WEIGHTS = (
+    ["model.safetensors", "model-*.safetensors"],
+    ["open_clip_model.safetensors"],
+    ["pytorch_model.bin", "pytorch_model-*.bin"],
+    ["open_clip_pytorch_model.bin"],
+)
+"""Weights in the order of preference; the first kind that a repository has is the only one that is fetched."""
 
 
 def download(hub_id: str) -> Path:
     """Fetch configuration, tokenizer and weights, with a progress bar; what is in the cache is not fetched again.
 
-    Pickled weights are fetched only where there are no safetensors.
-
     Raises:
         HubError: it doesn't exist, needs permission, or there is no network and it is not in the cache.
     """
-    folder = _snapshot(hub_id, SMALL_FILES + SAFETENSORS)
-    if not any(folder.glob("*.safetensors")):
-        folder = _snapshot(hub_id, SMALL_FILES + PICKLES)
+    for patterns in WEIGHTS:
+        folder = _snapshot(hub_id, SMALL_FILES + patterns)
+        if any(path for pattern in patterns for path in folder.glob(pattern)):
+            break
     return folder
 
 

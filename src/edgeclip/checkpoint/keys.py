@@ -81,9 +81,16 @@ def to_ours(
         source: what to call the checkpoint in an error.
 
     Raises:
-        CheckpointError: a tensor is missing, surplus or misshapen; the names are listed.
+        CheckpointError: a tensor is missing, surplus, misshapen or not finite; the names are listed.
     """
     check_names(list(state), [name for rule in rules for name in rule.theirs], source)
+    unusable = [name for name, t in state.items() if not t.is_floating_point() or not bool(t.isfinite().all())]
+    if unusable:
+        raise CheckpointError(
+            f"{source}, whose {_listed(sorted(unusable))} are not finite floating-point numbers",
+            expected="float weights",
+            fix="give the unquantized checkpoint, or download it again",
+        )
     ours: dict[str, Tensor] = {}
     misshapen: list[str] = []
     for rule in rules:

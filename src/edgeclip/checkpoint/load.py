@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -13,14 +14,14 @@ from torch import Tensor
 from edgeclip.checkpoint import hf, hub, open_clip, openai
 from edgeclip.checkpoint.keys import Rule, to_ours
 from edgeclip.checkpoint.reader import read_tensors, read_weights
-from edgeclip.config import ClipConfig, PreprocessConfig
-from edgeclip.errors import CheckpointError
+from edgeclip.config import ClipConfig, PreprocessConfig, TextConfig
+from edgeclip.errors import CheckpointError, EdgeclipError, TokenizerError
 from edgeclip.hf_config import read_config, read_preprocess
 from edgeclip.image import ImageSource, crop_uint8, normalize
 from edgeclip.model import Clip
+from edgeclip.names import BUILTIN, is_hub_id
 from edgeclip.tokenizer import ClipTokenizer, load_openai_vocabulary, load_tokenizer
 
-BUILTIN = "builtin:tabletop"
 OPENAI_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 REPORT_MEAN = REPORT_STD = (0.5, 0.5, 0.5)
 """The normalisation that the report uses instead of the checkpoint's own."""
@@ -28,14 +29,28 @@ REPORT_MEAN = REPORT_STD = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint ready for use. `model` is in evaluation mode, on the CPU, in float32."""
+    """A checkpoint ready for use. `model` is in evaluation mode, on the CPU, in float32.
+
+    A checkpoint without a usable tokenizer loads all the same, for its model; the reason is raised when text comes in.
+    """
 
     name: str
     layout: str
     stored_dtype: str
     model: Clip
     preprocess_config: PreprocessConfig
-    tokenizer: ClipTokenizer
+    tokenizer_or_reason: ClipTokenizer | EdgeclipError
+
+    @property
+    def tokenizer(self) -> ClipTokenizer:
+        """The tokenizer.
+
+        Raises:
+            EdgeclipError: the checkpoint has none, or not its own.
+        """
+        if isinstance(self.tokenizer_or_reason, EdgeclipError):
+            raise self.tokenizer_or_reason
+        return self.tokenizer_or_reason
 
     def preprocess(self, image: ImageSource) -> Tensor:
         """Path, bytes, Pillow image or uint8 array to (3, H, W) float32.
@@ -46,7 +61,11 @@ class Loaded:
         return torch.from_numpy(normalize(crop_uint8(image, self.preprocess_config), self.preprocess_config))
 
     def tokenize(self, texts: list[str]) -> Tensor:
-        """Texts to (B, T) int64 token ids, T = the context length."""
+        """Texts to (B, T) int64 token ids, T = the context length.
+
+        Raises:
+            EdgeclipError: the checkpoint has no tokenizer.
+        """
         return torch.from_numpy(self.tokenizer(texts))
 
     def with_report_normalization(self) -> Loaded:
@@ -66,7 +85,6 @@ def load_checkpoint(source: str | Path, *, vocabulary: Path | None = None) -> Lo
 
     Raises:
         CheckpointError: there is no such model, it is damaged, or it is of another architecture.
-        TokenizerError: its tokenizer is missing or malformed.
         HubError: a hub id that can't be downloaded.
     """
     name = str(source)
@@ -78,7 +96,7 @@ def load_checkpoint(source: str | Path, *, vocabulary: Path | None = None) -> Lo
         return _load_folder(name, path, vocabulary)
     if path.is_file():
         return _load_openai(name, path, vocabulary)
-    if hub.is_hub_id(name):
+    if is_hub_id(name):
         return _load_folder(name, hub.download(name), vocabulary)
     raise CheckpointError(
         f"unknown model {name!r}",
@@ -88,11 +106,12 @@ def load_checkpoint(source: str | Path, *, vocabulary: Path | None = None) -> Lo
 
 
 def _load_folder(name: str, folder: Path, vocabulary: Path | None) -> Loaded:
-    if (folder / open_clip.CONFIG_NAME).is_file():
+    hugging_face = (folder / "config.json").is_file()
+    if (folder / open_clip.CONFIG_NAME).is_file() and not (hugging_face and _has_hugging_face_weights(folder)):
         config, preprocess, prefix = open_clip.read_config(folder)
         state, container = read_weights(folder, "open_clip_model", "open_clip_pytorch_model")
         rules, ignored, layout = openai.rules(config, prefix), open_clip.IGNORED, f"open_clip, {container}"
-    elif (folder / "config.json").is_file():
+    elif hugging_face:
         config = read_config(folder)
         preprocess = read_preprocess(folder, config.vision.image_size)
         state, container = read_weights(folder, "model", "pytorch_model")
@@ -103,26 +122,51 @@ def _load_folder(name: str, folder: Path, vocabulary: Path | None) -> Loaded:
             expected="a folder in the Hugging Face or open_clip layout",
             fix="download the whole checkpoint",
         )
-    tokenizer = _tokenizer(folder, vocabulary, config.text.context_length)
+    tokenizer = _tokenizer(folder, vocabulary, config.text, name)
     return _assemble(name, layout, config, preprocess, tokenizer, state, rules, ignored)
+
+
+def _has_hugging_face_weights(folder: Path) -> bool:
+    """Some repositories carry both layouts; then the weights that are there decide."""
+    return any(folder.glob("model*.safetensors*")) or any(folder.glob("pytorch_model*.bin*"))
 
 
 def _load_openai(name: str, path: Path, vocabulary: Path | None) -> Loaded:
     state = read_tensors(path)
     config = openai.config_from_shapes({k: v for k, v in state.items() if k not in openai.IGNORED}, name)
     preprocess = PreprocessConfig.clip(config.vision.image_size)
-    tokenizer = _tokenizer(path.parent, vocabulary, config.text.context_length)
+    tokenizer = _tokenizer(path.parent, vocabulary, config.text, name)
     return _assemble(name, "OpenAI", config, preprocess, tokenizer, state, openai.rules(config), openai.IGNORED)
 
 
-def _tokenizer(folder: Path, vocabulary: Path | None, context_length: int) -> ClipTokenizer:
+def _tokenizer(folder: Path, vocabulary: Path | None, text: TextConfig, name: str) -> ClipTokenizer | EdgeclipError:
+    """The tokenizer, or why there is none."""
     has_own = (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
     beside = folder / OPENAI_VOCABULARY
     if vocabulary is None and not has_own and beside.is_file():
         vocabulary = beside
-    if vocabulary is not None:
-        return load_openai_vocabulary(vocabulary, context_length)
-    return load_tokenizer(folder, context_length)
+    try:
+        if vocabulary is not None:
+            tokenizer = load_openai_vocabulary(vocabulary, text.context_length)
+        else:
+            tokenizer = load_tokenizer(folder, text.context_length)
+    except TokenizerError as error:
+        return error
+    if tokenizer.vocab_size > text.vocab_size:
+        return CheckpointError(
+            f"{name}, whose tokenizer has {tokenizer.vocab_size} tokens",
+            expected=f"at most the model's {text.vocab_size}",
+            fix="take the tokenizer of this checkpoint",
+        )
+    ids = tokenizer(["a"])[0]
+    pooled = int(ids.argmax() if text.eos_token_id is None else (ids == text.eos_token_id).argmax())
+    if ids[pooled] != tokenizer.eos_token_id:
+        warnings.warn(
+            f"{name} pools token {ids[pooled]} of a text, not the tokenizer's end of text {tokenizer.eos_token_id}: "
+            "it will tell texts apart badly",
+            stacklevel=2,
+        )
+    return tokenizer
 
 
 def _assemble(
@@ -130,7 +174,7 @@ def _assemble(
     layout: str,
     config: ClipConfig,
     preprocess: PreprocessConfig,
-    tokenizer: ClipTokenizer,
+    tokenizer: ClipTokenizer | EdgeclipError,
     state: dict[str, Tensor],
     rules: list[Rule],
     ignored: tuple[str, ...],
@@ -141,12 +185,11 @@ def _assemble(
     weights = {key: tensor for key, tensor in state.items() if key not in ignored}
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()}
     model.load_state_dict(to_ours(weights, rules, shapes, name), assign=True)
-    _check_fit(name, config, preprocess, tokenizer)
+    _check_size(name, config, preprocess)
     return Loaded(name, layout, "/".join(sorted(dtypes)), model.eval(), preprocess, tokenizer)
 
 
-def _check_fit(name: str, config: ClipConfig, preprocess: PreprocessConfig, tokenizer: ClipTokenizer) -> None:
-    """The three parts of a checkpoint must belong together."""
+def _check_size(name: str, config: ClipConfig, preprocess: PreprocessConfig) -> None:
     side = config.vision.image_size
     final = preprocess.crop_size or preprocess.resize_to
     if final != (side, side):
@@ -154,10 +197,4 @@ def _check_fit(name: str, config: ClipConfig, preprocess: PreprocessConfig, toke
             f"{name}, whose preprocessing gives images of {final}",
             expected=f"{side}x{side}, the model's size",
             fix="correct preprocessor_config.json",
-        )
-    if tokenizer.vocab_size > config.text.vocab_size:
-        raise CheckpointError(
-            f"{name}, whose tokenizer has {tokenizer.vocab_size} tokens",
-            expected=f"at most the model's {config.text.vocab_size}",
-            fix="take the tokenizer of this checkpoint",
         )

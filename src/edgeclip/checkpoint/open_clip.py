@@ -97,7 +97,8 @@ def _preprocess(raw: dict[str, Any], image_size: int, path: Path) -> PreprocessC
             expected="shortest or squash, bicubic or bilinear",
             fix="choose another checkpoint",
         )
-    if len(mean) != 3 or len(std) != 3:
+    numbers = all(isinstance(v, list | tuple) and len(v) == 3 for v in (mean, std))
+    if not numbers or not all(isinstance(v, int | float) for v in (*mean, *std)):
         raise CheckpointError(
             f"{path} with mean {mean} and std {std}", expected="three numbers each", fix="correct the file"
         )

@@ -35,6 +35,14 @@ def config_from_shapes(state: dict[str, Tensor], source: str) -> ClipConfig:
         raise CheckpointError(
             f"{source} without {', '.join(absent)}", expected="a CLIP checkpoint", fix="give the file of a CLIP model"
         )
+    dims = {"visual.conv1.weight": 4, "token_embedding.weight": 2, "text_projection": 2, "positional_embedding": 2}
+    flat = [name for name, count in dims.items() if state[name].ndim != count]
+    if flat or state["visual.positional_embedding"].ndim != 2:
+        raise CheckpointError(
+            f"{source} with {', '.join(flat or ['visual.positional_embedding'])} of the wrong number of dimensions",
+            expected="a CLIP checkpoint",
+            fix="give the file of a CLIP model",
+        )
     width, channels, patch_size, _ = state["visual.conv1.weight"].shape
     grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
     vocab_size, text_width = state["token_embedding.weight"].shape

@@ -25,6 +25,7 @@ UNREADABLE = (
     AttributeError,
     SafetensorError,
     pickle.UnpicklingError,
+    zipfile.BadZipFile,
 )
 """What the readers of safetensors and pickles raise for damaged files."""
 
@@ -93,7 +94,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read ({reason})", expected="an intact file of tensors", fix="download it again"
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise CheckpointError(
             f"{path} holding {type(state).__name__}", expected="tensors by name", fix="export them first"
         )

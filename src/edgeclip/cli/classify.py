@@ -15,7 +15,7 @@ def command(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     labels: Annotated[str, typer.Option(help="Separated by commas, such as cat,dog,nothing.")],
     template: Annotated[str, typer.Option(help="A sentence with {} where the label goes.")] = "a photo of a {}",
-    threads: options.Threads = None,
+    threads: options.RuntimeThreads = None,
     as_json: options.Json = False,
 ) -> None:
     """The labels of each image, the most probable first."""

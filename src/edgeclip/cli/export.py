@@ -16,7 +16,7 @@ def command(
     out: Annotated[Path, typer.Option(help="The bundle's folder; an earlier bundle is replaced.")],
     precision: Annotated[Precision, typer.Option(help="int8 or fp32.")] = "int8",
     vocabulary: options.Vocabulary = None,
-    threads: options.Threads = None,
+    threads: options.RuntimeThreads = None,
 ) -> None:
     """Write a bundle that runs without torch: ONNX graphs, tokenizer, preprocessing, manifest."""
     import os

@@ -54,17 +54,30 @@ def main() -> None:
         _fail(str(error), 2)
     except UsageError as error:
         _fail(f"{' '.join(error.format_message().split()).rstrip('.')}; see edgeclip --help", 2)  # type: ignore[attr-defined]
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (OSError, UnicodeError) as error:
+        _fail(_system_error(error), 2)
+    except MemoryError:
+        _fail("out of memory; expected a machine with more, or less to do at once; lower --batch-size or --samples", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED  # which typer itself returns where it sees Ctrl-C first
     except ModuleNotFoundError as error:
         extra = "data" if error.name == "datasets" else "compress"
         _fail(f"the package {error.name} is missing; expected the {extra} extra; pip install 'edgeclip[{extra}]'", 2)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     if code == INTERRUPTED:
         _fail("interrupted; nothing half-written is left, and what has a state can go on with --resume", INTERRUPTED)
     sys.exit(code or 0)
+
+
+def _system_error(error: OSError | UnicodeError) -> str:
+    """What the operating system refused, where nothing closer to it has put it better."""
+    if isinstance(error, OSError) and error.filename is not None:
+        name = str(error.filename)
+        shown = name if len(name) <= 80 else name[:77] + "..."
+        return f"{shown!r} ({error.strerror}); expected a path that can be used; check it"
+    return f"{' '.join(str(error).split())}; expected names and files that can be used; check them"
 
 
 def _fail(message: str, code: int) -> None:

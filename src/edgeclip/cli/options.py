@@ -11,6 +11,9 @@ Data = Annotated[str, typer.Option(help="builtin:tabletop, a folder, a captions 
 Seed = Annotated[int, typer.Option(help="Which sample and split, and which scenes of the built-in world.")]
 Workers = Annotated[int, typer.Option(help="Processes that decode images; 0 decodes in this one.")]
 Threads = Annotated[Optional[int], typer.Option(help="Threads that run the model; all processors by default.")]
+RuntimeThreads = Annotated[
+    Optional[int], typer.Option(min=1, max=256, help="Threads that run the graphs; all processors by default.")
+]
 Vocabulary = Annotated[
     Optional[Path], typer.Option("--vocab", help="bpe_simple_vocab_16e6.txt.gz, for checkpoints without a tokenizer.")
 ]

@@ -22,12 +22,14 @@ def command(
 
     import torch
 
-    from edgeclip.config import load_toml
+    from edgeclip.config import check_run, load_toml
     from edgeclip.distill.scratch import ScratchRecipe, train_from_scratch
     from edgeclip.files import output_folder
 
     parsed = load_toml(recipe, ScratchRecipe)
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    threads = threads if threads is not None else os.cpu_count() or 1
+    check_run(threads=threads, workers=workers, seed=parsed.seed)
+    torch.set_num_threads(threads)
     output_folder(out)
     checkpoint = train_from_scratch(parsed, out, workers=workers, resume=resume)
     print(checkpoint)

@@ -43,14 +43,15 @@ def load_coco(annotations: Path) -> CaptionSet:
     """
     try:
         parsed = msgspec.json.decode(annotations.read_bytes(), type=_Captions)
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
         raise DataError(
             f"{annotations} ({error})", expected='COCO captions with "images" and "annotations"', fix="check the file"
         ) from error
     captions: dict[int, list[str]] = {}
     for annotation in parsed.annotations:
         captions.setdefault(annotation.image_id, []).append(annotation.caption.strip())
-    captioned = [image for image in parsed.images if image.id in captions]
+    by_id = {image.id: image for image in parsed.images}
+    captioned = [image for image in by_id.values() if image.id in captions]
     if not captioned:
         raise DataError(f"{annotations} without captions", expected="at least one", fix="give a captions file")
     base = _image_folder(annotations, captioned[0].file_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def _read(table: Path) -> tuple[list[str], list[list[str]]]:
     first = text.split("\n", 1)[0]
     delimiter = max(",|\t;", key=first.count)
     try:
-        rows = list(csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True))
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
     except csv.Error as error:
         raise DataError(
             f"{table} is not a table ({error})", expected="comma-separated values", fix="check it"

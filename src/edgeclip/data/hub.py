@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,21 +27,42 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class HubRecords(Sequence[Record]):
-    """Rows of a `datasets.Dataset` whose images are left encoded; read from its memory map when they are asked for."""
+    """Images of a `datasets.Dataset`, left encoded and read from its memory map when they are asked for.
+
+    `rows` gives the rows of each image: one, or several where a data set has a row for each caption.
+    """
 
     dataset: Any
     image_column: str
     caption_column: str
+    rows: list[list[int]]
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> Record:  # type: ignore[override]  # slices are not needed
-        row = self.dataset[index]
-        image, captions = row[self.image_column], row[self.caption_column]
-        data = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
-        texts = (captions,) if isinstance(captions, str) else tuple(captions)
-        return Record(f"row {index}", EncodedImage(data), texts)
+        rows = [self.dataset[row] for row in self.rows[index]]
+        captions = tuple(text for row in rows for text in _texts(row[self.caption_column]))
+        return Record(f"row {self.rows[index][0]}", EncodedImage(_bytes(rows[0][self.image_column])), captions)
+
+
+def _bytes(image: dict[str, Any]) -> bytes:
+    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+
+
+def _texts(value: object) -> list[str]:
+    """Captions of a cell: a string, or a list of them; whatever else is there is no caption."""
+    values = value if isinstance(value, list) else [value]
+    return [text for text in values if isinstance(text, str) and text.strip()]
+
+
+def _group(dataset: Any, image_column: str, caption_column: str) -> list[list[int]]:
+    """Rows with the same picture belong together, or it would be its own rival; rows without image or caption go."""
+    groups: dict[bytes, list[int]] = {}
+    for index, row in enumerate(dataset):
+        if row[image_column] is not None and _texts(row[caption_column]):
+            groups.setdefault(hashlib.sha256(_bytes(row[image_column])).digest(), []).append(index)
+    return list(groups.values())
 
 
 def load_hub(source: str, split: str | None, image_column: str | None, caption_column: str | None) -> CaptionSet:
@@ -68,7 +90,10 @@ def load_hub(source: str, split: str | None, image_column: str | None, caption_c
     image = _image_column(chosen, image_column, source, datasets.Image)
     caption = choose_column(chosen.column_names, caption_column, CAPTION_COLUMNS, source, "--caption-column")
     encoded = chosen.cast_column(image, datasets.Image(decode=False))
-    return CaptionSet(source, HubRecords(encoded, image, caption))
+    rows = _group(encoded, image, caption)
+    if not rows:
+        raise DataError(f"{source} without a row that has image and caption", expected="at least one", fix="check it")
+    return CaptionSet(source, HubRecords(encoded, image, caption, rows))
 
 
 def _choose_split(loaded: Any, split: str | None, source: str) -> Any:

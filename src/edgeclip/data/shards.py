@@ -64,14 +64,14 @@ def _index(path: Path, caption_column: str | None) -> list[Record]:
                     images[key] = TarImage(path, member.offset_data, member.size)
                 elif ending.lower() in ("txt", "json") and (file := archive.extractfile(member)) is not None:
                     captions.setdefault(key, _captions(file.read(), ending.lower(), caption_column))
-    except (OSError, tarfile.TarError, ValueError) as error:
+    except (OSError, tarfile.TarError, ValueError, RecursionError) as error:
         raise DataError(f"{path} ({error})", expected="an uncompressed tar shard", fix="download it again") from error
     return [Record(key, image, captions[key]) for key, image in images.items() if captions.get(key)]
 
 
 def _captions(data: bytes, ending: str, caption_column: str | None) -> tuple[str, ...]:
     if ending == "txt":
-        return tuple(line.strip() for line in data.decode("utf-8", "replace").splitlines() if line.strip())
+        return tuple(line.strip() for line in data.decode("utf-8", "replace").split("\n") if line.strip())
     content = json.loads(data)
     if not isinstance(content, dict):
         return ()

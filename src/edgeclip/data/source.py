@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +11,11 @@ from edgeclip.data.hub import load_hub
 from edgeclip.data.records import CaptionSet, TabletopRecords
 from edgeclip.data.shards import load_shards
 from edgeclip.errors import DataError
+from edgeclip.names import BUILTIN, is_hub_id
 
-BUILTIN = "builtin:tabletop"
 EVALUATION_WORLD = "evaluation"
 TRAINING_WORLD = "train"
 """The built-in teacher is trained on this world only; its scenes never appear in the other."""
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def load_data(
         return _load_folder(path, options)
     if path.is_file():
         return _load_file(path, options)
-    if HUB_ID.fullmatch(source):
+    if is_hub_id(source):
         return load_hub(source, options.split, options.image_column, options.caption_column)
     raise DataError(
         f"unknown data set {source!r}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -56,8 +57,13 @@ class Sampler:
     def indices(self, step: int) -> NDArray[np.int64]:
         """Record indices of a step, (B,)."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.total)
+        order = _order(self.total, self.seed, epoch)
         return order[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+@lru_cache(maxsize=2)
+def _order(total: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(total)
 
 
 def choose_captions(records: Sequence[Record], indices: NDArray[np.int64], seed: int, step: int) -> list[str]:
@@ -88,6 +94,10 @@ def stream_batches(
         parts = [next(decoded) for _ in range(chunks_per_batch)]
         for reason in (reason for part in parts for reason in part.bad.values()):
             on_bad_image(reason)
+        if not any(part.indices for part in parts):
+            raise DataError(
+                f"step {step + 1}, none of whose images can be read", expected="images", fix="see the reasons above"
+            )
         indices = np.concatenate([np.asarray(part.indices, np.int64) for part in parts])
         pixels = np.concatenate([part.pixels for part in parts])
         captions = choose_captions(records, indices, sampler.seed, step)

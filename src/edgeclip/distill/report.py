@@ -18,7 +18,7 @@ from torch import Tensor
 from edgeclip.config import PreprocessConfig
 from edgeclip.distill.batches import Sampler
 from edgeclip.distill.losses.report import report_loss
-from edgeclip.distill.trainer import TrainConfig, fit
+from edgeclip.distill.trainer import TrainConfig, digest, fit
 from edgeclip.image import normalize
 from edgeclip.model import Clip
 
@@ -88,6 +88,12 @@ def distill(
             lambda indices: batch_loss(student, data, indices, settings),
             train,
             steps=train.epochs * sampler.steps_per_epoch,
+            identity={
+                "alpha": settings.alpha,
+                "temperature": settings.temperature,
+                "seed": seed,
+                "data": digest(data.pixels, data.input_ids, data.image_embeds, data.text_embeds),
+            },
             state_file=state_file,
             resume=resume,
             on_step=on_step,

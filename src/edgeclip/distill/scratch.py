@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edgeclip.checkpoint import save_checkpoint
-from edgeclip.config import ClipConfig, Config, PreprocessConfig
+from edgeclip.config import ClipConfig, Config, PreprocessConfig, check_range
 from edgeclip.data.records import CaptionSet
 from edgeclip.data.source import TRAINING_WORLD, load_data
 from edgeclip.distill.batches import Batch, Sampler, stream_batches
@@ -40,6 +40,16 @@ class ScratchRecipe(Config, frozen=True, kw_only=True):
     preprocess: PreprocessConfig
     train: TrainConfig
     dtype: Literal["float32", "float16"] = "float32"
+
+    def __post_init__(self) -> None:
+        check_range("samples", self.samples, 1, 2**40)
+        check_range("vocabulary_images", self.vocabulary_images, 1, 2**40)
+        check_range("seed", self.seed, 0, 2**63 - 1)
+        side = self.model.vision.image_size
+        if self.preprocess.crop_size != (side, side):
+            raise ConfigError(
+                f"crop_size {self.preprocess.crop_size} in the recipe", expected=f"[{side}, {side}]", fix="correct it"
+            )
 
 
 def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume: bool = False) -> Path:
@@ -71,9 +81,14 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
         )
 
     steps = recipe.train.epochs * sampler.steps_per_epoch
-    with stage("training", steps) as advance, (out / "metrics.jsonl").open("a") as metrics:
+    written = out / "metrics.jsonl"
+    earlier = written.read_text().splitlines(keepends=True) if resume and written.is_file() else []
+    with stage("training", steps) as advance, written.open("w") as metrics:
 
         def on_step(step: int, loss: float) -> None:
+            if earlier:  # of which only the lines up to the state that was resumed still hold
+                metrics.writelines(earlier[: step - 1])
+                earlier.clear()
             advance(1, note=f"loss {loss:.3f}")
             metrics.write(msgspec.json.encode({"step": step, "loss": loss}).decode() + "\n")
 
@@ -83,6 +98,7 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
             loss_of,
             recipe.train,
             steps=steps,
+            identity={"recipe": msgspec.to_builtins(recipe)},
             state_file=out / "state.pt",
             resume=resume,
             on_step=on_step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeclip.checkpoint.reader import UNREADABLE
-from edgeclip.config import Config
+from edgeclip.config import Config, check_range
 from edgeclip.errors import ConfigError, TrainingError
 
 B = TypeVar("B")
@@ -32,6 +35,11 @@ class TrainConfig(Config, frozen=True, kw_only=True):
     checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
+        check_range("weight_decay", self.weight_decay, 0, 10)
+        check_range("beta2", self.beta2, 0, 0.999999)
+        check_range("warmup_fraction", self.warmup_fraction, 0, 1)
+        check_range("max_grad_norm", self.max_grad_norm, 1e-12, 1e12)
+        check_range("checkpoint_every", self.checkpoint_every, 1, 2**31)
         for name, value in (("epochs", self.epochs), ("batch-size", self.batch_size), ("lr", self.lr)):
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"--{name} {value}", expected="a positive number", fix="correct it")
@@ -60,6 +68,7 @@ def fit(
     config: TrainConfig,
     *,
     steps: int,
+    identity: dict[str, Any] | None = None,
     state_file: Path | None = None,
     resume: bool = False,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
@@ -72,8 +81,9 @@ def fit(
         loss_of: a batch to a 0-d loss.
         config: rates and regularisation.
         steps: how many steps in all.
+        identity: what else the result depends on, such as the data and the settings of the loss.
         state_file: where the state is kept, every `checkpoint_every` steps and at the end.
-        resume: go on from `state_file`; the result equals an uninterrupted run's.
+        resume: go on from `state_file`; the result equals an uninterrupted run's. Without it, an earlier state goes.
         on_step: called with (steps done, loss).
 
     Returns:
@@ -84,10 +94,17 @@ def fit(
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = make_optimizer(trainable, config)
-    identity = {"config": msgspec.to_builtins(config), "steps": steps, "parameters": sorted(trainable)}
+    identity = {
+        **(identity or {}),
+        "config": msgspec.to_builtins(config),
+        "steps": steps,
+        "initial weights": digest(*(p.detach().numpy() for p in trainable.values())),
+    }
     losses: list[float] = []
     if resume and state_file is not None:
-        losses = _restore(state_file, identity, model, optimizer)
+        losses = _restore(state_file, identity, trainable, optimizer)
+    elif state_file is not None:
+        state_file.unlink(missing_ok=True)
     for batch in batches(range(len(losses), steps)):
         step = len(losses)
         for group in optimizer.param_groups:
@@ -110,17 +127,31 @@ def fit(
         losses.append(value)
         on_step(len(losses), value)
         if state_file is not None and (len(losses) % config.checkpoint_every == 0 or len(losses) == steps):
-            _save(state_file, identity, model, optimizer, losses)
+            _save(state_file, identity, trainable, optimizer, losses)
     return losses
 
 
+def digest(*arrays: NDArray[Any]) -> str:
+    """A hash of the content of arrays."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.dtype}{array.shape}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
 def _save(
-    path: Path, identity: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, losses: list[float]
+    path: Path,
+    identity: dict[str, Any],
+    trainable: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    losses: list[float],
 ) -> None:
+    """Keep what training changes: int8 weights stay as they are, and stay packed for their engine."""
     temporary = path.with_name(path.name + ".part")
     state = {
         "identity": identity,
-        "model": model.state_dict(),
+        "parameters": {name: parameter.detach() for name, parameter in trainable.items()},
         "optimizer": optimizer.state_dict(),
         "losses": losses,
         "rng": torch.get_rng_state(),
@@ -132,25 +163,30 @@ def _save(
     temporary.replace(path)
 
 
-def _restore(path: Path, identity: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> list[float]:
+def _restore(
+    path: Path, identity: dict[str, Any], trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> list[float]:
     if not path.is_file():
         raise TrainingError(f"no {path}", expected="the state of an earlier run", fix="start without --resume")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        found, parameters, losses = state["identity"], state["parameters"], state["losses"]
     except UNREADABLE as error:
         raise TrainingError(
             f"{path} cannot be read ({type(error).__name__})",
             expected="a training state",
             fix="start without --resume",
         ) from error
-    if state["identity"] != identity:
-        changed = [key for key in identity if state["identity"].get(key) != identity[key]]
+    if found != identity:
+        changed = [key for key in identity if found.get(key) != identity[key]]
         raise TrainingError(
             f"{path} of a run with another {' and '.join(changed)}",
-            expected="the settings that the run began with",
+            expected="the settings and data that the run began with",
             fix="use the same options, or start without --resume",
         )
-    model.load_state_dict(state["model"])
+    with torch.no_grad():
+        for name, parameter in trainable.items():
+            parameter.copy_(parameters[name])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])
-    return state["losses"]
+    return losses

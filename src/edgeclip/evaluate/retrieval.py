@@ -13,6 +13,8 @@ from edgeclip.results import Interval, Recalls
 KS = (1, 5, 10)
 RESAMPLES = 2000
 BLOCK = 256
+TIE = 1e-7
+"""Scores nearer than the rounding of float32 embeddings are a tie."""
 
 
 def ranks(
@@ -33,17 +35,15 @@ def ranks(
     """
     I, C = len(image_embeds), len(text_embeds)
     image_ranks, caption_ranks = np.empty(I, np.int64), np.zeros(C, np.int64)
-    captions = np.arange(C)
-    own_score_C = np.einsum("ce,ce->c", text_embeds, image_embeds[image_of_caption])
+    images, texts = image_embeds.astype(np.float64), text_embeds.astype(np.float64)
+    own_score_C = np.einsum("ce,ce->c", texts, images[image_of_caption])
     for start in range(0, I, BLOCK):
         block = np.arange(start, min(start + BLOCK, I))
-        scores_BC = image_embeds[block] @ text_embeds.T
+        scores_BC = images[block] @ texts.T
         own_BC = image_of_caption[None, :] == block[:, None]
-        # One number for one pair: the product above may round differently from own_score_C.
-        scores_BC[own_BC] = own_score_C[np.broadcast_to(captions, own_BC.shape)[own_BC]]
-        best_B = np.where(own_BC, scores_BC, -np.inf).max(axis=1)
-        image_ranks[block] = (~(scores_BC < best_B[:, None]) & ~own_BC).sum(axis=1)
-        caption_ranks += (~(scores_BC < own_score_C[None, :]) & ~own_BC).sum(axis=0)
+        best_B = np.where(own_BC, own_score_C[None, :], -np.inf).max(axis=1)
+        image_ranks[block] = (~(scores_BC < best_B[:, None] - TIE) & ~own_BC).sum(axis=1)
+        caption_ranks += (~(scores_BC < own_score_C[None, :] - TIE) & ~own_BC).sum(axis=0)
     return image_ranks, caption_ranks
 
 

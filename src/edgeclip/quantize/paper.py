@@ -140,7 +140,7 @@ def read_student(folder: Path) -> Clip:
         for name, layer in layers.items():
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer)
-    except (KeyError, AttributeError, RuntimeError) as error:
+    except (KeyError, AttributeError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{folder} ({error})", expected="a complete student", fix="make it again") from error
     astray = sorted((set(outcome.missing_keys) | set(outcome.unexpected_keys)) - replaced)
     if astray:

@@ -99,7 +99,8 @@ def _reach(reach: GradientReach, results: Results) -> str:
             f" float model's gradient for the same tensors is {reach.gradient_cosine:.2f}."
         )
     elif share > 99:
-        text += f" All of it follows {results.data.train:,} pairs, whose hard labels know less than the teacher did."
+        hard = 100 * (1 - results.settings["alpha"])
+        text += f" All of it follows {results.data.train:,} pairs, {hard:.0f} % of the loss being their hard labels."
     text += f" After training, image embeddings have a mean cosine of {reach.drift_cosine:.4f} with those before."
     row = row_of(results, "DISTILLED", reach.variant)
     teacher = row_of(results, "TEACHER")

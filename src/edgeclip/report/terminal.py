@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from edgeclip.config import TowerConfig
@@ -31,7 +32,7 @@ def print_results(results: Results) -> None:
     """The report's table, with what it says below it."""
     data = results.data
     table = Table(
-        title=f"{results.settings['model']} on {data.name}: {data.validation} candidates, one caption each",
+        title=escape(f"{results.settings['model']} on {data.name}: {data.validation} candidates, one caption each"),
         caption="recalls in %, 95 % bootstrap interval; times at batch 1, median ms; sizes in 10^6 bytes",
     )
     for column in ("model", "variant"):
@@ -61,14 +62,14 @@ def print_results(results: Results) -> None:
             sweep.add_row(f"{point.alpha:g}", f"{point.i2t_r1:.1f}", f"{point.t2i_r1:.1f}")
         console.print(sweep)
     for line in headlines(results):
-        console.print(f"- {line}", highlight=False)
+        console.print(f"- {line}", highlight=False, markup=False)
     for bad in data.bad_images:
         console.print(f"left out: {bad}", markup=False, highlight=False)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Recalls by both protocols."""
-    table = Table(title=f"{evaluation.model} on {evaluation.data}: {evaluation.images} images")
+    table = Table(title=escape(f"{evaluation.model} on {evaluation.data}: {evaluation.images} images"))
     for column in ("protocol", "direction", "R@1", "R@5", "R@10"):
         table.add_column(column, justify="left" if column in ("protocol", "direction") else "right")
 
@@ -89,7 +90,7 @@ def print_inspection(inspection: Inspection) -> None:
     """A checkpoint's towers, parameters and sizes."""
     console = _console()
     vision, text = inspection.config.vision, inspection.config.text
-    table = Table(title=inspection.name)
+    table = Table(title=escape(inspection.name))
     table.add_column("part")
     table.add_column("parameters", justify="right")
     table.add_column("of them int8", justify="right")

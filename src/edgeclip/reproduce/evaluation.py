@@ -9,12 +9,13 @@ import msgspec
 import numpy as np
 import torch
 
-from edgeclip.config import Config
+from edgeclip.config import Config, check_range, check_run
 from edgeclip.data.prepare import OnBadImage, prepare
 from edgeclip.data.source import DataOptions, load_data
 from edgeclip.errors import DataError
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.retrieval import retrieval
+from edgeclip.files import printable
 from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.progress import stage
 from edgeclip.quantize.paper import int8_layers
@@ -39,6 +40,11 @@ class EvaluationSettings(Config, frozen=True, kw_only=True):
     split: str | None = None
     on_bad_image: OnBadImage = "skip"
 
+    def __post_init__(self) -> None:
+        check_run(threads=self.threads, workers=self.workers, seed=self.seed)
+        if self.samples is not None:
+            check_range("--samples", self.samples, 1, 2**40)
+
 
 def evaluate(settings: EvaluationSettings) -> Evaluation:
     """Measure recall by both protocols.
@@ -48,7 +54,7 @@ def evaluate(settings: EvaluationSettings) -> Evaluation:
     """
     torch.set_num_threads(settings.threads)
     loaded = load_any(settings.model, Path(settings.vocabulary) if settings.vocabulary else None)
-    model, config = loaded.model, loaded.preprocess_config
+    model, config, tokenizer = loaded.model, loaded.preprocess_config, loaded.tokenizer
     captions = load_data(
         settings.data,
         samples=settings.samples or DEFAULT_SCENES,
@@ -56,8 +62,8 @@ def evaluate(settings: EvaluationSettings) -> Evaluation:
         options=DataOptions(settings.image_column, settings.caption_column, settings.split),
     )
     samples = len(captions) if settings.samples is None else settings.samples
-    if not 1 <= samples <= len(captions):
-        raise DataError(f"--samples {samples} of {len(captions)} images", expected="1 to all of them", fix="correct it")
+    if samples > len(captions):
+        raise DataError(f"--samples {samples} of {len(captions)} images", expected="at most all", fix="lower it")
     chosen = np.random.default_rng(settings.seed).permutation(len(captions))[:samples].tolist()
     with stage("decoding images", samples) as advance:
         pairs = prepare(
@@ -67,14 +73,14 @@ def evaluate(settings: EvaluationSettings) -> Evaluation:
     batch_size = 1 if int8_layers(model) else 32
     with stage("encoding", len(pairs) + len(texts)) as advance:
         image_embeds = encode_images(model, pairs.pixels, config, batch_size=batch_size, advance=advance)
-        text_embeds = encode_texts(model, texts, loaded.tokenizer, batch_size=batch_size, advance=advance)
+        text_embeds = encode_texts(model, texts, tokenizer, batch_size=batch_size, advance=advance)
     first = np.unique(image_of_caption, return_index=True)[1]
     i2t, t2i = retrieval(image_embeds, text_embeds[first], np.arange(len(pairs)))
     standard_i2t, standard_t2i = retrieval(image_embeds, text_embeds, image_of_caption)
     return Evaluation(
         schema=SCHEMA,
-        model=settings.model,
-        data=settings.data,
+        model=printable(settings.model),
+        data=printable(settings.data),
         seed=settings.seed,
         images=len(pairs),
         i2t=i2t,

@@ -26,5 +26,5 @@ def load_any(source: str, vocabulary: Path | None = None) -> Loaded:
         stored_dtype="int8/float32",
         model=model,
         preprocess_config=read_preprocess(folder, model.config.vision.image_size),
-        tokenizer=load_tokenizer(folder, model.config.text.context_length),
+        tokenizer_or_reason=load_tokenizer(folder, model.config.text.context_length),
     )

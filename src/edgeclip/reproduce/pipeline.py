@@ -19,12 +19,14 @@ from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
 from edgeclip.data.prepare import Prepared, prepare
 from edgeclip.data.records import sample_split
 from edgeclip.data.source import load_data
+from edgeclip.distill.batches import Sampler
 from edgeclip.distill.report import DistillData, ReportLoss, distill
 from edgeclip.distill.trainer import TrainConfig
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.footprint import bytes_on_disk
 from edgeclip.evaluate.latency import percentiles
 from edgeclip.evaluate.retrieval import retrieval
+from edgeclip.files import printable
 from edgeclip.image import crop_uint8
 from edgeclip.model import Clip
 from edgeclip.model.encode import encode_images, encode_texts
@@ -86,22 +88,23 @@ def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results
     torch.manual_seed(settings.seed)
     vocabulary = Path(settings.vocabulary) if settings.vocabulary else None
     loaded = load_checkpoint(settings.model, vocabulary=vocabulary)
+    _ = loaded.tokenizer  # which must be there, before anything takes time
     if settings.normalize == "report":
         loaded = loaded.with_report_normalization()
     train, validation = _prepare(settings, loaded)
+    test_crop, test_image = _test_image(settings, loaded, validation)
     data = _teach(loaded, train)
     work = Run(settings, out, loaded, data, resume)
     variants, losses, findings = work.variants()
     sweep = work.sweep(validation)
-    test_crop, test_image = _test_image(settings, loaded, validation)
     embedded = [_embed(variant, loaded, validation, test_crop) for variant in variants]
     rows = _rows(settings, out, loaded, validation, variants, embedded)
     return Results(
         schema=SCHEMA,
         environment=environment(settings.threads),
-        settings=msgspec.to_builtins(settings),
+        settings={key: printable(v) if isinstance(v, str) else v for key, v in msgspec.to_builtins(settings).items()},
         data=DataInfo(
-            name=settings.data,
+            name=printable(settings.data),
             pairs=len(train) + len(validation),
             seed=settings.seed,
             train=len(train),
@@ -121,6 +124,7 @@ def _prepare(settings: Settings, loaded: Loaded) -> tuple[Prepared, Prepared]:
     split = sample_split(
         len(captions), samples=settings.samples, val_fraction=settings.val_fraction, seed=settings.seed
     )
+    _ = Sampler(len(split.train), settings.batch_size, settings.seed)  # its checks, before anything takes time
     with stage("decoding images", settings.samples) as advance:
         parts = [
             prepare(
@@ -262,7 +266,7 @@ def _embed(variant: Variant, loaded: Loaded, validation: Prepared, test_crop: ND
 def _test_image(settings: Settings, loaded: Loaded, validation: Prepared) -> tuple[NDArray[np.uint8], TestImage]:
     if settings.test_image:
         crop = crop_uint8(settings.test_image, loaded.preprocess_config)
-        name, captions = Path(settings.test_image).name, []
+        name, captions = printable(Path(settings.test_image).name), []
     else:
         crop, name, captions = validation.pixels[0], validation.names[0], list(validation.captions[0])
     return crop, TestImage(name=name, jpeg_base64=base64.b64encode(_jpeg(crop)).decode(), captions=captions)

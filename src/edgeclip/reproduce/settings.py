@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from edgeclip.config import Config
+from edgeclip.config import Config, check_range, check_run
 from edgeclip.data.prepare import OnBadImage
 from edgeclip.data.source import DataOptions
 from edgeclip.distill.trainer import TrainConfig
@@ -55,14 +55,9 @@ class Settings(Config, frozen=True, kw_only=True):
                 )
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ConfigError(f"--temperature {self.temperature}", expected="a positive number", fix="try 1")
-        counts = {"samples": self.samples, "threads": self.threads, "repeats": self.repeats}
-        for name, value in counts.items():
-            if value < 1:
-                raise ConfigError(f"--{name} {value}", expected="at least 1", fix="correct it")
-        if self.workers < 0 or self.seed < 0:
-            raise ConfigError(
-                f"--workers {self.workers} and --seed {self.seed}", expected="numbers of at least 0", fix="correct them"
-            )
+        check_run(threads=self.threads, workers=self.workers, seed=self.seed)
+        check_range("--samples", self.samples, 2, 2**40)
+        check_range("--repeats", self.repeats, 1, 100_000)
         if self.test_image is not None and not Path(self.test_image).is_file():
             raise ConfigError(f"--test-image {self.test_image}", expected="an image file", fix="check the path")
         _ = self.train  # its own checks
