@@ -126,7 +126,7 @@ def mistakes(mini: Path, folder: Path, tmp: Path) -> dict[str, tuple[list[object
         "empty folder": (["evaluate", mini, "--data", empty], "an empty folder"),
         "no columns": (["evaluate", mini, "--data", table], "the columns a, b"),
         "test image": ([*reproduce, "--samples", 20, "--batch-size", 4, "--test-image", broken], "cannot be decoded"),
-        "broken image": ([*reproduce, "--samples", 24, "--on-bad-image", "fail"], "005.jpg"),
+        "broken image": ([*reproduce, "--samples", 24, "--batch-size", 4, "--on-bad-image", "fail"], "005.jpg"),
         "threads": (["evaluate", mini, "--threads", 100000], "--threads 100000"),
         "seed": ([*reproduce, "--seed", -1], "--seed -1"),
         "no samples": (["evaluate", mini, "--samples", -5], "--samples -5"),

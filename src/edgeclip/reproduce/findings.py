@@ -79,7 +79,7 @@ def gradient_reach(
     shared = [name for name in reached if name in truth and reached[name].numel() > 1]
     cosine = None
     if shared:
-        mine, float_ = (torch.cat([g[name].flatten() for name in shared]) for g in (reached, truth))
+        mine, float_ = (torch.cat([g[name].flatten() for name in shared]).double() for g in (reached, truth))
         cosine = float(nn.functional.cosine_similarity(mine, float_, dim=0))
     int8_count = sum(layer.in_features * layer.out_features for layer in int8_layers(student).values())
     left = float_parameters(student)
