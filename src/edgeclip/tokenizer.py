@@ -121,6 +121,17 @@ def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tok
     tokenizer = Tokenizer(
         models.BPE(vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=EOS)
     )
+    split_as_clip(tokenizer)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (EOS, vocab[EOS]), (BOS, vocab[BOS]), trim_offsets=False, add_prefix_space=False
+    )
+    tokenizer.add_special_tokens([BOS, EOS])
+    return tokenizer
+
+
+def split_as_clip(tokenizer: Tokenizer) -> None:
+    """Give a tokenizer CLIP's normalisation and its division of a text into words and bytes."""
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
@@ -130,12 +141,6 @@ def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tok
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.RobertaProcessing(
-        (EOS, vocab[EOS]), (BOS, vocab[BOS]), trim_offsets=False, add_prefix_space=False
-    )
-    tokenizer.add_special_tokens([BOS, EOS])
-    return tokenizer
 
 
 def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from edgeclip.tokenizer import WORDS, ClipTokenizer, build_tokenizer, vocabulary
+from edgeclip.tokenizer import ClipTokenizer, build_tokenizer, split_as_clip, vocabulary
 
 
 def learn_vocabulary(captions: Iterable[str], vocab_size: int, context_length: int) -> ClipTokenizer:
@@ -17,13 +17,7 @@ def learn_vocabulary(captions: Iterable[str], vocab_size: int, context_length: i
     token has the highest id and every CLIP implementation can read the result.
     """
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
+    split_as_clip(tokenizer)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         end_of_word_suffix="</w>",

@@ -39,6 +39,7 @@ from edgeclip.results import (
     SCHEMA,
     DataInfo,
     Findings,
+    GradientReach,
     Latency,
     Results,
     Row,
@@ -182,30 +183,20 @@ class Run:
         if fastest != REPORT_ENGINE:
             quick = load_student(teacher, engine=fastest)
             variants.append(Variant("STUDENT", f"int8, {fastest}", quick, fastest))
-        losses, reach = {}, []
+        losses: dict[str, list[float]] = {}
+        reach: list[GradientReach] = []
         recipes = (
             ("int8 then distilled", REPORT_ENGINE, ()),
             ("int8 then distilled, float projections", fastest, PROJECTIONS),
         )
         for label, engine, float_layers in recipes:
-            distilled = load_student(teacher, engine=engine, float_layers=float_layers)
-            before = self._probe(distilled)
-            losses[label] = self._train(distilled, label, self.loss)
-            drift = float((before * self._probe(distilled)).sum(axis=1).mean())
-            fresh = load_student(teacher, engine=engine, float_layers=float_layers)
-            reach.append(gradient_reach(label, fresh, teacher, self.data, self.loss, drift))
+            distilled, untrained = (load_student(teacher, engine=engine, float_layers=float_layers) for _ in range(2))
+            losses[label] = self._distil(distilled, untrained, label, reach)
             variants.append(Variant("DISTILLED", f"{label}, {engine}", distilled, engine))
         label = "distilled then int8"
-        float_student = load_student(teacher, quantized=False)
-        before = self._probe(float_student)
-        losses[label] = self._train(float_student, label, self.loss)
-        drift = float((before * self._probe(float_student)).sum(axis=1).mean())
-        reach.append(
-            gradient_reach(label, load_student(teacher, quantized=False), teacher, self.data, self.loss, drift)
-        )
-        variants.append(
-            Variant("DISTILLED", f"{label}, {fastest}", load_student(float_student.eval(), engine=fastest), fastest)
-        )
+        distilled, untrained = (load_student(teacher, quantized=False) for _ in range(2))
+        losses[label] = self._distil(distilled, untrained, label, reach)
+        variants.append(Variant("DISTILLED", f"{label}, {fastest}", load_student(distilled, engine=fastest), fastest))
         quantized = int8_layers(student)
         findings = Findings(
             engines=engines,
@@ -215,6 +206,14 @@ class Run:
             float_parameters=sum(p.numel() for p in student.parameters()),
         )
         return variants, losses, findings
+
+    def _distil(self, student: Clip, untrained: Clip, label: str, reach: list[GradientReach]) -> list[float]:
+        """Train a student and add to `reach` what its gradient reached and how far it moved; returns its losses."""
+        before = self._probe(student)
+        losses = self._train(student, label, self.loss)
+        drift = float((before * self._probe(student)).sum(axis=1).mean())
+        reach.append(gradient_reach(label, untrained, self.loaded.model, self.data, self.loss, drift))
+        return losses
 
     def _probe(self, model: Clip) -> NDArray[np.float32]:
         """Embeddings of a few training images, to see how far training moves them."""
