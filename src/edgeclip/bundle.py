@@ -19,10 +19,13 @@ import msgspec
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
 from edgeclip.errors import BundleError
 from edgeclip.hf_config import read_config, read_preprocess
+from edgeclip.results import Recalls
 from edgeclip.tokenizer import ClipTokenizer, load_tokenizer
 
 MANIFEST = "edgeclip.json"
-SCHEMA = 1
+SCHEMA = 2
+MAX_LOSS = 1.0
+MIN_COSINE = 0.995
 Precision = Literal["fp32", "int8"]
 GRAPHS: dict[str, tuple[str, str]] = {
     "fp32": ("onnx/vision_model.onnx", "onnx/text_model.onnx"),
@@ -46,16 +49,58 @@ class Golden(Config, frozen=True, kw_only=True):
     text_embeds: list[float]
 
 
+class Closeness(Config, frozen=True, kw_only=True):
+    """Cosines between the teacher's and the bundle's embeddings."""
+
+    mean: float
+    smallest: float
+
+
+class Card(Config, frozen=True, kw_only=True):
+    """The release card: the bundle beside its own teacher on the same pairs, by the report's protocol."""
+
+    data: str
+    seed: int
+    pairs: int
+    teacher_i2t: Recalls
+    teacher_t2i: Recalls
+    i2t: Recalls
+    t2i: Recalls
+    image_cosine: Closeness
+    text_cosine: Closeness
+
+    @property
+    def keeps_accuracy(self) -> bool:
+        """The gate: at most a point of R@1 lost either way, and embeddings that point where the teacher's do."""
+        lost = (self.teacher_i2t.r1.value - self.i2t.r1.value, self.teacher_t2i.r1.value - self.t2i.r1.value)
+        return max(lost) <= MAX_LOSS and min(self.image_cosine.mean, self.text_cosine.mean) >= MIN_COSINE
+
+    @property
+    def summary(self) -> str:
+        """In one line."""
+        return (
+            f"R@1 {self.i2t.r1.value:.1f} / {self.t2i.r1.value:.1f} (teacher {self.teacher_i2t.r1.value:.1f} / "
+            f"{self.teacher_t2i.r1.value:.1f}) on {self.pairs} pairs of {self.data}, mean cosine "
+            f"{self.image_cosine.mean:.4f} of images, {self.text_cosine.mean:.4f} of texts"
+        )
+
+
 class Manifest(Config, frozen=True, kw_only=True):
-    """The content of edgeclip.json. `files` by path within the bundle, all but edgeclip.json itself."""
+    """The content of edgeclip.json.
+
+    `card` is None only while it is being measured; `float_layers` are Linear layers that int8 would have cost too
+    much, as "image: name" or "text: name"; `files` by path within the bundle, all but edgeclip.json itself.
+    """
 
     schema: int
     edgeclip: str
     teacher: str
     precision: Precision
+    float_layers: list[str]
     logit_scale: float
     fingerprint: str
     golden: Golden
+    card: Card | None
     files: dict[str, FileEntry]
 
 

@@ -81,7 +81,7 @@ class ClipTokenizer:
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` in the Hugging Face layout."""
         self._tokenizer.no_truncation()
-        self._tokenizer.save(str(folder / "tokenizer.json"))
+        self._tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
         self._tokenizer.enable_truncation(self.context_length)
         config = {
             "tokenizer_class": "CLIPTokenizer",

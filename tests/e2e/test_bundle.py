@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture(scope="module")
 def bundle(edgeclip, mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundle") / "mini"
-    done = edgeclip("export", mini_checkpoint, "--out", out, "--threads", 1)
+    done = edgeclip("export", mini_checkpoint, "--out", out, "--samples", 6, "--threads", 1)
     assert done.returncode == 0, done.stderr
     assert "int8" in done.stdout
     return out
@@ -50,3 +50,20 @@ def test_the_runtime_works_without_torch(bundle: Path, captioned_folder: Path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "(1, 16) (2, 16)", done.stderr
+
+
+def test_inspect_shows_the_release_card(edgeclip, bundle: Path):
+    done = edgeclip("inspect", bundle)
+    assert done.returncode == 0, done.stderr
+    for words in ("image to text", "int8 here", "6 pairs of builtin:tabletop", "onnx/text_model_quantized.onnx"):
+        assert words in done.stdout
+    found = json.loads(edgeclip("inspect", bundle, "--json").stdout)
+    assert found["manifest"] == json.loads((bundle / "edgeclip.json").read_text())
+    assert found["disk_bytes"] == sum(entry["bytes"] for entry in found["manifest"]["files"].values())
+    (bundle / "config.json").rename(bundle / "elsewhere")
+    try:
+        done = edgeclip("inspect", bundle)
+    finally:
+        (bundle / "elsewhere").rename(bundle / "config.json")
+    assert done.returncode == 2
+    assert "without config.json" in done.stderr

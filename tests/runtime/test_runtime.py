@@ -15,6 +15,7 @@ from edgeclip.bundle import read_bundle, verify_files
 from edgeclip.checkpoint import Loaded, load_checkpoint
 from edgeclip.errors import BundleError, ConfigError, EdgeclipError, ImageError
 from edgeclip.export import export_bundle
+from edgeclip.export.samples import Samples, SampleSettings, load_samples
 from edgeclip.runtime import ClipRuntime, self_test
 
 
@@ -24,10 +25,15 @@ def loaded(mini_checkpoint: Path) -> Loaded:
 
 
 @pytest.fixture(scope="module")
-def bundles(loaded: Loaded, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def samples(loaded: Loaded) -> Samples:
+    return load_samples(SampleSettings(data="builtin:tabletop", samples=6, workers=0), loaded.preprocess_config)
+
+
+@pytest.fixture(scope="module")
+def bundles(loaded: Loaded, samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("bundles")
     for precision in ("fp32", "int8"):
-        export_bundle(loaded, folder / precision, precision=precision, threads=1)
+        export_bundle(loaded, folder / precision, samples, precision=precision, threads=1)
     return {precision: folder / precision for precision in ("fp32", "int8")}
 
 
@@ -122,10 +128,13 @@ def test_the_layout_is_what_other_clients_look_for(bundles: dict[str, Path]):
     }
 
 
-def test_precisions_have_different_fingerprints(bundles: dict[str, Path], loaded: Loaded, tmp_path: Path):
+def test_precisions_have_different_fingerprints(
+    bundles: dict[str, Path], loaded: Loaded, samples: Samples, tmp_path: Path
+):
     prints = {name: read_bundle(folder).manifest.fingerprint for name, folder in bundles.items()}
     assert prints["fp32"] != prints["int8"]
-    assert export_bundle(loaded, tmp_path / "again", precision="fp32", threads=1).fingerprint == prints["fp32"]
+    again, _ = export_bundle(loaded, tmp_path / "again", samples, precision="fp32", threads=1)
+    assert again.fingerprint == prints["fp32"]
 
 
 @pytest.fixture
@@ -198,7 +207,9 @@ def test_broken_images_and_graphs_are_user_errors(copy: Path, clip: ClipRuntime,
         edgeclip.load(copy).encode_text(["a"])
 
 
-def test_an_export_that_fails_leaves_the_old_bundle(loaded: Loaded, copy: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_export_that_fails_leaves_the_old_bundle(
+    loaded: Loaded, samples: Samples, copy: Path, monkeypatch: pytest.MonkeyPatch
+):
     before = sorted(p.name for p in copy.rglob("*"))
 
     def fail(*arguments: object) -> None:
@@ -206,6 +217,6 @@ def test_an_export_that_fails_leaves_the_old_bundle(loaded: Loaded, copy: Path, 
 
     monkeypatch.setattr("edgeclip.export.bundle.write_text_graph", fail)
     with pytest.raises(KeyboardInterrupt):
-        export_bundle(loaded, copy, precision="fp32", threads=1)
+        export_bundle(loaded, copy, samples, precision="fp32", threads=1)
     assert sorted(p.name for p in copy.rglob("*")) == before
     assert [p.name for p in copy.parent.iterdir() if p.name.startswith(".")] == []

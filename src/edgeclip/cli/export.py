@@ -2,34 +2,67 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from edgeclip.bundle import Precision
 from edgeclip.cli import options
 
 
 def command(
     model: Annotated[str, typer.Argument(help="builtin:tabletop, a checkpoint, or a hub id.")],
     out: Annotated[Path, typer.Option(help="The bundle's folder; an earlier bundle is replaced.")],
-    precision: Annotated[Precision, typer.Option(help="int8 or fp32.")] = "int8",
+    precision: Annotated[
+        Literal["int8", "fp32", "auto"], typer.Option(help="int8, fp32, or auto: int8 where it keeps the accuracy.")
+    ] = "int8",
+    data: options.Data = "builtin:tabletop",
+    samples: Annotated[int, typer.Option(help="Pairs for the release card; 16 more calibrate.")] = 200,
+    seed: options.Seed = 0,
+    workers: options.Workers = 2,
+    threads: options.Threads = None,
     vocabulary: options.Vocabulary = None,
-    threads: options.RuntimeThreads = None,
+    image_column: options.ImageColumn = None,
+    caption_column: options.CaptionColumn = None,
+    split: options.SplitName = None,
+    on_bad_image: options.OnBadImage = "skip",
 ) -> None:
-    """Write a bundle that runs without torch: ONNX graphs, tokenizer, preprocessing, manifest."""
+    """Write a bundle that runs without torch: ONNX graphs, tokenizer, preprocessing, manifest, release card."""
     import os
+
+    import torch
 
     from edgeclip.bundle import MANIFEST
     from edgeclip.checkpoint import load_checkpoint
+    from edgeclip.config import check_run, decode_options
     from edgeclip.errors import ConfigError
     from edgeclip.export import export_bundle
+    from edgeclip.export.samples import SampleSettings, load_samples
 
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}, which is no bundle", expected="a new folder", fix="choose another place")
-    manifest = export_bundle(
-        load_checkpoint(model, vocabulary=vocabulary), out, precision=precision, threads=threads or os.cpu_count() or 1
-    )
+    given = {
+        "data": data,
+        "samples": samples,
+        "seed": seed,
+        "workers": workers,
+        "image_column": image_column,
+        "caption_column": caption_column,
+        "split": split,
+        "on_bad_image": on_bad_image,
+    }
+    settings = decode_options(given, SampleSettings)
+    threads = threads or os.cpu_count() or 1
+    check_run(threads=threads, workers=workers, seed=seed)
+    torch.set_num_threads(threads)
+    loaded = load_checkpoint(model, vocabulary=vocabulary)
+    pairs = load_samples(settings, loaded.preprocess_config)
+    manifest, card = export_bundle(loaded, out, pairs, precision=precision, threads=threads)
     size = sum(entry.bytes for entry in manifest.files.values())
-    print(f"{out}  {precision}  {size / 1e6:.1f} MB  fingerprint {manifest.fingerprint}")
+    print(f"{out}  {manifest.precision}  {size / 1e6:.1f} MB  fingerprint {manifest.fingerprint}")
+    print(card.summary)
+    if manifest.float_layers:
+        print(f"left in float: {', '.join(manifest.float_layers)}")
+    if not card.keeps_accuracy:
+        print("edgeclip: this bundle lost accuracy; --precision fp32 keeps it", file=sys.stderr)

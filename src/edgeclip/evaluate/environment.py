@@ -16,7 +16,7 @@ INT8_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp
 def environment(threads: int) -> dict[str, Any]:
     """What the figures depend on: versions, processor, threads."""
     installed = {name: metadata.version(name) for name in PACKAGES if _is_installed(name)}
-    flags = _flags()
+    flags = cpu_flags()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
@@ -49,7 +49,8 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _flags() -> set[str]:
+def cpu_flags() -> set[str]:
+    """Features of this processor as Linux names them; empty elsewhere."""
     for line in _cpuinfo().splitlines():
         if line.lower().startswith(("flags", "features")):
             return set(line.partition(":")[2].split())

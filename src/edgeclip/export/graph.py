@@ -1,4 +1,4 @@
-"""Towers to ONNX graphs, in float and in int8."""
+"""Towers to ONNX graphs."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ from pathlib import Path
 
 import onnx
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
 from torch.export import Dim
 
 from edgeclip.export.towers import ImageTower, TextTower
-from edgeclip.model import Clip
 
 OPSET = 18
-INT8_OPS = ["MatMul", "Gemm", "Gather"]
 MAX_BATCH = 4096
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where the exporter notes the module that a node was made from."""
 
 
-def write_image_graph(model: Clip, path: Path) -> None:
+def write_image_graph(tower: ImageTower, path: Path) -> None:
     """Write the image tower: pixel_values (B, 3, H, W) float32 -> image_embeds (B, E), dynamic B."""
-    size = model.config.vision.image_size
-    example = torch.zeros(2, model.config.vision.num_channels, size, size)
-    _export(ImageTower(model), example, "pixel_values", "image_embeds", {0: _dim("batch", MAX_BATCH)}, path)
+    config = tower.tower.config
+    example = torch.zeros(2, config.num_channels, config.image_size, config.image_size)
+    _export(tower, example, "pixel_values", "image_embeds", {0: _dim("batch", MAX_BATCH)}, path)
 
 
-def write_text_graph(model: Clip, path: Path) -> None:
+def write_text_graph(tower: TextTower, path: Path) -> None:
     """Write the text tower: input_ids (N, T) int64 -> text_embeds (N, E), dynamic N and T."""
-    context = model.config.text.context_length
+    context = tower.tower.config.context_length
     example = torch.ones(2, min(7, context), dtype=torch.int64)
     dims = {0: _dim("batch", MAX_BATCH), 1: _dim("tokens", context)}
-    _export(TextTower(model), example, "input_ids", "text_embeds", dims, path)
+    _export(tower, example, "input_ids", "text_embeds", dims, path)
 
 
 def _dim(name: str, largest: int) -> Dim:
@@ -45,9 +44,9 @@ def _dim(name: str, largest: int) -> Dim:
 def _export(
     tower: nn.Module, example: torch.Tensor, input_name: str, output_name: str, dims: dict[int, Dim], path: Path
 ) -> None:
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
-            tower.eval(),
+            tower,
             (example,),
             dynamo=True,
             opset_version=OPSET,
@@ -57,11 +56,24 @@ def _export(
             verbose=False,
         )
     assert program is not None  # noqa: S101 - None only for the older exporter
-    onnx.save_model(program.model_proto, path)
+    model = program.model_proto
+    _forget_origins(model)
+    onnx.save_model(model, path)
+
+
+def _forget_origins(model: onnx.ModelProto) -> None:
+    """Drop what the exporter notes about source files, paths of this machine among it; the names of modules stay."""
+    del model.metadata_props[:], model.graph.metadata_props[:]
+    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output]:
+        del value.metadata_props[:]
+    for node in model.graph.node:
+        scopes = [entry for entry in node.metadata_props if entry.key == SCOPES]
+        del node.metadata_props[:]
+        node.metadata_props.extend(scopes)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter talks about torchvision, the quantizer about preparations that the rewrites have made."""
     logging.disable(logging.WARNING)
     try:
@@ -70,30 +82,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
-
-
-def quantize_graph(source: Path, target: Path) -> None:
-    """Dynamic int8: weights per output channel, activations per call, the token embedding by row.
-
-    Weights use 7 of their 8 bits: AVX2 without VNNI adds two products in 16 bits, which saturate with 8; so the result
-    is the same on every processor. The pooled projection stays float.
-    """
-    graph = onnx.load_model(source)
-    projection = _projection(graph.graph)
-    with _quiet():
-        quantize_dynamic(
-            graph,
-            target,
-            op_types_to_quantize=INT8_OPS,
-            per_channel=True,
-            reduce_range=True,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=[projection, f"{projection}_MatMul"],  # a Gemm is renamed before it is looked for
-        )
-
-
-def _projection(graph: onnx.GraphProto) -> str:
-    """The name of the node whose output is normalised at the end."""
-    makers = {output: node.name for node in graph.node for output in node.output}
-    (norm,) = (node for node in graph.node if node.op_type == "ReduceL2")
-    return makers[norm.input[0]]

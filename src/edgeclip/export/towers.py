@@ -14,7 +14,7 @@ from torch.nn import functional
 from edgeclip.export.rewrites import plain_attention
 from edgeclip.export.rewrites.pooled_last_block import PooledBlock
 from edgeclip.model import Clip
-from edgeclip.model.layers import Block
+from edgeclip.model.layers import Block, Transformer
 from edgeclip.model.text import end_of_text_index
 
 
@@ -25,7 +25,8 @@ class ImageTower(nn.Module):
         super().__init__()
         tower = copy.deepcopy(model.vision)
         plain_attention.rewrite(tower.transformer)
-        self.tower, self.blocks, self.last = tower, *_split(tower.transformer.blocks)
+        self.tower, self.blocks, self.last = tower, *_split(tower.transformer)
+        del tower.transformer
         positions_TD = tower.position_embedding.detach()
         self.class_11D = nn.Buffer((tower.class_embedding.detach() + positions_TD[0])[None, None])
         self.positions_TD = nn.Buffer(positions_TD[1:].clone())
@@ -48,7 +49,8 @@ class TextTower(nn.Module):
         super().__init__()
         tower = copy.deepcopy(model.text)
         plain_attention.rewrite(tower.transformer)
-        self.tower, self.blocks, self.last = tower, *_split(tower.transformer.blocks)
+        self.tower, self.blocks, self.last = tower, *_split(tower.transformer)
+        del tower.transformer
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Encode texts."""
@@ -60,7 +62,8 @@ class TextTower(nn.Module):
         return functional.normalize(self.tower.projection(pooled_BD), dim=-1)
 
 
-def _split(blocks: nn.ModuleList) -> tuple[nn.ModuleList, PooledBlock]:
+def _split(transformer: Transformer) -> tuple[nn.ModuleList, PooledBlock]:
+    blocks = transformer.blocks
     last = blocks[len(blocks) - 1]
     assert isinstance(last, Block)  # noqa: S101 - for the type checker
     return blocks[: len(blocks) - 1], PooledBlock(last)

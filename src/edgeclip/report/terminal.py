@@ -13,7 +13,7 @@ from edgeclip.results import Evaluation, Inspection, Interval, Percentiles, Reca
 MIN_WIDTH = 132
 
 
-def _console() -> Console:
+def console() -> Console:
     """Wide enough for a whole row even where the output is not a terminal."""
     console = Console()
     return console if console.width >= MIN_WIDTH else Console(width=MIN_WIDTH)
@@ -52,19 +52,19 @@ def print_results(results: Results) -> None:
             f"{row.size_mb:.1f}",
             f"{row.peak_rss_mb:.0f}",
         )
-    console = _console()
-    console.print(table)
+    output = console()
+    output.print(table)
     if results.sweep:
         sweep = Table(title="search for alpha (distilled, then int8)")
         for column in ("alpha", "I2T R@1", "T2I R@1"):
             sweep.add_column(column, justify="right")
         for point in results.sweep:
             sweep.add_row(f"{point.alpha:g}", f"{point.i2t_r1:.1f}", f"{point.t2i_r1:.1f}")
-        console.print(sweep)
+        output.print(sweep)
     for line in headlines(results):
-        console.print(f"- {line}", highlight=False, markup=False)
+        output.print(f"- {line}", highlight=False, markup=False)
     for bad in data.bad_images:
-        console.print(f"left out: {bad}", markup=False, highlight=False)
+        output.print(f"left out: {bad}", markup=False, highlight=False)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
@@ -80,15 +80,15 @@ def print_evaluation(evaluation: Evaluation) -> None:
     add("first caption", "text to image", evaluation.t2i)
     add(f"all {evaluation.standard.captions} captions", "image to text", evaluation.standard.i2t)
     add(f"all {evaluation.standard.captions} captions", "text to image", evaluation.standard.t2i)
-    console = _console()
-    console.print(table)
+    output = console()
+    output.print(table)
     for bad in evaluation.bad_images:
-        console.print(f"left out: {bad}", markup=False, highlight=False)
+        output.print(f"left out: {bad}", markup=False, highlight=False)
 
 
 def print_inspection(inspection: Inspection) -> None:
     """A checkpoint's towers, parameters and sizes."""
-    console = _console()
+    output = console()
     vision, text = inspection.config.vision, inspection.config.text
     table = Table(title=escape(inspection.name))
     table.add_column("part")
@@ -99,13 +99,13 @@ def print_inspection(inspection: Inspection) -> None:
     total, int8 = (sum(getattr(part, key) for part in inspection.parts) for key in ("parameters", "int8"))
     table.add_section()
     table.add_row("all", f"{total:,}", f"{int8:,}" if int8 else "-")
-    console.print(table)
+    output.print(table)
     size, crop = inspection.preprocess.shortest_edge, inspection.preprocess.crop_size
     lines = [
         f"layout     {inspection.layout}, stored as {inspection.stored_dtype}",
-        f"image      {vision.image_size} px in patches of {vision.patch_size}, " + _tower(vision),
+        f"image      {vision.image_size} px in patches of {vision.patch_size}, " + tower(vision),
         f"text       {text.vocab_size:,} tokens, context {text.context_length}, "
-        + _tower(text)
+        + tower(text)
         + f", pools {'the highest id' if text.eos_token_id is None else f'token {text.eos_token_id}'}",
         f"embedding  {inspection.config.projection_dim} wide, logit scale {inspection.logit_scale:.2f}",
         f"images     shorter edge {size}, crop {crop}, mean {inspection.preprocess.mean}, "
@@ -117,13 +117,14 @@ def print_inspection(inspection: Inspection) -> None:
         lines.append(f"int8       {len(inspection.int8_layers)} layers: {_shortened(inspection.int8_layers)}")
         lines.append(f"float      {len(inspection.float_tensors)} tensors: {_shortened(inspection.float_tensors)}")
     for line in lines:
-        console.print(line, highlight=False, markup=False)
+        output.print(line, highlight=False, markup=False)
 
 
-def _tower(tower: TowerConfig) -> str:
+def tower(config: TowerConfig) -> str:
+    """A tower's sizes in words."""
     return (
-        f"{tower.num_hidden_layers} layers of width {tower.hidden_size}, {tower.num_attention_heads} heads,"
-        f" {tower.hidden_act}, eps {tower.layer_norm_eps:g}"
+        f"{config.num_hidden_layers} layers of width {config.hidden_size}, {config.num_attention_heads} heads,"
+        f" {config.hidden_act}, eps {config.layer_norm_eps:g}"
     )
 
 

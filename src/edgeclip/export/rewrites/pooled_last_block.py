@@ -30,6 +30,7 @@ class PooledBlock(nn.Module):
         self.query.bias = nn.Parameter(attention.qkv.bias[:D].detach().clone())
         self.key_value.weight = nn.Parameter(attention.qkv.weight[D:].detach().clone())
         self.key_value.bias = nn.Parameter(attention.qkv.bias[D:].detach().clone())
+        del attention.qkv
 
     def forward(self, x_BTD: Tensor, index_B: Tensor | None) -> Tensor:
         """(B, T, D) and the pooled positions (B,), None for the first token -> (B, D).

@@ -1,0 +1,119 @@
+"""Export as a whole: what is measured, what is refused, and what auto chooses."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from edgeclip.bundle import Card, Closeness, read_bundle
+from edgeclip.checkpoint import Loaded, load_checkpoint
+from edgeclip.errors import ConfigError, DataError
+from edgeclip.export import export_bundle
+from edgeclip.export.samples import CALIBRATION, SampleSettings, load_samples
+from edgeclip.results import Interval, Recalls
+
+
+@pytest.fixture(scope="module")
+def loaded(mini_checkpoint: Path) -> Loaded:
+    return load_checkpoint(mini_checkpoint)
+
+
+def recalls(r1: float) -> Recalls:
+    return Recalls(**{name: Interval(value=r1, low=r1, high=r1) for name in ("r1", "r5", "r10")})
+
+
+def card(i2t: float, t2i: float, image: float = 0.999, text: float = 0.999) -> Card:
+    return Card(
+        data="d",
+        seed=0,
+        pairs=100,
+        teacher_i2t=recalls(90),
+        teacher_t2i=recalls(80),
+        i2t=recalls(i2t),
+        t2i=recalls(t2i),
+        image_cosine=Closeness(mean=image, smallest=0.9),
+        text_cosine=Closeness(mean=text, smallest=0.9),
+    )
+
+
+@pytest.mark.parametrize(
+    ("measured", "kept"),
+    [
+        (card(90, 80), True),
+        (card(89, 79), True),
+        (card(95, 78.9), False),
+        (card(88.9, 85), False),
+        (card(90, 80, image=0.9949), False),
+        (card(90, 80, text=0.9949), False),
+        (card(90, 80, image=0.995, text=0.995), True),
+    ],
+)
+def test_the_gate(measured: Card, kept: bool):
+    assert measured.keeps_accuracy is kept
+
+
+def test_samples_do_not_overlap(captioned_folder: Path, loaded: Loaded):
+    settings = SampleSettings(data=str(captioned_folder), samples=100, workers=0)
+    samples = load_samples(settings, loaded.preprocess_config)
+    calibration, measured = samples.calibration.names, samples.measured.names
+    assert len(calibration) == 8  # of 24 pictures, a third
+    assert len(measured) == 16
+    assert not set(calibration) & set(measured)
+    few = load_samples(msgspec.structs.replace(settings, data="builtin:tabletop", samples=3), loaded.preprocess_config)
+    assert (len(few.calibration), len(few.measured)) == (CALIBRATION, 3)
+    assert (
+        few.calibration.names
+        != load_samples(
+            SampleSettings(data="builtin:tabletop", samples=3, seed=1, workers=0), loaded.preprocess_config
+        ).calibration.names
+    )
+
+
+def test_too_few_pairs(tmp_path: Path, captioned_folder: Path, loaded: Loaded):
+    rows = (captioned_folder / "captions.csv").read_text().splitlines()[:5]
+    (tmp_path / "captions.csv").write_text("\n".join(rows))
+    (tmp_path / "images").symlink_to(captioned_folder / "images")
+    with pytest.raises(DataError, match="of 2 pairs"):
+        load_samples(SampleSettings(data=str(tmp_path), workers=0), loaded.preprocess_config)
+    with pytest.raises(ConfigError, match="samples"):
+        SampleSettings(data="builtin:tabletop", samples=1)
+
+
+@torch.no_grad()
+def test_the_card_says_what_can_be_measured_again(loaded: Loaded, tmp_path: Path):
+    samples = load_samples(SampleSettings(data="builtin:tabletop", samples=8, workers=0), loaded.preprocess_config)
+    manifest, measured = export_bundle(loaded, tmp_path / "b", samples, precision="int8", threads=1)
+    assert read_bundle(tmp_path / "b").manifest == manifest
+    assert manifest.card == measured
+    import edgeclip
+
+    clip = edgeclip.load(tmp_path / "b", threads=1)
+    images = np.concatenate([clip.encode_image([pixels]) for pixels in samples.measured.pixels])
+    exact = torch.cat(
+        [loaded.model.encode_image(loaded.preprocess(pixels)[None]) for pixels in samples.measured.pixels]
+    )
+    cosines = (images * exact.numpy()).sum(axis=1)
+    assert measured.image_cosine.mean == pytest.approx(cosines.mean(), abs=2e-5)
+    assert measured.image_cosine.smallest == pytest.approx(cosines.min(), abs=2e-5)
+    assert measured.pairs == 8
+    assert len(samples.calibration) == CALIBRATION
+
+
+def test_auto_takes_int8_where_it_keeps_the_accuracy_and_fp32_elsewhere(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    samples = load_samples(SampleSettings(data="builtin:tabletop", samples=2, workers=0), loaded.preprocess_config)
+    cards = {"int8": card(90, 80), "fp32": card(90, 80)}
+    monkeypatch.setattr(
+        "edgeclip.export.bundle.measure", lambda loaded, clip, samples: cards[clip.bundle.manifest.precision]
+    )
+    manifest, _ = export_bundle(loaded, tmp_path / "kept", samples, precision="auto", threads=1)
+    assert manifest.precision == "int8"
+    cards["int8"] = card(80, 80)
+    manifest, _ = export_bundle(loaded, tmp_path / "lost", samples, precision="auto", threads=1)
+    assert manifest.precision == "fp32"
+    assert "int8 does not keep the accuracy: R@1 80.0 / 80.0 (teacher 90.0 / 80.0)" in capsys.readouterr().err
+    names = {path.name for path in (tmp_path / "lost" / "onnx").iterdir()}
+    assert names == {"vision_model.onnx", "text_model.onnx"}

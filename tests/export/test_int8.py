@@ -1,0 +1,106 @@
+"""The int8 graphs: what is int8 in them, and that they compute what the scheme says."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import nn
+
+from edgeclip.export.graph import write_image_graph, write_text_graph
+from edgeclip.export.int8 import PROJECTION, quantize_graph
+from edgeclip.export.towers import ImageTower, TextTower
+from edgeclip.model import Clip
+from edgeclip.quantize.fake_quant import fake_quant_weight
+from edgeclip.quantize.scheme import ROW_LIMIT, WEIGHT_LIMIT
+from edgeclip.quantize.sensitivity import fake_quantized
+
+
+@pytest.fixture
+def towers(clip: Clip) -> tuple[ImageTower, TextTower]:
+    torch.manual_seed(2)
+    for parameter in clip.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return ImageTower(clip).eval(), TextTower(clip).eval()
+
+
+@pytest.fixture
+def graphs(towers: tuple[ImageTower, TextTower], tmp_path: Path) -> tuple[Path, Path]:
+    image_tower, text_tower = towers
+    write_image_graph(image_tower, tmp_path / "v.onnx")
+    write_text_graph(text_tower, tmp_path / "t.onnx")
+    return tmp_path / "v.onnx", tmp_path / "t.onnx"
+
+
+def run(path: Path, batch: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: batch})[0]
+
+
+def round_what_is_stored(tower: nn.Module) -> None:
+    for module in (tower.tower.projection, getattr(tower.tower, "token_embedding", None)):
+        if module is not None:
+            module.weight.data.copy_(fake_quant_weight(module.weight, ROW_LIMIT))
+
+
+def layers(tower: nn.Module) -> list[str]:
+    return [name for name, module in tower.named_modules() if isinstance(module, nn.Linear) and name != PROJECTION]
+
+
+def integer_products(path: Path) -> int:
+    return sum(node.op_type == "MatMulInteger" for node in onnx.load_model(path).graph.node)
+
+
+@torch.no_grad()
+def test_the_graphs_compute_what_fake_quantized_towers_compute(towers, graphs):
+    image_tower, text_tower = towers
+    samples = (torch.randn(1, 3, 32, 32), torch.tensor([[5, 6, 7, text_tower.tower.config.eos_token_id]]))
+    for tower, graph, sample in zip((image_tower, text_tower), graphs, samples, strict=True):
+        target = graph.with_suffix(".q.onnx")
+        quantize_graph(graph, target)
+        round_what_is_stored(tower)
+        with fake_quantized(tower, layers(tower)):
+            expected = tower(sample).numpy()
+        # A value at the border of two levels may fall either way; the float graph is many times further away.
+        np.testing.assert_allclose(run(target, sample.numpy()), expected, atol=1e-3)
+        assert np.abs(run(graph, sample.numpy()) - expected).max() > 4e-3
+
+
+def test_what_is_int8_and_what_is_not(towers, graphs):
+    image_tower, text_tower = towers
+    for tower, graph in zip((image_tower, text_tower), graphs, strict=True):
+        target = graph.with_suffix(".q.onnx")
+        quantize_graph(graph, target)
+        assert integer_products(target) == len(layers(tower))
+        stored = {t.name: t for t in onnx.load_model(target).graph.initializer}
+        multiplied = [
+            t for name, t in stored.items() if name.endswith("_quantized") and t.data_type == TensorProto.INT8
+        ]
+        assert max(int(np.abs(numpy_helper.to_array(t).astype(int)).max()) for t in multiplied) == WEIGHT_LIMIT
+        kept = [t for name, t in stored.items() if name.endswith("_int8")]
+        assert all(np.abs(numpy_helper.to_array(t).astype(int)).max() == ROW_LIMIT for t in kept)
+        assert len(kept) == (2 if tower is text_tower else 1)  # the projection, and the token embedding
+        floats = [t for t in stored.values() if t.data_type == TensorProto.FLOAT]
+        assert max(numpy_helper.to_array(t).size for t in floats) < 900, [t.name for t in floats]
+
+
+@torch.no_grad()
+def test_named_layers_stay_in_float(towers, graphs):
+    image_tower, _ = towers
+    target = graphs[0].with_suffix(".q.onnx")
+    quantize_graph(graphs[0], target, float_layers=["blocks.0.mlp.fc2", "last.key_value"])
+    assert integer_products(target) == len(layers(image_tower)) - 2
+    quantize_graph(graphs[0], target, float_layers=layers(image_tower))
+    assert integer_products(target) == 0
+    round_what_is_stored(image_tower)
+    pixel_values = torch.randn(2, 3, 32, 32)
+    np.testing.assert_allclose(run(target, pixel_values.numpy()), image_tower(pixel_values).numpy(), atol=2e-6)
+
+
+def test_no_trace_of_the_machine_that_exported(graphs):
+    target = graphs[0].with_suffix(".q.onnx")
+    quantize_graph(graphs[0], target)
+    assert b"site-packages" not in target.read_bytes()
