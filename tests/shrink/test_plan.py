@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgeclip.config import ClipConfig, load_toml
+from edgeclip.config import ClipConfig, Config, load_toml
 from edgeclip.errors import ConfigError
 from edgeclip.model import Clip
 from edgeclip.shrink.plan import FRACTIONS, ShrinkPlan, count_parameters, explain, propose, student_config
@@ -13,16 +13,21 @@ from tests.shrink.conftest import TABLETOP, VIT_B_32
 
 TEACHERS = [(TABLETOP, None), (TABLETOP, 700), (VIT_B_32, None), (VIT_B_32, 6000)]
 RECIPE = """
+[shrink]
 vocabulary = "whole"
-[vision]
+[shrink.vision]
 layers = [0, 3, 5]
 num_attention_heads = 4
 intermediate_size = 736
-[text]
+[shrink.text]
 layers = [0, 3]
 num_attention_heads = 3
 intermediate_size = 624
 """
+
+
+class Recipe(Config, frozen=True, kw_only=True):
+    shrink: ShrinkPlan
 
 
 def on_meta(config: ClipConfig) -> Clip:
@@ -32,7 +37,7 @@ def on_meta(config: ClipConfig) -> Clip:
 
 def decode(folder: Path, recipe: str) -> ShrinkPlan:
     (folder / "shrink.toml").write_text(recipe)
-    return load_toml(folder / "shrink.toml", ShrinkPlan)
+    return load_toml(folder / "shrink.toml", Recipe).shrink
 
 
 @pytest.mark.parametrize("teacher", [TABLETOP, VIT_B_32], ids=["tabletop", "ViT-B/32"])
@@ -120,7 +125,7 @@ def test_vocabularies_that_cannot_be(vocab_size: int):
     ("before", "after", "message"),
     [
         ("vocabulary", "depth = 3\nvocabulary", "depth"),
-        ("[text]", "[text]\nwidth = 3", "width"),
+        ("[shrink.text]", "[shrink.text]\nwidth = 3", "width"),
         ('"whole"', '"half"', "half"),
         ("layers = [0, 3]", "layers = [3, 0]", "ascending"),
         ("layers = [0, 3]", "layers = [0, 0]", "ascending"),

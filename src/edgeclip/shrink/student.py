@@ -1,7 +1,7 @@
 """A student made of its teacher's weights.
 
 Stages (TinyCLIP goes 100 -> 50 -> 25 %, each stage starting from the student before it, always taught by the original
-model) are calls of `shrink` one after the other, with training between them.
+model) are calls of `shrink` one after the other, with training between them; a plan counts layers in the model given.
 
 Shape legend: V tokens kept.
 """

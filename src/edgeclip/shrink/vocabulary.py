@@ -93,13 +93,14 @@ def encodes_identically(old: ClipTokenizer, new: ClipTokenizer, captions: Sequen
         TokenizerError: naming the first caption that they encode differently.
     """
     old_ids, new_names = old.vocab, {index: token for token, index in new.vocab.items()}
-    # Tokens are equal by name; names are unique in both, so that equal names map the ids one to one.
-    old_of_new = np.array([old_ids.get(new_names.get(i, ""), -1) for i in range(max(new_names) + 1)], np.int64)
     seen: set[int] = set()
     for start in range(0, len(captions), CHUNK):
         chunk = captions[start : start + CHUNK]
         before, after = old(chunk), new(chunk)
-        same = before.shape == after.shape and (old_of_new[after] == before).all(axis=1)
+        # Tokens are equal by name; names are unique in both, so that equal names map the ids one to one.
+        ids, places = np.unique(after, return_inverse=True)
+        old_of_new = np.array([old_ids.get(new_names.get(i, ""), -1) for i in ids.tolist()], np.int64)
+        same = before.shape == after.shape and (old_of_new[places].reshape(after.shape) == before).all(axis=1)
         if not np.all(same):
             raise TokenizerError(
                 f"the caption {chunk[int(np.argmin(same))]!r}, which the reduced vocabulary encodes differently",
