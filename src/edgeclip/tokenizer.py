@@ -57,6 +57,22 @@ class ClipTokenizer:
         """Number of tokens, special ones included."""
         return self._tokenizer.get_vocab_size()
 
+    @property
+    def vocab(self) -> dict[str, int]:
+        """Ids by token, special tokens included."""
+        return self._tokenizer.get_vocab()
+
+    @property
+    def merges(self) -> list[tuple[str, str]]:
+        """The byte-pair merges, the earliest first; none where the vocabulary is of another kind."""
+        return [(left, right) for left, right in json.loads(self._tokenizer.to_str())["model"].get("merges", [])]
+
+    def used_tokens(self, texts: Sequence[str]) -> set[int]:
+        """Ids of all tokens in the texts, those beyond the context length too."""
+        whole = Tokenizer.from_str(self._tokenizer.to_str())
+        whole.no_truncation()
+        return {index for text in texts for index in whole.encode(_encodable(text)).ids}
+
     def __call__(self, texts: Sequence[str], *, pad_to_longest: bool = False) -> NDArray[np.int64]:
         """Encode texts.
 
@@ -69,7 +85,7 @@ class ClipTokenizer:
         """
         if isinstance(texts, str):
             raise TypeError("texts must be a list of strings, not one string")
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        clean = [_encodable(text) for text in texts]
         encodings = self._tokenizer.encode_batch(clean)
         longest = max((len(e.ids) for e in encodings), default=0)
         T = longest if pad_to_longest else self.context_length
@@ -92,6 +108,10 @@ class ClipTokenizer:
             "pad_token": self._tokenizer.id_to_token(self.pad_token_id),
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:

@@ -1,0 +1,92 @@
+"""How much each input of each Linear layer matters: its root mean square times the norm of its outgoing weights.
+
+That is the size of what the layer's output would lose without it, for inputs that vary independently. MLP units are
+inputs of fc2, heads are groups of inputs of the attention's output projection, and the channels of the residual stream
+are, after normalisation, inputs of qkv, fc1 and the pooled projection: one measure serves all three.
+
+Shape legend: B images, N texts, T tokens, D hidden size, I inputs of a layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edgeclip.model import Clip
+from edgeclip.model.layers import Block
+from edgeclip.model.text import end_of_text_index
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Images and texts of the kind that the student will see.
+
+    `pixel_values` (B, 3, H, W) float; `input_ids` (N, T) int64, ids of the teacher's vocabulary.
+    """
+
+    pixel_values: Tensor
+    input_ids: Tensor
+
+
+@torch.no_grad()
+def input_importance(model: Clip, calibration: Calibration | None) -> dict[str, Tensor]:
+    """The importance (I,) of every input of the layers named above, by the layer's name in the model.
+
+    Without calibration the root mean squares are predicted from the weights alone: what a LayerNorm gives has unit
+    variance before its own scale and bias, and from there one Linear is followed, its activation left out.
+    """
+    sizes = _predicted_sizes(model) if calibration is None else _measured_sizes(model, calibration)
+    state = model.state_dict()
+    return {name: size_I * state[f"{name}.weight"].norm(dim=0) for name, size_I in sizes.items()}
+
+
+def _predicted_sizes(model: Clip) -> dict[str, Tensor]:
+    sizes = {
+        "vision.projection": _after_norm(model.vision.post_norm),
+        "text.projection": _after_norm(model.text.final_norm),
+    }
+    for name, block in model.named_modules():
+        if isinstance(block, Block):
+            D = block.attention.out.in_features
+            sizes[f"{name}.attention.qkv"] = _after_norm(block.norm1)
+            sizes[f"{name}.attention.out"] = _after_linear(block.norm1, block.attention.qkv)[2 * D :]  # the values
+            sizes[f"{name}.mlp.fc1"] = _after_norm(block.norm2)
+            sizes[f"{name}.mlp.fc2"] = _after_linear(block.norm2, block.mlp.fc1)
+    return sizes
+
+
+def _after_norm(norm: nn.LayerNorm) -> Tensor:
+    return (norm.weight.square() + norm.bias.square()).sqrt()
+
+
+def _after_linear(norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
+    spread = (linear.weight * norm.weight).square().sum(dim=1)
+    return (spread + linear(norm.bias).square()).sqrt()
+
+
+def _measured_sizes(model: Clip, calibration: Calibration) -> dict[str, Tensor]:
+    """Root mean squares over images and tokens; texts one by one up to their end, so that padding does not count."""
+    squares: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def note(name: str, x: Tensor) -> None:
+        rows = x.flatten(0, -2)
+        squares[name] = squares.get(name, 0) + rows.square().sum(dim=0)
+        counts[name] = counts.get(name, 0) + len(rows)
+
+    hooks = [
+        module.register_forward_pre_hook(lambda module, args, name=name: note(name, args[0]))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name != "vision.patch_embedding"
+    ]
+    try:
+        model.vision(calibration.pixel_values)
+        ends = end_of_text_index(calibration.input_ids, model.config.text.eos_token_id)
+        for ids_T, end in zip(calibration.input_ids, ends.tolist(), strict=True):
+            model.text(ids_T[None, : end + 1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: (squares[name] / counts[name]).sqrt() for name in squares}

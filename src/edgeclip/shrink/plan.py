@@ -1,0 +1,215 @@
+"""What a student keeps of its teacher, and proposals for half, a quarter and an eighth of the parameters.
+
+Shape legend: D hidden size, E projection size, F intermediate size, H heads, K head size (D = H*K), L layers,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Literal, TypeVar
+
+from msgspec.structs import replace
+
+from edgeclip.config import MAX_WIDTH, ClipConfig, Config, TextConfig, TowerConfig, VisionConfig, check_range
+from edgeclip.errors import ConfigError
+from edgeclip.shrink.depth import spread_layers
+
+FRACTIONS = {"half": 0.5, "quarter": 0.25, "eighth": 0.125}
+UNIT_STEP = 16
+"""MLP widths are multiples of this, which fill the registers of every integer kernel."""
+
+Tower = TypeVar("Tower", VisionConfig, TextConfig)
+
+
+class TowerPlan(Config, frozen=True, kw_only=True):
+    """What is kept of one tower: these teacher layers, so many whole heads (head size unchanged) and MLP units.
+
+    The residual stream narrows with the heads: hidden_size = num_attention_heads * head size, as every layout has it.
+    """
+
+    layers: tuple[int, ...]
+    num_attention_heads: int
+    intermediate_size: int
+
+    def __post_init__(self) -> None:
+        if not self.layers or self.layers[0] < 0 or any(a >= b for a, b in pairwise(self.layers)):
+            raise ConfigError(
+                f"layers {list(self.layers)}",
+                expected="ascending layer numbers from 0",
+                fix="correct the [shrink] table",
+            )
+        check_range("num_attention_heads", self.num_attention_heads, 1, MAX_WIDTH)
+        check_range("intermediate_size", self.intermediate_size, 1, 4 * MAX_WIDTH)
+
+
+class ShrinkPlan(Config, frozen=True, kw_only=True):
+    """The [shrink] table of a recipe. `vocabulary` "captions" keeps only the tokens that the captions need."""
+
+    vision: TowerPlan
+    text: TowerPlan
+    vocabulary: Literal["whole", "captions"]
+
+
+def student_config(teacher: ClipConfig, plan: ShrinkPlan, vocab_size: int | None = None) -> ClipConfig:
+    """The student's configuration.
+
+    Args:
+        teacher: the teacher's.
+        plan: what is kept of it.
+        vocab_size: number of tokens that the captions need, end of text the last; only for `vocabulary = "captions"`.
+
+    Raises:
+        ConfigError: the student would be larger than its teacher, or the vocabulary is not the plan's.
+    """
+    if (plan.vocabulary == "captions") != (vocab_size is not None):
+        raise ConfigError(
+            f'vocabulary = "{plan.vocabulary}" {"without" if vocab_size is None else "with"} a reduced vocabulary',
+            expected='a reduced vocabulary with "captions" only',
+            fix="correct the [shrink] table",
+        )
+    text = _narrowed("text", teacher.text, plan.text)
+    if vocab_size is not None:
+        _check_kept("tokens", vocab_size, teacher.text.vocab_size)
+        pooled = None if text.eos_token_id is None else vocab_size - 1
+        text = replace(text, vocab_size=vocab_size, eos_token_id=pooled)
+    return replace(teacher, vision=_narrowed("vision", teacher.vision, plan.vision), text=text)
+
+
+def _narrowed(name: str, teacher: Tower, plan: TowerPlan) -> Tower:
+    if plan.layers[-1] >= teacher.num_hidden_layers:
+        raise ConfigError(
+            f"a student with {name} layer {plan.layers[-1]} of a teacher with {teacher.num_hidden_layers} layers",
+            expected=f"layers 0 to {teacher.num_hidden_layers - 1}",
+            fix="correct it in the [shrink] table",
+        )
+    _check_kept(f"{name} attention heads", plan.num_attention_heads, teacher.num_attention_heads)
+    _check_kept(f"{name} MLP units", plan.intermediate_size, teacher.intermediate_size)
+    return replace(
+        teacher,
+        hidden_size=plan.num_attention_heads * head_size(teacher),
+        num_hidden_layers=len(plan.layers),
+        num_attention_heads=plan.num_attention_heads,
+        intermediate_size=plan.intermediate_size,
+    )
+
+
+def _check_kept(what: str, kept: int, available: int) -> None:
+    if kept > available:
+        raise ConfigError(
+            f"a student with {kept} {what} of a teacher with {available}",
+            expected="a student no larger than its teacher",
+            fix="lower it in the [shrink] table",
+        )
+
+
+def head_size(tower: TowerConfig) -> int:
+    """Channels of one attention head."""
+    return tower.hidden_size // tower.num_attention_heads
+
+
+def count_parameters(config: ClipConfig) -> int:
+    """Number of parameters of the model that a configuration describes."""
+    return 1 + sum(_tower_parameters(tower, config.projection_dim) for tower in (config.vision, config.text))
+
+
+def _tower_parameters(tower: TowerConfig, E: int) -> int:
+    return _outside_blocks(tower, E) + tower.num_hidden_layers * _block_parameters(tower)
+
+
+def _block_parameters(tower: TowerConfig) -> int:
+    D, F = tower.hidden_size, tower.intermediate_size
+    norms, attention, mlp = 4 * D, 4 * D * D + 4 * D, 2 * D * F + F + D
+    return norms + attention + mlp
+
+
+def _outside_blocks(tower: TowerConfig, E: int) -> int:
+    """Embeddings, final norms and projection."""
+    D = tower.hidden_size
+    if isinstance(tower, VisionConfig):
+        patch_values = tower.num_channels * tower.patch_size**2
+        return D * (patch_values + 1 + (tower.num_patches + 1) + 4 + E)
+    assert isinstance(tower, TextConfig)  # noqa: S101 - a tower is one of the two
+    return D * (tower.vocab_size + tower.context_length + 2 + E)
+
+
+def propose(teacher: ClipConfig, fraction: float, *, vocab_size: int | None = None) -> ShrinkPlan:
+    """A student with at most `fraction` of its teacher's parameters, as near below it as whole parts allow.
+
+    Each tower gets its share. It keeps that fraction of its layers, evenly spread: a missing layer saves time on every
+    processor, and what remains still fits together. What the embeddings take beyond their share is made up for by
+    dropping MLP units, down to half; then by dropping whole heads, the residual stream with them. The text tower
+    keeps further layers where its share has room: a smaller vocabulary leaves some. What it leaves over goes to
+    the image tower.
+
+    Args:
+        teacher: the teacher's configuration.
+        fraction: of the parameters, embeddings included; see FRACTIONS.
+        vocab_size: tokens that the captions need (`vocabulary.diet`); None keeps the whole vocabulary.
+
+    Raises:
+        ConfigError: no student is that small.
+    """
+    check_range("fraction", fraction, 0.001, 1)
+    E, tokens = teacher.projection_dim, teacher.text.vocab_size if vocab_size is None else vocab_size
+    _check_kept("tokens", tokens, teacher.text.vocab_size)
+    available = replace(teacher.text, vocab_size=tokens)
+    text = _fit("text", available, E, fraction * _tower_parameters(teacher.text, E), fraction)
+    left = fraction * count_parameters(teacher) - 1 - _tower_parameters(_narrowed("text", available, text), E)
+    return ShrinkPlan(
+        vision=_fit("vision", teacher.vision, E, left, fraction),
+        text=text,
+        vocabulary="whole" if vocab_size is None else "captions",
+    )
+
+
+def _fit(name: str, tower: VisionConfig | TextConfig, E: int, budget: float, fraction: float) -> TowerPlan:
+    """The widest tower within a budget of parameters; see `propose`."""
+    L, full_F = tower.num_hidden_layers, tower.intermediate_size
+    fewest = min(L, max(2, math.ceil(fraction * L)))
+    most = L if isinstance(tower, TextConfig) else fewest
+    for H in range(tower.num_attention_heads, 0, -1):
+        D, F = H * head_size(tower), full_F * H // tower.num_attention_heads
+        narrow = replace(tower, hidden_size=D, num_attention_heads=H, intermediate_size=F)
+        room = int(budget - _outside_blocks(narrow, E))
+        kept = min(most, max(fewest, room // _block_parameters(narrow)))
+        without_mlp = _block_parameters(replace(narrow, intermediate_size=0))
+        units = min(F, (room // kept - without_mlp) // (2 * D + 1))
+        if units < F:
+            units = units // UNIT_STEP * UNIT_STEP
+        if units >= F / 2:
+            return TowerPlan(layers=spread_layers(L, kept), num_attention_heads=H, intermediate_size=units)
+    raise ConfigError(
+        f"a {name} tower of {budget:,.0f} parameters",
+        expected=f"room for its embeddings and {fewest} layers",
+        fix="raise the fraction, or reduce the vocabulary to what the captions need",
+    )
+
+
+def explain(teacher: ClipConfig, plan: ShrinkPlan, vocab_size: int | None = None) -> str:
+    """What a plan keeps and what it comes to, a line for each tower and one for the whole.
+
+    Raises:
+        ConfigError: see `student_config`.
+    """
+    student = student_config(teacher, plan, vocab_size)
+    before, after = count_parameters(teacher), count_parameters(student)
+    text = _explain_tower("text", teacher.text, plan.text, student.text, teacher.projection_dim)
+    return "\n".join(
+        [
+            _explain_tower("vision", teacher.vision, plan.vision, student.vision, teacher.projection_dim),
+            f"{text}, {student.text.vocab_size} of {teacher.text.vocab_size} tokens",
+            f"all: {after / 1e6:.2f} of {before / 1e6:.2f} M parameters, {100 * after / before:.1f} %",
+        ]
+    )
+
+
+def _explain_tower(name: str, teacher: TowerConfig, plan: TowerPlan, student: TowerConfig, E: int) -> str:
+    return (
+        f"{name}: layers {', '.join(map(str, plan.layers))} of {teacher.num_hidden_layers}, "
+        f"{student.num_attention_heads} of {teacher.num_attention_heads} heads "
+        f"(width {student.hidden_size} of {teacher.hidden_size}), "
+        f"{student.intermediate_size} of {teacher.intermediate_size} MLP units, "
+        f"{_tower_parameters(student, E) / 1e6:.2f} of {_tower_parameters(teacher, E) / 1e6:.2f} M parameters"
+    )
