@@ -71,3 +71,30 @@ def test_encoding_does_not_depend_on_the_batch_size_in_float(clip: Clip, tokeniz
     texts = ["a", "two blue boxes", "a red ball on the table"]
     one = encode_texts(clip, texts, tokenizer, batch_size=1)
     np.testing.assert_allclose(one, encode_texts(clip, texts, tokenizer), atol=1e-6)
+
+
+def test_features_are_the_embeddings_and_every_token_behind_them(clip: Clip, tokenizer: ClipTokenizer):
+    pixel_values = torch.randn(2, 3, 32, 32)
+    input_ids = torch.from_numpy(tokenizer(["a red ball", "two blue boxes on the table"]))
+    image_embeds, patches = clip.image_features(pixel_values)
+    text_embeds, words = clip.text_features(input_ids)
+    torch.testing.assert_close(image_embeds, clip.encode_image(pixel_values), atol=1e-6, rtol=0)
+    torch.testing.assert_close(text_embeds, clip.encode_text(input_ids), atol=1e-6, rtol=0)
+    assert patches.embeds.shape == (2, 4 + 1, 16)
+    assert words.embeds.shape == (2, 16, 16)
+    assert [h.shape for h in patches.hidden_states] == [(2, 5, 32)] * 2
+    assert [h.shape for h in words.hidden_states] == [(2, 16, 24)] * 2
+    assert patches.mask.all()
+    end = (input_ids == clip.config.text.eos_token_id).int().argmax(dim=1)
+    assert words.mask.sum(dim=1).tolist() == (end + 1).tolist()
+    assert words.mask.gather(1, end[:, None]).all()
+
+
+def test_hidden_states_are_the_outputs_of_the_blocks(clip: Clip):
+    outputs: list[torch.Tensor] = []
+    for block in clip.vision.transformer.blocks:
+        block.register_forward_hook(lambda module, args, out: outputs.append(out))
+    _, tokens = clip.image_features(torch.randn(2, 3, 32, 32))
+    assert len(outputs) == 2
+    for state, output in zip(tokens.hidden_states, outputs, strict=True):
+        assert state is output

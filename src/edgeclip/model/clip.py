@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeclip.config import ClipConfig
+from edgeclip.model.layers import Tokens
 from edgeclip.model.text import TextTower
 from edgeclip.model.vision import VisionTower
 
@@ -45,6 +46,16 @@ class Clip(nn.Module):
     def encode_text(self, input_ids: Tensor) -> Tensor:
         """(N, T) int64 -> (N, E) L2-normalised `text_embeds`."""
         return functional.normalize(self.text(input_ids), dim=-1)
+
+    def image_features(self, pixel_values: Tensor) -> tuple[Tensor, Tokens]:
+        """(B, 3, H, W) -> what `encode_image` returns, and what the tower makes of every token."""
+        pooled_BE, tokens = self.vision.features(pixel_values)
+        return functional.normalize(pooled_BE, dim=-1), tokens
+
+    def text_features(self, input_ids: Tensor) -> tuple[Tensor, Tokens]:
+        """(N, T) int64 -> what `encode_text` returns, and what the tower makes of every token."""
+        pooled_NE, tokens = self.text.features(input_ids)
+        return functional.normalize(pooled_NE, dim=-1), tokens
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
         """(B, 3, H, W) and (N, T) -> (B, N) scaled similarities, `logits_per_image`."""

@@ -1,11 +1,13 @@
 """The pre-norm transformer that both towers share.
 
-Shape legend: B batch, T tokens, D hidden size, F intermediate size, H heads, K head size (D = H*K).
+Shape legend: B batch, T tokens, D hidden size, F intermediate size, H heads, K head size (D = H*K),
+E projection size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +110,27 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x_BTD = block(x_BTD, self.causal)
         return x_BTD
+
+    def states(self, x_BTD: Tensor) -> tuple[Tensor, ...]:
+        """(B, T, D) -> the output of every block, (B, T, D) each; the last is what `forward` returns."""
+        states = []
+        for block in self.blocks:
+            x_BTD = block(x_BTD, self.causal)
+            states.append(x_BTD)
+        return tuple(states)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a tower makes of every token, beside the pooled embedding; the first is the class or start-of-text token.
+
+    `embeds` (B, T, E), the last states normalised by the final LayerNorm and projected, not of unit length;
+    `mask` (B, T) bool, False for padding; `hidden_states`, the output of every block, (B, T, D) each.
+    """
+
+    embeds: Tensor
+    mask: Tensor
+    hidden_states: tuple[Tensor, ...]
 
 
 def init_transformer(transformer: Transformer, config: TowerConfig) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeclip.config import TextConfig
-from edgeclip.model.layers import Transformer, init_transformer
+from edgeclip.model.layers import Tokens, Transformer, init_transformer
 
 
 def end_of_text_index(input_ids_BT: Tensor, eos_token_id: int | None) -> Tensor:
@@ -25,6 +25,11 @@ def end_of_text_index(input_ids_BT: Tensor, eos_token_id: int | None) -> Tensor:
     if eos_token_id is None:
         return input_ids_BT.argmax(dim=-1)
     return (input_ids_BT == eos_token_id).int().argmax(dim=-1)
+
+
+def pool(x_BTD: Tensor, index_B: Tensor) -> Tensor:
+    """The token at `index_B` of each row, (B, D)."""
+    return x_BTD[torch.arange(x_BTD.shape[0], device=x_BTD.device), index_B]
 
 
 class TextTower(nn.Module):
@@ -46,12 +51,22 @@ class TextTower(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.projection.weight, std=config.hidden_size**-0.5)
 
+    def embed(self, input_ids_BT: Tensor) -> Tensor:
+        """(B, T) int64 with T <= context_length -> (B, T, D), what the first block is given."""
+        return self.token_embedding(input_ids_BT) + self.position_embedding[: input_ids_BT.shape[1]]
+
     def forward(self, input_ids_BT: Tensor) -> Tensor:
         """(B, T) int64 with T <= context_length -> (B, E), not normalised."""
-        B, T = input_ids_BT.shape
-        x_BTD = self.token_embedding(input_ids_BT) + self.position_embedding[:T]
-        x_BTD = self.transformer(x_BTD)
-        pooled_BD = x_BTD[
-            torch.arange(B, device=x_BTD.device), end_of_text_index(input_ids_BT, self.config.eos_token_id)
-        ]
-        return self.projection(self.final_norm(pooled_BD))
+        x_BTD = self.transformer(self.embed(input_ids_BT))
+        return self.projection(self.final_norm(pool(x_BTD, self._pooled_index(input_ids_BT))))
+
+    def features(self, input_ids_BT: Tensor) -> tuple[Tensor, Tokens]:
+        """(B, T) int64 -> what `forward` returns, and every token; what follows the end of text is padding."""
+        states = self.transformer.states(self.embed(input_ids_BT))
+        embeds_BTE = self.projection(self.final_norm(states[-1]))
+        index_B = self._pooled_index(input_ids_BT)
+        mask_BT = torch.arange(input_ids_BT.shape[1], device=index_B.device) <= index_B[:, None]
+        return pool(embeds_BTE, index_B), Tokens(embeds_BTE, mask_BT, states)
+
+    def _pooled_index(self, input_ids_BT: Tensor) -> Tensor:
+        return end_of_text_index(input_ids_BT, self.config.eos_token_id)

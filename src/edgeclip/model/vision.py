@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeclip.config import VisionConfig
-from edgeclip.model.layers import Transformer, init_transformer
+from edgeclip.model.layers import Tokens, Transformer, init_transformer
 
 
 class VisionTower(nn.Module):
@@ -53,10 +53,21 @@ class VisionTower(nn.Module):
         cropped = pixel_values_BCHW[:, :, : G * P, : G * P]
         return cropped.reshape(B, C, G, P, G, P).permute(0, 2, 4, 1, 3, 5).reshape(B, G * G, C * P * P)
 
-    def forward(self, pixel_values_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) float -> (B, E), not normalised."""
+    def embed(self, pixel_values_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) float -> (B, T, D), what the first block is given."""
         patches_BTD = self.patch_embedding(self.unfold(pixel_values_BCHW))
         class_B1D = self.class_embedding.to(patches_BTD.dtype).expand(patches_BTD.shape[0], 1, -1)
         x_BTD = torch.cat([class_B1D, patches_BTD], dim=1) + self.position_embedding
-        x_BTD = self.transformer(self.pre_norm(x_BTD))
+        return self.pre_norm(x_BTD)
+
+    def forward(self, pixel_values_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) float -> (B, E), not normalised."""
+        x_BTD = self.transformer(self.embed(pixel_values_BCHW))
         return self.projection(self.post_norm(x_BTD[:, 0]))
+
+    def features(self, pixel_values_BCHW: Tensor) -> tuple[Tensor, Tokens]:
+        """(B, C, H, W) float -> what `forward` returns, and the class token with every patch."""
+        states = self.transformer.states(self.embed(pixel_values_BCHW))
+        embeds_BTE = self.projection(self.post_norm(states[-1]))
+        mask_BT = torch.ones(embeds_BTE.shape[:2], dtype=torch.bool, device=embeds_BTE.device)
+        return embeds_BTE[:, 0], Tokens(embeds_BTE, mask_BT, states)

@@ -6,9 +6,9 @@ Shape legend: B pairs of a batch.
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional
 
 from edgeclip.distill.losses.contrastive import contrastive_loss
+from edgeclip.distill.losses.contrastive_relational import contrastive_relational_loss
 
 
 def report_loss(student_logits: Tensor, teacher_logits: Tensor, *, alpha: float, temperature: float = 1.0) -> Tensor:
@@ -29,14 +29,5 @@ def report_loss(student_logits: Tensor, teacher_logits: Tensor, *, alpha: float,
     Returns:
         0-d tensor.
     """
-    pairs = ((student_logits, teacher_logits), (student_logits.T, teacher_logits.T))
-    divergence = sum(
-        functional.kl_div(
-            functional.log_softmax(student / temperature, dim=-1),
-            functional.log_softmax(teacher / temperature, dim=-1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        for student, teacher in pairs
-    )
-    return alpha * temperature**2 * divergence / 2 + (1 - alpha) * contrastive_loss(student_logits)
+    divergence = contrastive_relational_loss(student_logits / temperature, teacher_logits / temperature)
+    return alpha * temperature**2 * divergence + (1 - alpha) * contrastive_loss(student_logits)
