@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 import torch
 
@@ -22,12 +21,12 @@ from edgeclip.distill.trainer import TrainConfig, fit, start_accelerator
 CONFIG = TrainConfig(epochs=2, batch_size=7, lr=1e-3, checkpoint_every=2, chunk_size=2)
 
 
-def train(checkpoint: Path, data: Path, out: Path, *, resume: bool = False, **settings: object) -> None:
+def train(checkpoint: Path, data: Path, out: Path, *, resume: bool = False, cpu: bool = True) -> None:
     """A few contrastive steps on pictures, in as many processes as there are; the script below calls it."""
     loaded, records = load_checkpoint(checkpoint), load_data(str(data), samples=0, seed=0).records
-    accelerator = start_accelerator(cpu=True)
-    config, model = msgspec.structs.replace(CONFIG, **settings), loaded.model
-    sampler = Sampler(len(records), config.batch_size, seed=0)
+    accelerator = start_accelerator(cpu=cpu)
+    model = loaded.model
+    sampler = Sampler(len(records), CONFIG.batch_size, seed=0)
 
     def batches(steps: range):
         share = (accelerator.process_index, accelerator.num_processes)
@@ -36,8 +35,8 @@ def train(checkpoint: Path, data: Path, out: Path, *, resume: bool = False, **se
         return stream_batches(records, sampler, preprocess, loaded.tokenizer, steps=steps, **options)
 
     def loss_of(batch: Batch):
-        images = gather(embed_in_chunks(model.encode_image, batch.pixel_values, config.chunk_size), accelerator)
-        texts = gather(embed_in_chunks(model.encode_text, batch.input_ids, config.chunk_size), accelerator)
+        images = gather(embed_in_chunks(model.encode_image, batch.pixel_values, CONFIG.chunk_size), accelerator)
+        texts = gather(embed_in_chunks(model.encode_text, batch.input_ids, CONFIG.chunk_size), accelerator)
         assert len(images) == len(texts)
         return contrastive_loss(model.logit_scale * images @ texts.T)
 
@@ -45,9 +44,10 @@ def train(checkpoint: Path, data: Path, out: Path, *, resume: bool = False, **se
         if accelerator.is_main_process:
             print(f"step {step}", flush=True)
 
-    steps = config.epochs * sampler.steps_per_epoch
+    steps = CONFIG.epochs * sampler.steps_per_epoch
     files = {"state_file": out / "state.pt", "metrics_file": out / "metrics.jsonl"}
-    fit(model, batches, loss_of, config, steps=steps, resume=resume, on_step=on_step, accelerator=accelerator, **files)
+    fit(model, batches, loss_of, CONFIG, steps=steps, resume=resume, on_step=on_step, accelerator=accelerator, **files)
+    assert accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.is_main_process:
         torch.save(model.state_dict(), out / "weights.pt")
     accelerator.end_training()
@@ -58,7 +58,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -122,4 +122,4 @@ def test_a_run_killed_with_sigkill_ends_with_the_same_weights(
 
 
 if __name__ == "__main__":
-    train(*map(Path, sys.argv[1:4]))
+    train(*map(Path, sys.argv[1:4]), cpu=False)

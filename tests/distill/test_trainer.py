@@ -1,10 +1,12 @@
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from edgeclip.distill.batches import Sampler
@@ -235,3 +237,40 @@ def test_bfloat16_computes_less_exactly_but_keeps_float_weights():
 def test_fp16_needs_a_gpu():
     with pytest.raises(ConfigError, match="fp16 on a CPU"):
         start_accelerator("fp16", cpu=True)
+
+
+def overflowing() -> Accelerator:
+    """What accelerate sets up for fp16 on a GPU, here on the CPU, with a scale that overflows at first."""
+    accelerator = start_accelerator(cpu=True)
+    accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**21, growth_interval=4)
+    return accelerator
+
+
+def test_fp16_leaves_out_steps_that_overflow_and_resumes_its_scale(tmp_path: Path):
+    def run(model: nn.Module, scales: list[float], **options: object) -> list[float]:
+        def loss_of(x: Tensor) -> Tensor:
+            scales.append(accelerator.scaler.get_scale())
+            weights.append(model[0].weight.detach().clone())
+            return (model(x).float() ** 2).mean()
+
+        accelerator, weights = overflowing(), []
+        losses = fit(model, batches, loss_of, CONFIG, steps=STEPS, accelerator=accelerator, **options)
+        for before, after, scale, next_scale in zip(weights, weights[1:], scales, scales[1:], strict=False):
+            assert torch.equal(before, after) == (next_scale < scale)
+        return losses
+
+    def stop(step: int, loss: float) -> None:
+        if step == 17:
+            raise KilledError
+
+    scales: list[float] = []
+    losses = run(new_model(), scales)
+    assert min(scales) < scales[0]
+    assert any(after > before for before, after in pairwise(scales))
+    assert scales[15] != scales[0]
+    with pytest.raises(KilledError):
+        run(new_model(), [], state_file=tmp_path / "state.pt", on_step=stop)
+    resumed: list[float] = []
+    assert run(new_model(), resumed, state_file=tmp_path / "state.pt", resume=True) == losses
+    assert resumed == scales[15:]

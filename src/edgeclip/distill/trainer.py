@@ -6,6 +6,7 @@ It runs on the CPU, on one GPU, or in as many processes as `accelerate launch` o
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,16 +75,25 @@ def make_optimizer(parameters: Mapping[str, Tensor], config: TrainConfig) -> tor
 
 
 def start_accelerator(mixed_precision: Precision = "no", *, cpu: bool = False) -> Accelerator:
-    """The processes and the device of a training run: what the launcher says, or else a GPU if there is one.
+    """The processes and the device of a training run: what the launcher says, with GPUs where there are any.
 
     Raises:
         ConfigError: fp16 without a GPU.
+        TrainingError: the processes that the launcher has started cannot be brought together.
     """
     # Else the first run of a process would settle device and precision of all that follow.
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu)
+    # Unless it is told, accelerate looks for other processes on GPUs only.
+    accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu or not torch.accelerator.is_available())
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError("mixed_precision fp16 on a CPU", expected="a GPU", fix="use bf16, or no")
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise TrainingError(
+            f"{started} processes on {accelerator.device.type}",
+            expected="GPUs of CUDA, or a CPU",
+            fix="start one process",
+        )
     return accelerator
 
 
