@@ -24,6 +24,14 @@ def test_the_gradient_by_chunks_is_that_of_the_whole_batch(clip: Clip):
         torch.testing.assert_close(gradients(clip, chunk_size), whole, atol=1e-5, rtol=1e-5)
 
 
+def test_in_bfloat16_too(clip: Clip):
+    with torch.autocast("cpu", torch.bfloat16):
+        whole, chunked = gradients(clip, None), gradients(clip, 4)
+    for name, gradient in whole.items():
+        if gradient.norm() > 1e-2:
+            assert (chunked[name] - gradient).norm() < 0.05 * gradient.norm(), name
+
+
 def test_activations_of_one_chunk_at_a_time():
     """Counts the activations that are alive, by what autograd saves of them."""
     layer, alive, peak = nn.Linear(4, 4), 0, 0

@@ -183,6 +183,11 @@ def test_a_damaged_cache_is_refused(clip: Clip, tokenizer: ClipTokenizer, record
         shard.write_bytes(damaged)
         with pytest.raises(DataError, match=r"shard-00003\.safetensors, which was changed"):
             CachedTeacher(folder)
+    index.write_bytes(
+        msgspec.json.encode(msgspec.json.decode(text) | {"shards": msgspec.json.decode(text)["shards"][:4]})
+    )
+    with pytest.raises(DataError, match=r"shard-00003\.safetensors, which was changed"):
+        build(clip, tokenizer, records, folder, advance=pytest.fail)  # before any more work is done
     shard.unlink()
     with pytest.raises(DataError, match=r"shard-00003\.safetensors cannot be read"):
         build(clip, tokenizer, records, folder)

@@ -133,6 +133,12 @@ def test_only_matrices_decay():
     ]
 
 
+def test_gradients_of_before_do_not_count():
+    clean, used = new_model(), new_model()
+    used(torch.ones(1, 3)).sum().backward()
+    assert train(used) == train(clean)
+
+
 def test_frozen_parameters_stay():
     model = new_model()
     model[0].requires_grad_(False)

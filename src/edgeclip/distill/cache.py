@@ -84,7 +84,7 @@ class CachedTeacher:
         self.augmentations = index.identity.augmentations
         self.logit_scale = index.logit_scale
         self._folder = folder
-        self._shards = [_open_shard(folder, number, sha256) for number, sha256 in enumerate(index.shards)]
+        self._shards = [open_shard(folder, number, sha256) for number, sha256 in enumerate(index.shards)]
 
     def augmentation(self, index: int, number: int) -> Augmentation:
         """The augmentation of that number of the record of that index."""
@@ -143,8 +143,12 @@ def read_index(folder: Path) -> CacheIndex:
     return index
 
 
-def _open_shard(folder: Path, number: int, expected: str) -> dict[str, Tensor]:
-    """Map a shard into memory. Its hash is that of what `build_cache` wrote, so that it needs no other check."""
+def open_shard(folder: Path, number: int, expected: str) -> dict[str, Tensor]:
+    """Map a shard into memory. Its hash is that of what `build_cache` wrote, so that it needs no other check.
+
+    Raises:
+        DataError: it is missing or was changed.
+    """
     path = shard_path(folder, number)
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()

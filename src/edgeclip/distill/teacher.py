@@ -22,7 +22,17 @@ from edgeclip.config import PreprocessConfig, check_range
 from edgeclip.data.augment import Augmentation, AugmentConfig, draw
 from edgeclip.data.decode import Decoded, View, decode_views, in_chunks
 from edgeclip.data.records import Record
-from edgeclip.distill.cache import INDEX, SCHEMA, SHARD, CachedTeacher, CacheIndex, Identity, read_index, shard_path
+from edgeclip.distill.cache import (
+    INDEX,
+    SCHEMA,
+    SHARD,
+    CachedTeacher,
+    CacheIndex,
+    Identity,
+    open_shard,
+    read_index,
+    shard_path,
+)
 from edgeclip.distill.state import digest
 from edgeclip.errors import DataError
 from edgeclip.files import output_folder, write_atomically
@@ -83,6 +93,8 @@ def build_cache(
     if (folder / INDEX).is_file():
         index = read_index(folder)
         _check_identity(folder, index.identity, identity)
+        for number, sha256 in enumerate(index.shards):
+            open_shard(folder, number, sha256)
     starts = range(SHARD * len(index.shards), len(records), SHARD)
     shards = [range(start, min(start + SHARD, len(records))) for start in starts]
     decoded = _decode_all(records, shards, identity, workers)

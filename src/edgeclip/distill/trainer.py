@@ -159,6 +159,7 @@ def fit(
                 rate = learning_rate(len(losses), steps, config)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
+                optimizer.zero_grad(set_to_none=True)
                 parts, norm = _gradients(loss_of, batch, trainable, config.max_grad_norm, accelerator)
                 loss = sum(parts.values())
                 # With fp16 such gradients are usual: the step is left out, and the next loss scaled by less.
@@ -170,7 +171,6 @@ def fit(
                         + (f"; {state_file} is the last good state" if state_file else ""),
                     )
                 optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
                 if clamp := getattr(model, "clamp_logit_scale", None):
                     clamp()
                 losses.append(loss)
