@@ -1,14 +1,17 @@
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from edgeclip.distill.batches import Sampler
-from edgeclip.distill.trainer import TrainConfig, fit, learning_rate, make_optimizer
+from edgeclip.distill.metrics import StepMetrics
+from edgeclip.distill.trainer import TrainConfig, fit, learning_rate, make_optimizer, start_accelerator
 from edgeclip.errors import ConfigError, DataError, TrainingError
 
 CONFIG = TrainConfig(epochs=1, batch_size=4, lr=1e-2, checkpoint_every=5)
@@ -109,7 +112,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_good_state(
         fit(model, batches, loss_of, CONFIG, steps=STEPS, state_file=tmp_path / "state.pt")
     kept = torch.load(tmp_path / "state.pt", weights_only=True)
     assert len(kept["losses"]) == 5
-    assert all(tensor.isfinite().all() for tensor in kept["parameters"].values())
+    assert all(tensor.isfinite().all() for tensor in kept["tensors"].values())
 
 
 def test_the_schedule():
@@ -128,6 +131,12 @@ def test_only_matrices_decay():
         (0.1, [2, 2]),
         (0.0, [1, 1]),
     ]
+
+
+def test_gradients_of_before_do_not_count():
+    clean, used = new_model(), new_model()
+    used(torch.ones(1, 3)).sum().backward()
+    assert train(used) == train(clean)
 
 
 def test_frozen_parameters_stay():
@@ -154,3 +163,120 @@ def test_a_batch_larger_than_the_set_is_refused():
 def test_training_settings_are_checked():
     with pytest.raises(ConfigError, match="--lr"):
         TrainConfig(epochs=1, batch_size=2, lr=float("nan"))
+
+
+def test_a_gradient_that_is_not_finite_is_never_applied(tmp_path: Path):
+    """The square root has a finite value and an infinite slope at 0."""
+    model = new_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(TrainingError, match=r"a loss of 0 with a gradient of norm (inf|nan) at step 1 of 20"):
+        fit(model, batches, lambda x: (model(x) * 0).abs().sum().sqrt(), CONFIG, steps=STEPS)
+    torch.testing.assert_close(model.state_dict(), before, atol=0, rtol=0)
+
+
+def test_the_terms_of_a_loss_are_added_and_logged(tmp_path: Path):
+    def terms(x: Tensor) -> dict[str, Tensor]:
+        return {"square": (model(x) ** 2).mean(), "twice": 2 * model(x).abs().mean()}
+
+    model = new_model()
+    several = fit(model, batches, terms, CONFIG, steps=3, metrics_file=tmp_path / "metrics.jsonl")
+    lines = [msgspec.json.decode(line, type=StepMetrics) for line in (tmp_path / "metrics.jsonl").open("rb")]
+    assert [line.step for line in lines] == [1, 2, 3]
+    assert [line.loss for line in lines] == several
+    assert [set(line.parts) for line in lines] == [{"square", "twice"}] * 3
+    assert lines[0].loss == pytest.approx(sum(lines[0].parts.values()))
+    assert lines[1].lr == learning_rate(1, 3, CONFIG)
+    model = new_model()
+    assert fit(model, batches, lambda x: sum(terms(x).values()), CONFIG, steps=3) == pytest.approx(several)
+
+
+@pytest.mark.parametrize("ending", [b'{"step":6,"lo', b"\x00\x00\n", b'{"step":"6"}\n', b""])
+def test_lines_of_steps_that_are_done_again_are_dropped(tmp_path: Path, ending: bytes):
+    def stop(step: int, loss: float) -> None:
+        if step == 7:
+            raise KilledError
+
+    files = {"state_file": tmp_path / "state.pt", "metrics_file": tmp_path / "metrics.jsonl"}
+    with pytest.raises(KilledError):
+        train(new_model(), on_step=stop, **files)
+    lines = files["metrics_file"].read_bytes().splitlines(keepends=True)
+    files["metrics_file"].write_bytes(b"".join(lines[: 5 if ending else 7]) + ending)
+    train(new_model(), resume=True, **files)
+    steps = [msgspec.json.decode(line)["step"] for line in files["metrics_file"].open("rb")]
+    assert steps == list(range(1, STEPS + 1))
+
+
+def test_running_statistics_and_random_numbers_are_resumed_too(tmp_path: Path):
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def stop(step: int, loss: float) -> None:
+        if step == 7:
+            raise KilledError
+
+    losses = train(model())
+    resumed, interrupted = model(), model()
+    with pytest.raises(KilledError):
+        train(interrupted, state_file=tmp_path / "state.pt", on_step=stop)
+    torch.manual_seed(1)
+    assert train(resumed, state_file=tmp_path / "state.pt", resume=True) == losses
+
+
+def test_bfloat16_computes_less_exactly_but_keeps_float_weights():
+    exact, mixed = new_model(), new_model()
+    seen: list[torch.dtype] = []
+
+    def loss_of(x: Tensor) -> Tensor:
+        y = mixed(x)
+        seen.append(y.dtype)
+        return ((y.float() - x.sum(dim=1, keepdim=True)) ** 2).mean()
+
+    losses = fit(mixed, batches, loss_of, CONFIG, steps=STEPS, accelerator=start_accelerator("bf16", cpu=True))
+    assert set(seen) == {torch.bfloat16}
+    assert {p.dtype for p in mixed.parameters()} == {torch.float32}
+    expected = train(exact)
+    assert losses != expected
+    assert losses == pytest.approx(expected, rel=0.05)
+
+
+def test_fp16_needs_a_gpu():
+    with pytest.raises(ConfigError, match="fp16 on a CPU"):
+        start_accelerator("fp16", cpu=True)
+
+
+def overflowing() -> Accelerator:
+    """What accelerate sets up for fp16 on a GPU, here on the CPU, with a scale that overflows at first."""
+    accelerator = start_accelerator(cpu=True)
+    accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**21, growth_interval=4)
+    return accelerator
+
+
+def test_fp16_leaves_out_steps_that_overflow_and_resumes_its_scale(tmp_path: Path):
+    def run(model: nn.Module, scales: list[float], **options: object) -> list[float]:
+        def loss_of(x: Tensor) -> Tensor:
+            scales.append(accelerator.scaler.get_scale())
+            weights.append(model[0].weight.detach().clone())
+            return (model(x).float() ** 2).mean()
+
+        accelerator, weights = overflowing(), []
+        losses = fit(model, batches, loss_of, CONFIG, steps=STEPS, accelerator=accelerator, **options)
+        for before, after, scale, next_scale in zip(weights, weights[1:], scales, scales[1:], strict=False):
+            assert torch.equal(before, after) == (next_scale < scale)
+        return losses
+
+    def stop(step: int, loss: float) -> None:
+        if step == 17:
+            raise KilledError
+
+    scales: list[float] = []
+    losses = run(new_model(), scales)
+    assert min(scales) < scales[0]
+    assert any(after > before for before, after in pairwise(scales))
+    assert scales[15] != scales[0]
+    with pytest.raises(KilledError):
+        run(new_model(), [], state_file=tmp_path / "state.pt", on_step=stop)
+    resumed: list[float] = []
+    assert run(new_model(), resumed, state_file=tmp_path / "state.pt", resume=True) == losses
+    assert resumed == scales[15:]

@@ -11,16 +11,26 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeclip.config import PreprocessConfig
+from edgeclip.data.augment import Augmentation, augment
 from edgeclip.data.records import Record
 from edgeclip.errors import ImageError
 from edgeclip.image import crop_uint8
 
+T = TypeVar("T")
 CHUNK = 32
+
+
+class View(NamedTuple):
+    """One look at an image: the number of its record, and how it is cropped; None for the plain crop."""
+
+    record: int
+    augmentation: Augmentation | None = None
 
 
 @dataclass(frozen=True)
@@ -34,12 +44,13 @@ class Decoded:
     bad: dict[int, str]
 
 
-def _decode(records: Sequence[Record], config: PreprocessConfig, indices: Sequence[int]) -> Decoded:
+def _decode(records: Sequence[Record], config: PreprocessConfig, views: Sequence[View]) -> Decoded:
     crops: dict[int, NDArray[np.uint8]] = {}
     bad: dict[int, str] = {}
-    for index in indices:
+    for index, augmentation in views:
         try:
-            crops[index] = crop_uint8(records[index].image.read(), config)
+            image = records[index].image.read()
+            crops[index] = augment(image, augmentation, config) if augmentation else crop_uint8(image, config)
         except ImageError as error:
             bad[index] = error.got
         except OSError as error:
@@ -49,28 +60,35 @@ def _decode(records: Sequence[Record], config: PreprocessConfig, indices: Sequen
     return Decoded(tuple(crops), pixels, bad)
 
 
-_work: Callable[[Sequence[int]], Decoded]
+_work: Callable[[Sequence[View]], Decoded]
 """What this worker process does with a chunk; set once when it starts."""
 
 
 def _start_worker(records: Sequence[Record], config: PreprocessConfig) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _work = lambda indices: _decode(records, config, indices)  # noqa: E731 - a worker's only state
+    _work = lambda views: _decode(records, config, views)  # noqa: E731 - a worker's only state
 
 
-def _do_work(indices: Sequence[int]) -> Decoded:
-    return _work(indices)
+def _do_work(views: Sequence[View]) -> Decoded:
+    return _work(views)
 
 
 def decode(
     records: Sequence[Record], chunks: Iterable[Sequence[int]], config: PreprocessConfig, *, workers: int
 ) -> Iterator[Decoded]:
-    """Decode chunks of record indices, in order.
+    """Decode chunks of record indices, in order; see `decode_views`."""
+    return decode_views(records, ([View(i) for i in chunk] for chunk in chunks), config, workers=workers)
+
+
+def decode_views(
+    records: Sequence[Record], chunks: Iterable[Sequence[View]], config: PreprocessConfig, *, workers: int
+) -> Iterator[Decoded]:
+    """Decode chunks of views, in order.
 
     Args:
-        records: what the indices refer to; pickled once for each worker.
-        chunks: lists of indices, consumed as the work advances.
+        records: what the views' indices refer to; pickled once for each worker.
+        chunks: lists of views of different images, consumed as the work advances.
         config: how images are resized and cropped.
         workers: processes; 0 decodes in this one.
     """
@@ -96,7 +114,7 @@ def decode(
         pool.shutdown(cancel_futures=True)
 
 
-def in_chunks(indices: Sequence[int], size: int = CHUNK) -> Iterator[Sequence[int]]:
+def in_chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
     """Consecutive slices of at most `size`."""
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

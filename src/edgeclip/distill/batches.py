@@ -8,7 +8,7 @@ Shape legend: B pairs of a batch, T tokens, H and W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeclip.config import PreprocessConfig
-from edgeclip.data.decode import CHUNK, decode, in_chunks
+from edgeclip.data.decode import CHUNK, View, decode_views, in_chunks
 from edgeclip.data.records import Record
+from edgeclip.distill.cache import CachedTeacher, Targets
 from edgeclip.errors import DataError
 from edgeclip.image import normalize
 from edgeclip.tokenizer import ClipTokenizer
@@ -26,11 +27,22 @@ from edgeclip.tokenizer import ClipTokenizer
 
 @dataclass(frozen=True)
 class Batch:
-    """`pixel_values` (B, 3, H, W) float32, `input_ids` (B, T) int64, and the record index of each pair, (B,)."""
+    """`pixel_values` (B, 3, H, W) float32, `input_ids` (B, T) int64, and the record index of each pair, (B,).
+
+    `targets` are what a teacher makes of exactly these pixels and captions, where there is one.
+    """
 
     pixel_values: Tensor
     input_ids: Tensor
     indices: NDArray[np.int64]
+    targets: Targets | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on a device."""
+        targets = self.targets and Targets(*(embeds.to(device) for embeds in self.targets))
+        return replace(
+            self, pixel_values=self.pixel_values.to(device), input_ids=self.input_ids.to(device), targets=targets
+        )
 
 
 @dataclass(frozen=True)
@@ -66,10 +78,27 @@ def _order(total: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, epoch)).permutation(total)
 
 
-def choose_captions(records: Sequence[Record], indices: NDArray[np.int64], seed: int, step: int) -> list[str]:
-    """One caption for each record, drawn anew at each step."""
-    draw = np.random.default_rng((seed, step, 1))
-    return [captions[draw.integers(len(captions))] for captions in (records[int(i)].captions for i in indices)]
+def choose_captions(
+    records: Sequence[Record], indices_B: NDArray[np.int64], seed: int, step: int
+) -> tuple[NDArray[np.int64], list[str]]:
+    """One caption for each record, drawn anew at each step: its number among the record's, (B,), and its text."""
+    captions = [records[int(index)].captions for index in indices_B]
+    numbers = _draw(indices_B, seed, step, 1, [len(texts) for texts in captions])
+    return numbers, [texts[number] for texts, number in zip(captions, numbers, strict=True)]
+
+
+def choose_augmentations(indices_B: NDArray[np.int64], seed: int, step: int, count: int) -> NDArray[np.int64]:
+    """The number of an augmentation below `count` for each record, (B,), drawn anew at each step."""
+    return _draw(indices_B, seed, step, 2, [count] * len(indices_B))
+
+
+def _draw(indices_B: NDArray[np.int64], seed: int, step: int, kind: int, counts: Sequence[int]) -> NDArray[np.int64]:
+    """A draw depends on the record, and not on what else this process reads or could not read of the batch."""
+    drawn = [
+        np.random.default_rng((seed, step, kind, index)).integers(count)
+        for index, count in zip(indices_B, counts, strict=True)
+    ]
+    return np.asarray(drawn, np.int64)
 
 
 def stream_batches(
@@ -81,17 +110,40 @@ def stream_batches(
     workers: int,
     steps: range,
     on_bad_image: Callable[[str], None],
+    share: tuple[int, int] = (0, 1),
+    cache: CachedTeacher | None = None,
 ) -> Iterator[Batch]:
-    """Decode batches as training goes, for sets too large for memory. Broken images are reported and left out."""
+    """Decode batches as training goes, for sets too large for memory. Broken images are reported and left out.
 
-    def chunks() -> Iterator[Sequence[int]]:
-        for step in steps:
-            yield from in_chunks(sampler.indices(step).tolist())
+    Args:
+        records: what the sampler's indices refer to.
+        sampler: which records make up each step.
+        preprocess: how images are cropped and normalised.
+        tokenizer: of the model that is trained.
+        workers: processes that decode.
+        steps: which steps.
+        on_bad_image: told the reason of each.
+        share: the number of this process and how many train; each gets consecutive pairs of every batch.
+        cache: a teacher's view of augmented images; these are then decoded, and batches have its targets.
 
-    decoded = decode(records, chunks(), preprocess, workers=workers)
-    chunks_per_batch = -(-sampler.batch_size // CHUNK)
+    Raises:
+        DataError: none of a batch's images can be read, or there are more processes than pairs.
+    """
+    process, processes = share
+    if processes > sampler.batch_size:
+        raise DataError(
+            f"batch size {sampler.batch_size} for {processes} processes",
+            expected="at least one pair for each",
+            fix="raise the batch size",
+        )
+
+    def share_of(step: int) -> NDArray[np.int64]:
+        return np.array_split(sampler.indices(step), processes)[process]
+
+    chunks = (chunk for step in steps for chunk in in_chunks(_views(share_of(step), sampler.seed, step, cache)))
+    decoded = decode_views(records, chunks, preprocess, workers=workers)
     for step in steps:
-        parts = [next(decoded) for _ in range(chunks_per_batch)]
+        parts = [next(decoded) for _ in range(-(-len(share_of(step)) // CHUNK))]
         for reason in (reason for part in parts for reason in part.bad.values()):
             on_bad_image(reason)
         if not any(part.indices for part in parts):
@@ -100,9 +152,21 @@ def stream_batches(
             )
         indices = np.concatenate([np.asarray(part.indices, np.int64) for part in parts])
         pixels = np.concatenate([part.pixels for part in parts])
-        captions = choose_captions(records, indices, sampler.seed, step)
+        numbers, captions = choose_captions(records, indices, sampler.seed, step)
+        targets = None
+        if cache is not None:
+            augmentations = choose_augmentations(indices, sampler.seed, step, cache.augmentations)
+            targets = cache.targets(indices, augmentations, numbers)
         yield Batch(
             pixel_values=torch.from_numpy(normalize(pixels, preprocess)),
             input_ids=torch.from_numpy(tokenizer(captions, pad_to_longest=True)),
             indices=indices,
+            targets=targets,
         )
+
+
+def _views(indices: NDArray[np.int64], seed: int, step: int, cache: CachedTeacher | None) -> list[View]:
+    if cache is None:
+        return [View(index) for index in indices.tolist()]
+    numbers = choose_augmentations(indices, seed, step, cache.augmentations).tolist()
+    return [View(index, cache.augmentation(index, n)) for index, n in zip(indices.tolist(), numbers, strict=True)]

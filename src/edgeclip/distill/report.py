@@ -18,7 +18,8 @@ from torch import Tensor
 from edgeclip.config import PreprocessConfig
 from edgeclip.distill.batches import Sampler
 from edgeclip.distill.losses.report import report_loss
-from edgeclip.distill.trainer import TrainConfig, digest, fit
+from edgeclip.distill.state import digest
+from edgeclip.distill.trainer import TrainConfig, fit
 from edgeclip.image import normalize
 from edgeclip.model import Clip
 

@@ -1,4 +1,7 @@
-"""Contrastive training from scratch, the way the built-in teacher was made."""
+"""Contrastive training from scratch, the way the built-in teacher was made.
+
+`accelerate launch` and `torchrun` start it in several processes, which share each batch.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ from edgeclip.config import ClipConfig, Config, PreprocessConfig, check_range
 from edgeclip.data.records import CaptionSet
 from edgeclip.data.source import TRAINING_WORLD, load_data
 from edgeclip.distill.batches import Batch, Sampler, stream_batches
+from edgeclip.distill.embed import embed_in_chunks, gather
 from edgeclip.distill.losses.contrastive import contrastive_loss
-from edgeclip.distill.trainer import TrainConfig, fit
+from edgeclip.distill.trainer import TrainConfig, fit, start_accelerator
 from edgeclip.distill.vocabulary import learn_vocabulary
 from edgeclip.errors import ConfigError
 from edgeclip.model import Clip
@@ -72,26 +76,30 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
     model = Clip(recipe.model)
     sampler = Sampler(total, recipe.train.batch_size, recipe.seed)
 
+    accelerator = start_accelerator(recipe.train.mixed_precision)
+
     def loss_of(batch: Batch) -> Tensor:
-        return contrastive_loss(model(batch.pixel_values, batch.input_ids))
+        batch = batch.to(accelerator.device)
+        image_embeds = gather(
+            embed_in_chunks(model.encode_image, batch.pixel_values, recipe.train.chunk_size), accelerator
+        )
+        text_embeds = gather(embed_in_chunks(model.encode_text, batch.input_ids, recipe.train.chunk_size), accelerator)
+        return contrastive_loss(model.logit_scale * image_embeds @ text_embeds.T)
 
     def batches(steps: range) -> Iterable[Batch]:
         return stream_batches(
-            captions.records, sampler, recipe.preprocess, tokenizer, workers=workers, steps=steps, on_bad_image=_warn
+            captions.records,
+            sampler,
+            recipe.preprocess,
+            tokenizer,
+            workers=workers,
+            steps=steps,
+            on_bad_image=_warn,
+            share=(accelerator.process_index, accelerator.num_processes),
         )
 
     steps = recipe.train.epochs * sampler.steps_per_epoch
-    written = out / "metrics.jsonl"
-    earlier = written.read_text().splitlines(keepends=True) if resume and written.is_file() else []
-    with stage("training", steps) as advance, written.open("w") as metrics:
-
-        def on_step(step: int, loss: float) -> None:
-            if earlier:  # of which only the lines up to the state that was resumed still hold
-                metrics.writelines(earlier[: step - 1])
-                earlier.clear()
-            advance(1, note=f"loss {loss:.3f}")
-            metrics.write(msgspec.json.encode({"step": step, "loss": loss}).decode() + "\n")
-
+    with stage("training", steps) as advance:
         fit(
             model,
             batches,
@@ -100,11 +108,15 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
             steps=steps,
             identity={"recipe": msgspec.to_builtins(recipe)},
             state_file=out / "state.pt",
+            metrics_file=out / "metrics.jsonl",
             resume=resume,
-            on_step=on_step,
+            on_step=lambda step, loss: advance(1, note=f"loss {loss:.3f}"),
+            accelerator=accelerator,
         )
     folder = out / "checkpoint"
-    save_checkpoint(model, recipe.preprocess, tokenizer, folder, dtype=getattr(torch, recipe.dtype))
+    if accelerator.is_main_process:
+        save_checkpoint(model, recipe.preprocess, tokenizer, folder, dtype=getattr(torch, recipe.dtype))
+    accelerator.end_training()
     return folder
 
 

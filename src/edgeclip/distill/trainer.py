@@ -1,29 +1,39 @@
-"""The training loop: any loss over any batches, with a schedule, metrics, crash-safe state and exact resume."""
+"""The training loop: any loss over any batches, with a schedule, metrics, crash-safe state and exact resume.
+
+It runs on the CPU, on one GPU, or in as many processes as `accelerate launch` or `torchrun` start.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-from edgeclip.checkpoint.reader import UNREADABLE
 from edgeclip.config import Config, check_range
+from edgeclip.distill.metrics import MetricsLog
+from edgeclip.distill.state import TrainState, digest
 from edgeclip.errors import ConfigError, TrainingError
 
 B = TypeVar("B")
+Precision = Literal["no", "bf16", "fp16"]
 
 
 class TrainConfig(Config, frozen=True, kw_only=True):
-    """How to train. `lr` is the peak after a linear warm-up over `warmup_fraction` of the steps; then a cosine to 0."""
+    """How to train. `lr` is the peak after a linear warm-up over `warmup_fraction` of the steps; then a cosine to 0.
+
+    `batch_size` pairs make a step, whatever the number of processes. `chunk_size` is for how many of its pairs a
+    process keeps the activations (see `embed.embed_in_chunks`), None for all; `mixed_precision` is accelerate's.
+    """
 
     epochs: int
     batch_size: int
@@ -33,6 +43,8 @@ class TrainConfig(Config, frozen=True, kw_only=True):
     warmup_fraction: float = 0.05
     max_grad_norm: float = 1.0
     checkpoint_every: int = 200
+    chunk_size: int | None = None
+    mixed_precision: Precision = "no"
 
     def __post_init__(self) -> None:
         check_range("weight_decay", self.weight_decay, 0, 10)
@@ -40,6 +52,7 @@ class TrainConfig(Config, frozen=True, kw_only=True):
         check_range("warmup_fraction", self.warmup_fraction, 0, 1)
         check_range("max_grad_norm", self.max_grad_norm, 1e-12, 1e12)
         check_range("checkpoint_every", self.checkpoint_every, 1, 2**31)
+        check_range("chunk_size", 1 if self.chunk_size is None else self.chunk_size, 1, 2**31)
         for name, value in (("epochs", self.epochs), ("batch-size", self.batch_size), ("lr", self.lr)):
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"--{name} {value}", expected="a positive number", fix="correct it")
@@ -61,132 +74,146 @@ def make_optimizer(parameters: Mapping[str, Tensor], config: TrainConfig) -> tor
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, config.beta2))
 
 
+def start_accelerator(mixed_precision: Precision = "no", *, cpu: bool = False) -> Accelerator:
+    """The processes and the device of a training run: what the launcher says, with GPUs where there are any.
+
+    Raises:
+        ConfigError: fp16 without a GPU.
+        TrainingError: the processes that the launcher has started cannot be brought together.
+    """
+    # Else the first run of a process would settle device and precision of all that follow.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    # Unless it is told, accelerate looks for other processes on GPUs only.
+    accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu or not torch.accelerator.is_available())
+    if mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ConfigError("mixed_precision fp16 on a CPU", expected="a GPU", fix="use bf16, or no")
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise TrainingError(
+            f"{started} processes on {accelerator.device.type}",
+            expected="GPUs of CUDA, or a CPU",
+            fix="start one process",
+        )
+    return accelerator
+
+
 def fit(
     model: nn.Module,
     batches: Callable[[range], Iterable[B]],
-    loss_of: Callable[[B], Tensor],
+    loss_of: Callable[[B], Tensor | dict[str, Tensor]],
     config: TrainConfig,
     *,
     steps: int,
     identity: dict[str, Any] | None = None,
     state_file: Path | None = None,
+    metrics_file: Path | None = None,
     resume: bool = False,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
+    accelerator: Accelerator | None = None,
 ) -> list[float]:
     """Train the parameters of `model` that require a gradient.
 
     Args:
-        model: what is trained; a method `clamp_logit_scale`, if any, is called after every step.
-        batches: gives the batches of a range of steps; must be a function of the step alone.
-        loss_of: a batch to a 0-d loss.
+        model: what is trained, in place; on the accelerator's device meanwhile, and on the CPU afterwards. A method
+            `clamp_logit_scale`, if any, is called after every step.
+        batches: gives the batches of a range of steps, or this process's share of them; must be a function of the step
+            alone.
+        loss_of: a batch to a 0-d loss, or to its terms by name, which are added up. With several processes each
+            computes it on the whole batch, from embeddings of `embed.gather`; a loss of its own share counts as one of
+            several that are averaged.
         config: rates and regularisation.
         steps: how many steps in all.
         identity: what else the result depends on, such as the data and the settings of the loss.
         state_file: where the state is kept, every `checkpoint_every` steps and at the end.
+        metrics_file: where a line is added at every step, see `metrics.StepMetrics`.
         resume: go on from `state_file`; the result equals an uninterrupted run's. Without it, an earlier state goes.
         on_step: called with (steps done, loss).
+        accelerator: of `start_accelerator`; by default this process's CPU, in full precision.
 
     Returns:
         The loss of every step.
 
     Raises:
-        TrainingError: nothing to resume from, state of another run, or a loss that is not finite.
+        TrainingError: nothing to resume from, state of another run, or a loss or gradient that is not finite.
     """
-    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = make_optimizer(trainable, config)
-    identity = {
-        **(identity or {}),
-        "config": msgspec.to_builtins(config),
-        "steps": steps,
-        "initial weights": digest(*(p.detach().numpy() for p in trainable.values())),
-    }
-    losses: list[float] = []
-    if resume and state_file is not None:
-        losses = _restore(state_file, identity, trainable, optimizer)
-    elif state_file is not None:
-        state_file.unlink(missing_ok=True)
-    for batch in batches(range(len(losses), steps)):
-        step = len(losses)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, config)
-        loss = loss_of(batch)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"a loss of {value} at step {step + 1} of {steps}",
-                expected="a finite loss",
-                fix=f"lower --lr (now {config.lr:g})"
-                + (f"; {state_file} is the last good state" if state_file else ""),
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(trainable.values(), config.max_grad_norm)
-        optimizer.step()
-        if clamp := getattr(model, "clamp_logit_scale", None):
-            clamp()
-        losses.append(value)
-        on_step(len(losses), value)
-        if state_file is not None and (len(losses) % config.checkpoint_every == 0 or len(losses) == steps):
-            _save(state_file, identity, trainable, optimizer, losses)
+    accelerator = accelerator or start_accelerator(cpu=True)
+    with _on_device(model, accelerator):
+        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        optimizer = accelerator.prepare_optimizer(make_optimizer(trainable, config))
+        identity = {
+            **(identity or {}),
+            "config": msgspec.to_builtins(config),
+            "steps": steps,
+            "number of processes": accelerator.num_processes,
+            "initial weights": digest(*(p.detach().cpu().numpy() for p in trainable.values())),
+        }
+        changing = {**trainable, **dict(model.named_buffers())}
+        state = TrainState(state_file, identity, changing, optimizer, accelerator) if state_file else None
+        losses: list[float] = []
+        if resume and state:
+            losses = state.restore()
+        elif state and accelerator.is_main_process:
+            state.path.unlink(missing_ok=True)
+        with MetricsLog(metrics_file if accelerator.is_main_process else None, done=len(losses)) as log:
+            for batch in batches(range(len(losses), steps)):
+                rate = learning_rate(len(losses), steps, config)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.zero_grad(set_to_none=True)
+                parts, norm = _gradients(loss_of, batch, trainable, config.max_grad_norm, accelerator)
+                loss = sum(parts.values())
+                # With fp16 such gradients are usual: the step is left out, and the next loss scaled by less.
+                if not (math.isfinite(loss) and (math.isfinite(norm) or accelerator.scaler)):
+                    raise TrainingError(
+                        f"a loss of {loss:g} with a gradient of norm {norm:g} at step {len(losses) + 1} of {steps}",
+                        expected="finite numbers",
+                        fix=f"lower --lr (now {config.lr:g})"
+                        + (f"; {state_file} is the last good state" if state_file else ""),
+                    )
+                optimizer.step()
+                if clamp := getattr(model, "clamp_logit_scale", None):
+                    clamp()
+                losses.append(loss)
+                log.write(step=len(losses), loss=loss, parts=parts, lr=rate, images=config.batch_size)
+                on_step(len(losses), loss)
+                if state and (len(losses) % config.checkpoint_every == 0 or len(losses) == steps):
+                    state.save(losses)
     return losses
 
 
-def digest(*arrays: NDArray[Any]) -> str:
-    """A hash of the content of arrays."""
-    total = hashlib.sha256()
-    for array in arrays:
-        total.update(f"{array.dtype}{array.shape}".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()
-
-
-def _save(
-    path: Path,
-    identity: dict[str, Any],
-    trainable: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    losses: list[float],
-) -> None:
-    """Keep what training changes: int8 weights stay as they are, and stay packed for their engine."""
-    temporary = path.with_name(path.name + ".part")
-    state = {
-        "identity": identity,
-        "parameters": {name: parameter.detach() for name, parameter in trainable.items()},
-        "optimizer": optimizer.state_dict(),
-        "losses": losses,
-        "rng": torch.get_rng_state(),
-    }
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _restore(
-    path: Path, identity: dict[str, Any], trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> list[float]:
-    if not path.is_file():
-        raise TrainingError(f"no {path}", expected="the state of an earlier run", fix="start without --resume")
+@contextmanager
+def _on_device(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+    """Have the model where it is trained, the same on every process, and on the CPU in the end."""
+    model.to(accelerator.device)
+    if accelerator.num_processes > 1:
+        broadcast([p.data for p in model.parameters()])  # or each would train what its own random numbers gave
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        found, parameters, losses = state["identity"], state["parameters"], state["losses"]
-    except UNREADABLE as error:
-        raise TrainingError(
-            f"{path} cannot be read ({type(error).__name__})",
-            expected="a training state",
-            fix="start without --resume",
-        ) from error
-    if found != identity:
-        changed = [key for key in identity if found.get(key) != identity[key]]
-        raise TrainingError(
-            f"{path} of a run with another {' and '.join(changed)}",
-            expected="the settings and data that the run began with",
-            fix="use the same options, or start without --resume",
-        )
-    with torch.no_grad():
-        for name, parameter in trainable.items():
-            parameter.copy_(parameters[name])
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
-    return losses
+        yield
+    finally:
+        model.cpu()
+        accelerator.free_memory()
+
+
+def _gradients(
+    loss_of: Callable[[B], Tensor | dict[str, Tensor]],
+    batch: B,
+    trainable: Mapping[str, nn.Parameter],
+    max_norm: float,
+    accelerator: Accelerator,
+) -> tuple[dict[str, float], float]:
+    """Compute the gradients of a batch, averaged over the processes and limited to a norm.
+
+    Returns:
+        The terms of the loss, averaged likewise, and the norm that the gradients had.
+    """
+    with accelerator.autocast():
+        loss = loss_of(batch)
+    terms = loss if isinstance(loss, dict) else {"loss": loss}
+    accelerator.backward(torch.stack(list(terms.values())).sum())
+    if accelerator.num_processes > 1:
+        for parameter in trainable.values():
+            if parameter.grad is not None:
+                parameter.grad = accelerator.reduce(parameter.grad, "mean")
+    values = accelerator.reduce(torch.stack([term.detach().float() for term in terms.values()]), "mean")
+    norm = accelerator.clip_grad_norm_(trainable.values(), max_norm)
+    return dict(zip(terms, values.tolist(), strict=True)), float(norm)

@@ -1,0 +1,116 @@
+"""The state of a training run on disk: written whole or not at all, and only resumed by the run that it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgeclip.checkpoint.reader import UNREADABLE
+from edgeclip.errors import TrainingError
+
+
+def digest(*arrays: NDArray[Any]) -> str:
+    """A hash of the content of arrays."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.dtype}{array.shape}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """What a run needs to go on, kept in the file `path`.
+
+    `identity` is everything that its result depends on; `tensors` are those that training changes: int8 weights stay as
+    they are, and stay packed for their engine.
+    """
+
+    path: Path
+    identity: dict[str, Any]
+    tensors: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    accelerator: Accelerator
+
+    def save(self, losses: list[float]) -> None:
+        """Replace the file; call it on every process, since each has random numbers of its own."""
+        rng = gather_object([_rng_state(self.accelerator.device)])
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        state = {
+            "identity": self.identity,
+            "tensors": {name: tensor.detach() for name, tensor in self.tensors.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else {},
+            "losses": losses,
+            "rng": rng,
+        }
+        temporary = self.path.with_name(self.path.name + ".part")
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
+
+    def restore(self) -> list[float]:
+        """Take up the state.
+
+        Returns:
+            The losses so far.
+
+        Raises:
+            TrainingError: there is none, it is damaged, or it is another run's.
+        """
+        state = self._read()
+        if state["identity"] != self.identity:
+            changed = [key for key in self.identity if state["identity"].get(key) != self.identity[key]]
+            raise TrainingError(
+                f"{self.path} of a run with another {' and '.join(changed)}",
+                expected="the settings and data that the run began with",
+                fix="use the same options, or start without --resume",
+            )
+        with torch.no_grad():
+            for name, tensor in self.tensors.items():
+                tensor.copy_(state["tensors"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        _set_rng_state(state["rng"][self.accelerator.process_index], self.accelerator.device)
+        return state["losses"]
+
+    def _read(self) -> dict[str, Any]:
+        if not self.path.is_file():
+            raise TrainingError(f"no {self.path}", expected="the state of an earlier run", fix="start without --resume")
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            _ = [state[key] for key in ("identity", "tensors", "optimizer", "scaler", "losses", "rng")]
+        except UNREADABLE as error:
+            raise TrainingError(
+                f"{self.path} cannot be read ({type(error).__name__})",
+                expected="a training state",
+                fix="start without --resume",
+            ) from error
+        return state
+
+
+def _rng_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+
+
+def _set_rng_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,195 @@
+"""Run a teacher once, over every augmentation of every image and every caption.
+
+After MobileCLIP's reinforced data sets (Vasu et al. 2024, section 3.1): what is kept of an augmentation is a few
+numbers and the teacher's embedding of the result, and a student is shown exactly these pixels again.
+
+Shape legend: N images of a shard, A augmentations, P numbers that describe one, C captions of a shard, E embedding
+size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from edgeclip.config import PreprocessConfig, check_range
+from edgeclip.data.augment import Augmentation, AugmentConfig, draw
+from edgeclip.data.decode import Decoded, View, decode_views, in_chunks
+from edgeclip.data.records import Record
+from edgeclip.distill.cache import (
+    INDEX,
+    SCHEMA,
+    SHARD,
+    CachedTeacher,
+    CacheIndex,
+    Identity,
+    open_shard,
+    read_index,
+    shard_path,
+)
+from edgeclip.distill.state import digest
+from edgeclip.errors import DataError
+from edgeclip.files import output_folder, write_atomically
+from edgeclip.model import Clip
+from edgeclip.model.encode import encode_images, encode_texts
+from edgeclip.tokenizer import ClipTokenizer
+
+PROBES = 8
+"""Images whose pixels are compared when a cache is taken up again."""
+
+
+def build_cache(
+    teacher: Clip,
+    tokenizer: ClipTokenizer,
+    preprocess: PreprocessConfig,
+    records: Sequence[Record],
+    folder: Path,
+    *,
+    augmentations: int,
+    seed: int,
+    augment: AugmentConfig | None = None,
+    workers: int = 0,
+    on_bad_image: Callable[[str], None] = lambda reason: None,
+    advance: Callable[[int], None] = lambda n: None,
+) -> CachedTeacher:
+    """Let the teacher see every augmentation of every image and every caption; what is there already is kept.
+
+    Args:
+        teacher: in evaluation mode.
+        tokenizer: the teacher's.
+        preprocess: the teacher's.
+        records: the training set.
+        folder: of the cache. A build that was interrupted goes on after its last finished shard.
+        augmentations: how many there are of each image; the first is the plain crop.
+        seed: of the augmentations.
+        augment: how far augmentations go.
+        workers: processes that decode.
+        on_bad_image: told the reason of each image that cannot be read, which has no embeddings then.
+        advance: told how many images are done.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+        DataError: it has a cache of something else, or one that is damaged.
+    """
+    check_range("augmentations", augmentations, 1, 10_000)
+    identity = _identity(
+        teacher, tokenizer, preprocess, records, augment or AugmentConfig(), augmentations=augmentations, seed=seed
+    )
+    index = CacheIndex(
+        schema=SCHEMA,
+        identity=identity,
+        images=len(records),
+        projection_dim=teacher.config.projection_dim,
+        logit_scale=teacher.logit_scale.item(),
+        shards=[],
+    )
+    output_folder(folder)
+    if (folder / INDEX).is_file():
+        index = read_index(folder)
+        _check_identity(folder, index.identity, identity)
+        for number, sha256 in enumerate(index.shards):
+            open_shard(folder, number, sha256)
+    starts = range(SHARD * len(index.shards), len(records), SHARD)
+    shards = [range(start, min(start + SHARD, len(records))) for start in starts]
+    decoded = _decode_all(records, shards, identity, workers)
+    for number, shard in enumerate(shards, len(index.shards)):
+        images_NAE = _embed_images(teacher, preprocess, shard, augmentations, decoded, on_bad_image)
+        captions = [records[i].captions for i in shard]
+        texts_CE = encode_texts(teacher, [text for texts in captions for text in texts], tokenizer)
+        content = safetensors.numpy.save(
+            {
+                "augmentations": draw(identity.augment, seed, shard, augmentations),
+                "image_embeds": images_NAE,
+                "text_embeds": texts_CE.astype(np.float16),
+                "first_caption": np.cumsum([0, *map(len, captions)], dtype=np.int64),
+            }
+        )
+        write_atomically(shard_path(folder, number), content)
+        index = msgspec.structs.replace(index, shards=[*index.shards, hashlib.sha256(content).hexdigest()])
+        write_atomically(folder / INDEX, msgspec.json.encode(index))
+        advance(len(shard))
+    return CachedTeacher(folder)
+
+
+def _identity(
+    teacher: Clip,
+    tokenizer: ClipTokenizer,
+    preprocess: PreprocessConfig,
+    records: Sequence[Record],
+    augment: AugmentConfig,
+    *,
+    augmentations: int,
+    seed: int,
+) -> Identity:
+    data = hashlib.sha256()
+    for record in records:
+        data.update(repr((record.name, record.captions)).encode())
+    probes = np.unique(np.linspace(0, len(records) - 1, PROBES).astype(int)).tolist()
+    drawn = draw(augment, seed, probes, augmentations)
+    views = [View(index, Augmentation(*rows[-1].tolist())) for index, rows in zip(probes, drawn, strict=True)]
+    seen = next(decode_views(records, iter([views]), preprocess, workers=0))
+    return Identity(
+        teacher=digest(*(tensor.numpy() for tensor in teacher.state_dict().values()))
+        + hashlib.sha256(msgspec.json.encode(teacher.config)).hexdigest(),
+        data=data.hexdigest(),
+        pixels=digest(seen.pixels, np.asarray(seen.indices)),
+        tokens=digest(tokenizer([text for index in probes for text in records[index].captions])),
+        preprocess=preprocess,
+        augment=augment,
+        augmentations=augmentations,
+        seed=seed,
+    )
+
+
+def _check_identity(folder: Path, found: Identity, wanted: Identity) -> None:
+    changed = [field for field in found.__struct_fields__ if getattr(found, field) != getattr(wanted, field)]
+    causes = [field for field in changed if field not in ("pixels", "tokens")] or changed  # which others entail
+    if changed:
+        raise DataError(
+            f"{folder}, a cache with another {' and another '.join(causes)}",
+            expected="the same teacher, data and settings",
+            fix="choose another folder, or remove this one",
+        )
+
+
+def _decode_all(
+    records: Sequence[Record], shards: Sequence[range], identity: Identity, workers: int
+) -> Iterator[Decoded]:
+    """Every augmentation of every image: by shard, then by augmentation, then in order."""
+
+    def chunks() -> Iterator[Sequence[View]]:
+        for shard in shards:
+            drawn_NAP = draw(identity.augment, identity.seed, shard, identity.augmentations)
+            for number in range(identity.augmentations):
+                rows = drawn_NAP[:, number].tolist()
+                yield from in_chunks([View(i, Augmentation(*row)) for i, row in zip(shard, rows, strict=True)])
+
+    return decode_views(records, chunks(), identity.preprocess, workers=workers)
+
+
+def _embed_images(
+    teacher: Clip,
+    preprocess: PreprocessConfig,
+    shard: range,
+    augmentations: int,
+    decoded: Iterator[Decoded],
+    on_bad_image: Callable[[str], None],
+) -> NDArray[np.float16]:
+    """(N, A, E) float16, NaN where an image cannot be read."""
+    embeds_NAE = np.full((len(shard), augmentations, teacher.config.projection_dim), np.nan, np.float16)
+    for number in range(augmentations):
+        for _ in in_chunks(shard):
+            part = next(decoded)
+            if part.indices:
+                embeds = encode_images(teacher, part.pixels, preprocess)
+                embeds_NAE[np.asarray(part.indices) - shard.start, number] = embeds
+            if number == 0:
+                for reason in part.bad.values():
+                    on_bad_image(reason)
+    return embeds_NAE
