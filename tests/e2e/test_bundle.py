@@ -1,6 +1,7 @@
 """`edgeclip export`, `verify` and `classify`, and the runtime where torch is not installed."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,17 +36,20 @@ def test_an_output_that_is_no_bundle_is_not_replaced(edgeclip, mini_checkpoint: 
     assert (captioned_folder / "captions.csv").is_file()
 
 
-def test_a_folder_for_immich(edgeclip, mini_checkpoint: Path, tmp_path: Path):
-    out = tmp_path / "ViT-B-32__openai"
-    done = edgeclip("export", mini_checkpoint, "--out", out, "--layout", "immich", "--with-joint-graph")
-    assert (done.returncode, out.exists()) == (2, False)
-    for _ in range(2):  # an earlier one is replaced
-        done = edgeclip("export", mini_checkpoint, "--out", out, "--layout", "immich", "--threads", 1)
-        assert done.returncode == 0, done.stderr
+def test_a_folder_for_immich(edgeclip, bundle: Path, mini_checkpoint: Path, tmp_path: Path):
+    out = Path(shutil.copytree(bundle, tmp_path / "ViT-B-32__openai"))  # what edgeclip wrote, it replaces
+    command = ("export", mini_checkpoint, "--out", out, "--layout", "immich", "--threads", 1)
+    done = edgeclip(*command, "--with-joint-graph")
+    assert done.returncode == 2
+    assert "leave one out" in done.stderr
+    assert (out / "onnx").is_dir()
+    done = edgeclip(*command)
+    assert done.returncode == 0, done.stderr
     assert [p.name for p in tmp_path.iterdir()] == [out.name]
     assert sorted(p.name for p in out.iterdir()) == ["config.json", "edgeclip.json", "textual", "visual"]
     manifest = json.loads((out / "edgeclip.json").read_text())
     assert manifest["precision"] == "int8"
+    assert manifest["fingerprint"] == json.loads((bundle / "edgeclip.json").read_text())["fingerprint"]
     assert manifest["fingerprint"] in done.stdout
     assert set(manifest["files"]) >= {"visual/model.onnx", "textual/model.onnx", "textual/tokenizer.json"}
     done = edgeclip("verify", out)

@@ -1,7 +1,4 @@
-"""Changes to finished graphs: names, fixed sizes, and small graphs in front.
-
-Shape legend: N texts, T tokens, L the context length.
-"""
+"""Changes to finished graphs: names, fixed sizes, and small graphs in front, which name their own sizes."""
 
 from __future__ import annotations
 
