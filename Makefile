@@ -1,14 +1,15 @@
 # make demo   the report's experiment on the built-in teacher and data, about five minutes on 2 cores
 # make test   the tests
 # make check  format, lint, types, spelling, import contracts
-# Only Python (3.10 or newer) with pip is needed.
+# Only Python (3.10 or newer) with pip is needed. Where npm is there too, a JavaScript client is tested as well.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NODE_STAMP := tests/node/node_modules/.package-lock.json
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check node clean
 
 setup: $(STAMP)
 
@@ -23,7 +24,14 @@ demo: setup
 	$(BIN)/edgeclip reproduce --out runs/demo
 
 test: setup
+	@command -v npm >/dev/null && $(MAKE) --no-print-directory node || echo "no JavaScript client: its tests are skipped"
 	$(BIN)/python -m pytest
+
+node: $(NODE_STAMP)
+
+$(NODE_STAMP): tests/node/package-lock.json
+	cd tests/node && npm ci
+	touch $@
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -33,4 +41,4 @@ check: setup
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) tests/node/node_modules

@@ -2,6 +2,7 @@
 
     config.json  preprocessor_config.json  tokenizer.json  tokenizer_config.json
     onnx/vision_model[_quantized].onnx     onnx/text_model[_quantized].onnx
+    onnx/model[_quantized].onnx            (both towers and the logits, where asked for)
     edgeclip.json
 
 Other clients load the folder as it is; edgeclip.json adds a hash of each file, golden embeddings for a self-test, and
@@ -32,6 +33,8 @@ GRAPHS: dict[str, tuple[str, str]] = {
     "int8": ("onnx/vision_model_quantized.onnx", "onnx/text_model_quantized.onnx"),
 }
 """Names of the image and text graph by precision, as transformers.js looks for them."""
+JOINT_GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
+"""Names of the graph with both towers and the logits, which the runtime does not use."""
 
 
 class FileEntry(Config, frozen=True, kw_only=True):
@@ -143,8 +146,9 @@ def _sha256(file: BinaryIO) -> str:
 
 
 def fingerprint(files: dict[str, FileEntry]) -> str:
-    """What decides the embeddings, in 16 hexadecimal digits: graphs, preprocessing and tokenizer."""
-    text = "\n".join(f"{name} {entry.sha256}" for name, entry in sorted(files.items()))
+    """What decides the embeddings, in 16 hexadecimal digits: the towers' graphs, preprocessing and tokenizer."""
+    deciding = sorted(files.keys() - JOINT_GRAPHS.values())
+    text = "\n".join(f"{name} {files[name].sha256}" for name in deciding)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -205,9 +209,16 @@ def _read_manifest(path: Path) -> Manifest:
             f"{path} ({error.strerror})", expected="a bundle made by `edgeclip export`", fix="check the path"
         ) from error
     try:
-        schema = msgspec.json.decode(data, type=dict).get("schema")
+        raw = msgspec.json.decode(data, type=dict)
+        schema, layout = raw.get("schema"), raw.get("layout")
         if isinstance(schema, int) and schema > SCHEMA:
             raise BundleError(f"{path} of schema {schema}", expected=f"at most {SCHEMA}", fix="update edgeclip")
+        if layout is not None:
+            raise BundleError(
+                f"{path} of the layout {layout!r}, for another client",
+                expected="a bundle in edgeclip's own layout",
+                fix="export the model again without --layout",
+            )
         return msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} ({error})", expected="a bundle's manifest", fix="copy the bundle again") from error

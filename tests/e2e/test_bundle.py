@@ -1,6 +1,7 @@
 """`edgeclip export`, `verify` and `classify`, and the runtime where torch is not installed."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 @pytest.fixture(scope="module")
 def bundle(edgeclip, mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundle") / "mini"
-    done = edgeclip("export", mini_checkpoint, "--out", out, "--samples", 6, "--threads", 1)
+    done = edgeclip("export", mini_checkpoint, "--out", out, "--samples", 6, "--threads", 1, "--with-joint-graph")
     assert done.returncode == 0, done.stderr
     assert "int8" in done.stdout
     return out
@@ -20,7 +21,7 @@ def bundle(edgeclip, mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
 def test_verify_and_classify(edgeclip, bundle: Path, captioned_folder: Path):
     done = edgeclip("verify", bundle)
     assert done.returncode == 0, done.stderr
-    assert "6 files as they were made" in done.stdout
+    assert "7 files as they were made" in done.stdout
     picture = captioned_folder / "images" / "000.jpg"
     done = edgeclip("classify", bundle, picture, picture, "--labels", "ball, box,", "--json")
     assert done.returncode == 0, done.stderr
@@ -33,6 +34,27 @@ def test_an_output_that_is_no_bundle_is_not_replaced(edgeclip, mini_checkpoint: 
     assert done.returncode == 2
     assert "which is no bundle" in done.stderr
     assert (captioned_folder / "captions.csv").is_file()
+
+
+def test_a_folder_for_immich(edgeclip, bundle: Path, mini_checkpoint: Path, tmp_path: Path):
+    out = Path(shutil.copytree(bundle, tmp_path / "ViT-B-32__openai"))  # what edgeclip wrote, it replaces
+    command = ("export", mini_checkpoint, "--out", out, "--layout", "immich", "--samples", 6, "--threads", 1)
+    done = edgeclip(*command, "--with-joint-graph")
+    assert done.returncode == 2
+    assert "leave one out" in done.stderr
+    assert (out / "onnx").is_dir()
+    done = edgeclip(*command)
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == [out.name]
+    assert sorted(p.name for p in out.iterdir()) == ["config.json", "edgeclip.json", "textual", "visual"]
+    manifest = json.loads((out / "edgeclip.json").read_text())
+    assert manifest["precision"] == "int8"
+    assert manifest["fingerprint"] == json.loads((bundle / "edgeclip.json").read_text())["fingerprint"]
+    assert manifest["fingerprint"] in done.stdout
+    assert set(manifest["files"]) >= {"visual/model.onnx", "textual/model.onnx", "textual/tokenizer.json"}
+    done = edgeclip("verify", out)
+    assert done.returncode == 2
+    assert "layout 'immich', for another client" in done.stderr
 
 
 def test_a_tampered_bundle_is_refused(edgeclip, bundle: Path, tmp_path: Path):

@@ -17,6 +17,13 @@ def command(
     precision: Annotated[
         Literal["int8", "fp32", "auto"], typer.Option(help="int8, fp32, or auto: int8 where it keeps the accuracy.")
     ] = "int8",
+    layout: Annotated[
+        Literal["edgeclip", "immich"],
+        typer.Option(help="edgeclip, which transformers.js reads too, or what Immich's machine learning reads."),
+    ] = "edgeclip",
+    joint_graph: Annotated[
+        bool, typer.Option("--with-joint-graph", help="Add both towers in one graph, for zero-shot pipelines.")
+    ] = False,
     data: options.Data = "builtin:tabletop",
     samples: Annotated[int, typer.Option(help="Pairs for the release card; 16 more calibrate.")] = 200,
     seed: options.Seed = 0,
@@ -37,11 +44,13 @@ def command(
     from edgeclip.checkpoint import load_checkpoint
     from edgeclip.config import check_run, decode_options
     from edgeclip.errors import ConfigError
-    from edgeclip.export import export_bundle
+    from edgeclip.export import export_bundle, export_immich
     from edgeclip.export.samples import SampleSettings, load_samples
 
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}, which is no bundle", expected="a new folder", fix="choose another place")
+    if joint_graph and layout == "immich":
+        raise ConfigError("--with-joint-graph with --layout immich", expected="one of them", fix="leave one out")
     given = {
         "data": data,
         "samples": samples,
@@ -58,11 +67,13 @@ def command(
     torch.set_num_threads(threads)
     loaded = load_checkpoint(model, vocabulary=vocabulary)
     pairs = load_samples(settings, loaded.preprocess_config)
-    manifest, card = export_bundle(loaded, out, pairs, precision=precision, threads=threads)
+    manifest, card = (
+        export_immich(loaded, out, pairs, precision=precision, threads=threads)
+        if layout == "immich"
+        else export_bundle(loaded, out, pairs, precision=precision, threads=threads, joint_graph=joint_graph)
+    )
     size = sum(entry.bytes for entry in manifest.files.values())
     print(f"{out}  {manifest.precision}  {size / 1e6:.1f} MB  fingerprint {manifest.fingerprint}")
     print(card.summary)
-    if manifest.float_layers:
-        print(f"left in float: {', '.join(manifest.float_layers)}")
     if not card.keeps_accuracy:
         print("edgeclip: this bundle lost accuracy; --precision fp32 keeps it", file=sys.stderr)

@@ -13,14 +13,28 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeclip import __version__
-from edgeclip.bundle import GRAPHS, MANIFEST, SCHEMA, Bundle, Card, Golden, Manifest, Precision, entries, fingerprint
+from edgeclip.bundle import (
+    GRAPHS,
+    JOINT_GRAPHS,
+    MANIFEST,
+    SCHEMA,
+    Bundle,
+    Card,
+    Golden,
+    Manifest,
+    Precision,
+    entries,
+    fingerprint,
+)
 from edgeclip.checkpoint import Loaded
 from edgeclip.checkpoint.save import write_model_files
 from edgeclip.export.card import measure
 from edgeclip.export.graph import write_image_graph, write_text_graph
 from edgeclip.export.int8 import PROJECTION, quantize_graph
+from edgeclip.export.joint import write_joint_graph
 from edgeclip.export.joints import joints
 from edgeclip.export.samples import Samples
+from edgeclip.export.surgery import end_texts
 from edgeclip.export.towers import ImageTower, TextTower
 from edgeclip.files import folder_written_atomically
 from edgeclip.image import normalize
@@ -39,7 +53,7 @@ FLOAT_SHARE = 4
 
 
 def export_bundle(
-    loaded: Loaded, out: Path, samples: Samples, *, precision: Wanted, threads: int
+    loaded: Loaded, out: Path, samples: Samples, *, precision: Wanted, threads: int, joint_graph: bool = False
 ) -> tuple[Manifest, Card]:
     """Write a bundle, whole or not at all.
 
@@ -49,18 +63,26 @@ def export_bundle(
         samples: what to calibrate and measure on.
         precision: fp32; int8 (see `quantize.scheme`); or auto, int8 if its release card keeps the accuracy, else fp32.
         threads: for the golden embeddings and the measurements.
+        joint_graph: also write both towers in one graph with the logits.
+
+    Raises:
+        ConfigError: the joint graph would be too large.
     """
     with folder_written_atomically(out) as folder:
         write_model_files(loaded.model, loaded.preprocess_config, loaded.tokenizer, folder)
         (folder / "onnx").mkdir()
         for candidate in CANDIDATES[precision]:
             float_layers = _write_graphs(loaded, folder, samples, candidate)
+            image, text = (folder / name for name in GRAPHS[candidate])
+            end_texts(text, loaded.tokenizer.eos_token_id)
             manifest, card = _measured(loaded, folder, samples, float_layers, candidate, threads)
             if card.keeps_accuracy or candidate == CANDIDATES[precision][-1]:
                 break
             print(f"{candidate} does not keep the accuracy: {card.summary}", file=sys.stderr)
-            for name in GRAPHS[candidate]:
-                (folder / name).unlink()
+            image.unlink()
+            text.unlink()
+        if joint_graph:
+            write_joint_graph(image, text, manifest.logit_scale, folder / JOINT_GRAPHS[candidate])
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     return manifest, card
 
