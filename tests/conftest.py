@@ -20,6 +20,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 WORDS = ["a red ball on the table", "two blue boxes", "a photo of a small green star", "large white mug in the snow"]
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests neither read nor fill the user's prompt bank."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def clip_vocabulary() -> Path:
     """OpenAI's vocabulary file, which is not part of the project."""

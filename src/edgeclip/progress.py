@@ -34,7 +34,8 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """The text beside the bar, once there is something to tell."""
-        return Text(f"{task.speed:.1f} {self._unit}/s" if task.speed else "")
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f} {self._unit}/s" if speed else "")
 
 
 @contextmanager

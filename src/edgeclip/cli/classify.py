@@ -37,8 +37,9 @@ def command(
     images = not_empty(list_images(paths or []), "images")
     classifier = clip.classifier([label.strip() for label in given if label.strip()], template=template)
     embedded = clip.stream_images(images, workers=options.processors() if workers is None else workers)
-    done = 0
-    for done, (path, embeds) in enumerate(intact(embedded, on_bad_image), 1):
+    none = True
+    for path, embeds in intact(embedded, on_bad_image):
+        none = False
         (found,) = classifier(embeds[None])
         if as_json:
             of_label = {label.name: label.probability for label in found}
@@ -46,5 +47,5 @@ def command(
         else:
             line = f"{printable(path)}  " + "  ".join(f"{label.name} {label.probability:.3f}" for label in found)
         print(line, flush=True)
-    if not done:
+    if none:
         raise DataError("images, none of which can be read", expected="at least one", fix="see above")

@@ -20,7 +20,7 @@ from edgeclip.errors import ConfigError
 
 STDIN = "-"
 BLOCK_BYTES = 1 << 16
-MAX_LIST_BYTES = 16 << 20
+MAX_LIST_BYTES = 1 << 20
 """Most that is read without finding the end of an item."""
 NOT_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS"}
 """Formats that Pillow recognises but decodes not at all, not everywhere, or by running another program."""
