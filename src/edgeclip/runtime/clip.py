@@ -155,7 +155,7 @@ class ClipRuntime:
         check_range("workers", workers, 0, MAX_WORKERS)
         with threads(workers) as pool:
             encoded = in_order(
-                lambda group: list(zip(group, self.encode_text(group, batch_size=batch_size), strict=True)),
+                lambda some: list(zip(some, self.encode_text(some, batch_size=batch_size), strict=True)),
                 in_groups(texts, group),
                 pool,
                 ahead=workers,
