@@ -13,11 +13,18 @@ from PIL import Image
 from edgeclip.checkpoint import save_checkpoint
 from edgeclip.config import ClipConfig, PreprocessConfig, TextConfig, VisionConfig
 from edgeclip.distill.vocabulary import learn_vocabulary
+from edgeclip.export.samples import Samples, SampleSettings, load_samples
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WORDS = ["a red ball on the table", "two blue boxes", "a photo of a small green star", "large white mug in the snow"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests neither read nor fill the user's prompt bank."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +86,13 @@ def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory, config: ClipConfig
     torch.manual_seed(0)
     save_checkpoint(Clip(config), PreprocessConfig.clip(config.vision.image_size), tokenizer, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def few_pairs(config: ClipConfig) -> Samples:
+    """As few scenes as a bundle of the small model can be measured on."""
+    settings = SampleSettings(data="builtin:tabletop", samples=6, workers=0)
+    return load_samples(settings, PreprocessConfig.clip(config.vision.image_size))
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(folder: str | Path, *, threads: int | None = None) -> ClipRuntime:
+def load(folder: str | Path, *, threads: int | None = None, cache: str | Path | None = None) -> ClipRuntime:
     """Load a bundle for encoding and classifying; see `edgeclip.runtime.load`."""
     from edgeclip import runtime  # so that `import edgeclip` stays instant
 
-    return runtime.load(folder, threads=threads)
+    return runtime.load(folder, threads=threads, cache=cache)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,8 @@ from edgeclip.errors import ConfigError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary name beside the target, flush to disk, rename."""
-    temporary = path.with_name(f".{path.name}.part")
+    """Write to a temporary name of this thread's own beside the target, flush to disk, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         with temporary.open("wb") as file:
             file.write(data)

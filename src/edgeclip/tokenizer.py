@@ -83,15 +83,22 @@ class ClipTokenizer:
         Returns:
             (B, T) int64, T = context_length or the longest text.
         """
+        ids = self.token_ids(texts)
+        return self.padded(ids) if pad_to_longest else self.padded(ids, self.context_length)
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode texts without padding; see `__call__`."""
         if isinstance(texts, str):
             raise TypeError("texts must be a list of strings, not one string")
         clean = [_encodable(text) for text in texts]
-        encodings = self._tokenizer.encode_batch(clean)
-        longest = max((len(e.ids) for e in encodings), default=0)
-        T = longest if pad_to_longest else self.context_length
-        input_ids_BT = np.full((len(clean), T), self.pad_token_id, np.int64)
-        for row, encoding in zip(input_ids_BT, encodings, strict=True):
-            row[: len(encoding.ids)] = encoding.ids
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(clean)]
+
+    def padded(self, ids: Sequence[Sequence[int]], length: int | None = None) -> NDArray[np.int64]:
+        """Token ids of B texts as one array (B, T) int64; T is `length`, or that of the longest."""
+        T = max(map(len, ids), default=0) if length is None else length
+        input_ids_BT = np.full((len(ids), T), self.pad_token_id, np.int64)
+        for row, text_ids in zip(input_ids_BT, ids, strict=True):
+            row[: len(text_ids)] = text_ids
         return input_ids_BT
 
     def save(self, folder: Path) -> None:

@@ -6,17 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-
-@pytest.fixture(scope="module")
-def bundle(edgeclip, mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bundle") / "mini"
-    done = edgeclip("export", mini_checkpoint, "--out", out, "--samples", 6, "--threads", 1, "--with-joint-graph")
-    assert done.returncode == 0, done.stderr
-    assert "int8" in done.stdout
-    return out
-
 
 def test_verify_and_classify(edgeclip, bundle: Path, captioned_folder: Path):
     done = edgeclip("verify", bundle)

@@ -16,7 +16,7 @@ from edgeclip.config import PreprocessConfig
 from edgeclip.errors import ConfigError
 from edgeclip.export import export_immich
 from edgeclip.export.immich import preprocess_cfg, write_model_folder
-from edgeclip.export.samples import SampleSettings, load_samples
+from edgeclip.export.samples import Samples
 from edgeclip.runtime import ClipRuntime
 from edgeclip.tokenizer import ClipTokenizer
 
@@ -128,7 +128,7 @@ def test_a_preprocessing_that_immich_lacks_is_refused(changes: dict, message: st
 
 
 def test_a_failed_export_leaves_the_earlier_folder(
-    mini_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mini_checkpoint: Path, few_pairs: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "immich").mkdir()
     (tmp_path / "immich" / "config.json").write_text("earlier")
@@ -137,8 +137,7 @@ def test_a_failed_export_leaves_the_earlier_folder(
         raise KeyboardInterrupt
 
     loaded = load_checkpoint(mini_checkpoint)
-    samples = load_samples(SampleSettings(data="builtin:tabletop", samples=2, workers=0), loaded.preprocess_config)
     monkeypatch.setattr("edgeclip.export.immich.export_bundle", fail)
     with pytest.raises(KeyboardInterrupt):
-        export_immich(loaded, tmp_path / "immich", samples, precision="int8", threads=1)
+        export_immich(loaded, tmp_path / "immich", few_pairs, precision="int8", threads=1)
     assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == ["immich", "immich/config.json"]

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,34 +12,11 @@ from PIL import Image
 
 import edgeclip
 from edgeclip.bundle import read_bundle, verify_files
-from edgeclip.checkpoint import Loaded, load_checkpoint
+from edgeclip.checkpoint import Loaded
 from edgeclip.errors import BundleError, ConfigError, EdgeclipError, ImageError
 from edgeclip.export import export_bundle
-from edgeclip.export.samples import Samples, SampleSettings, load_samples
+from edgeclip.export.samples import Samples
 from edgeclip.runtime import ClipRuntime, self_test
-
-
-@pytest.fixture(scope="module")
-def loaded(mini_checkpoint: Path) -> Loaded:
-    return load_checkpoint(mini_checkpoint)
-
-
-@pytest.fixture(scope="module")
-def samples(loaded: Loaded) -> Samples:
-    return load_samples(SampleSettings(data="builtin:tabletop", samples=6, workers=0), loaded.preprocess_config)
-
-
-@pytest.fixture(scope="module")
-def bundles(loaded: Loaded, samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("bundles")
-    for precision in ("fp32", "int8"):
-        export_bundle(loaded, folder / precision, samples, precision=precision, threads=1)
-    return {precision: folder / precision for precision in ("fp32", "int8")}
-
-
-@pytest.fixture
-def clip(bundles: dict[str, Path]) -> ClipRuntime:
-    return edgeclip.load(bundles["fp32"], threads=1)
 
 
 @pytest.fixture
@@ -79,12 +56,72 @@ def test_nothing_gives_no_rows_and_one_is_not_a_list(clip: ClipRuntime, pictures
             call(one)
 
 
+@pytest.mark.parametrize(
+    ("call", "items", "message"),
+    [
+        ("encode_text", [b"bytes"], "expected strings, not bytes at index 0"),
+        ("encode_text", ["a", None], "not NoneType at index 1"),
+        ("encode_image", ["a.png", 3], "not int at index 1"),
+        ("encode_image", 3, "a list, not one int"),
+    ],
+)
+def test_items_of_another_type(clip: ClipRuntime, pictures: list[Path], call: str, items: object, message: str):
+    items = [pictures[0], 3] if items == ["a.png", 3] else items
+    with pytest.raises(TypeError, match=message):
+        getattr(clip, call)(items)
+
+
+def test_numbers_out_of_range(clip: ClipRuntime, pictures: list[Path]):
+    for options in ({"batch_size": 0}, {"workers": -1}, {"dtype": "float64"}):
+        with pytest.raises(ConfigError):
+            clip.encode_image(pictures, **options)
+
+
+@torch.no_grad()
+def test_long_texts_are_cut_at_the_context(clip: ClipRuntime, loaded: Loaded):
+    text = "a red ball on the table " * 2000
+    expected = loaded.model.encode_text(loaded.tokenize([text]))  # of 16 tokens, the last of them the end of text
+    np.testing.assert_allclose(clip.encode_text([text]), expected.numpy(), atol=2e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_texts_of_any_length_come_back_in_their_order(bundles: dict[str, Path], batch_size: int):
+    texts = ["two blue boxes on the table", "a", "a red ball on the table", "", "ball", "a", "large white mug"]
+    for precision in ("fp32", "int8"):
+        clip = edgeclip.load(bundles[precision], threads=1)
+        alone = np.concatenate([clip.encode_text([text]) for text in texts])
+        together = clip.encode_text(texts, batch_size=batch_size)
+        if batch_size == 1:
+            np.testing.assert_array_equal(together, alone)
+        else:  # within what int8 batches sway each other by
+            np.testing.assert_allclose(together, alone, atol=2e-6 if precision == "fp32" else 0.05)
+            assert (together @ alone.T).argmax(axis=1).tolist()[0] == 0
+
+
+def test_workers_and_streams_give_the_same_rows(bundles: dict[str, Path], pictures: list[Path], tmp_path: Path):
+    clip = edgeclip.load(bundles["int8"], threads=1)
+    alone = np.concatenate([clip.encode_image([picture]) for picture in pictures])
+    for workers in (1, 3):
+        np.testing.assert_array_equal(clip.encode_image(pictures, workers=workers), alone)
+    (tmp_path / "broken.png").write_bytes(b"")
+    stream = list(clip.stream_images([pictures[0], tmp_path / "broken.png", None, pictures[1]], workers=2))
+    assert [source for source, _ in stream] == [pictures[0], tmp_path / "broken.png", pictures[1]]
+    assert isinstance(stream[1][1], ImageError)
+    np.testing.assert_array_equal(stream[2][1], alone[1])
+    with pytest.raises(ImageError, match="broken"):
+        clip.encode_image([pictures[0], tmp_path / "broken.png"], workers=2)
+    texts = ["a", "a red ball", "", "two blue boxes", "mug"]
+    for group, workers in ((1, 0), (1, 2), (2, 2)):
+        streamed = list(clip.stream_texts(texts, group=group, workers=workers))
+        assert [text for text, _ in streamed] == texts
+        np.testing.assert_array_equal(np.stack([row for _, row in streamed]), clip.encode_text(texts))
+
+
 def test_a_graph_is_opened_only_when_it_is_used(bundles: dict[str, Path], pictures: list[Path]):
     clip = edgeclip.load(bundles["int8"], threads=1)
-    assert not clip._image.is_open
+    assert clip.open_graphs == []
     clip.encode_image(pictures[:1])
-    assert clip._image.is_open
-    assert not clip._text.is_open
+    assert clip.open_graphs == ["image"]
 
 
 def test_classification(clip: ClipRuntime, pictures: list[Path]):
@@ -101,17 +138,19 @@ def test_classification(clip: ClipRuntime, pictures: list[Path]):
 
 
 def test_threads_share_a_runtime(bundles: dict[str, Path], pictures: list[Path]):
+    labels = ["red ball", "blue box", "star"]
+
+    def everything(clip: ClipRuntime) -> tuple[np.ndarray, np.ndarray, list]:
+        return clip.encode_image(pictures, workers=2), clip.encode_text(labels), clip.classify(pictures, labels)
+
+    images, texts, found = everything(edgeclip.load(bundles["int8"], threads=1))
     clip = edgeclip.load(bundles["int8"], threads=1)
-    expected = edgeclip.load(bundles["int8"], threads=1).encode_image(pictures)
-    results: list[np.ndarray] = []
-    workers = [threading.Thread(target=lambda: results.append(clip.encode_image(pictures))) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert len(results) == 4
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: everything(clip), range(8)))
     for result in results:
-        np.testing.assert_array_equal(result, expected)
+        np.testing.assert_array_equal(result[0], images)
+        np.testing.assert_array_equal(result[1], texts)
+        assert result[2] == found
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -129,11 +168,11 @@ def test_the_layout_is_what_other_clients_look_for(bundles: dict[str, Path]):
 
 
 def test_precisions_have_different_fingerprints(
-    bundles: dict[str, Path], loaded: Loaded, samples: Samples, tmp_path: Path
+    bundles: dict[str, Path], loaded: Loaded, few_pairs: Samples, tmp_path: Path
 ):
     prints = {name: read_bundle(folder).manifest.fingerprint for name, folder in bundles.items()}
     assert prints["fp32"] != prints["int8"]
-    again, _ = export_bundle(loaded, tmp_path / "again", samples, precision="fp32", threads=1)
+    again, _ = export_bundle(loaded, tmp_path / "again", few_pairs, precision="fp32", threads=1)
     assert again.fingerprint == prints["fp32"]
 
 
@@ -208,7 +247,7 @@ def test_broken_images_and_graphs_are_user_errors(copy: Path, clip: ClipRuntime,
 
 
 def test_an_export_that_fails_leaves_the_old_bundle(
-    loaded: Loaded, samples: Samples, copy: Path, monkeypatch: pytest.MonkeyPatch
+    loaded: Loaded, few_pairs: Samples, copy: Path, monkeypatch: pytest.MonkeyPatch
 ):
     before = sorted(p.name for p in copy.rglob("*"))
 
@@ -217,6 +256,6 @@ def test_an_export_that_fails_leaves_the_old_bundle(
 
     monkeypatch.setattr("edgeclip.export.bundle.write_text_graph", fail)
     with pytest.raises(KeyboardInterrupt):
-        export_bundle(loaded, copy, samples, precision="fp32", threads=1)
+        export_bundle(loaded, copy, few_pairs, precision="fp32", threads=1)
     assert sorted(p.name for p in copy.rglob("*")) == before
     assert [p.name for p in copy.parent.iterdir() if p.name.startswith(".")] == []

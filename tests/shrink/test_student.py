@@ -11,7 +11,7 @@ from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
 from edgeclip.config import ClipConfig, PreprocessConfig
 from edgeclip.errors import ConfigError
 from edgeclip.export import export_bundle
-from edgeclip.export.samples import SampleSettings, load_samples
+from edgeclip.export.samples import Samples
 from edgeclip.model import Clip
 from edgeclip.shrink.importance import Calibration
 from edgeclip.shrink.plan import ShrinkPlan, TowerPlan, propose
@@ -206,7 +206,7 @@ def test_vocabularies_that_do_not_belong_to_the_teacher(deep: Clip, reduced: Die
 
 @torch.no_grad()
 def test_transformers_loads_a_student_and_computes_the_same(
-    deep: Clip, reduced: Diet, tmp_path: Path, pixel_values: torch.Tensor
+    deep: Clip, reduced: Diet, few_pairs: Samples, tmp_path: Path, pixel_values: torch.Tensor
 ):
     student = shrink(deep, msgspec.structs.replace(NARROW, vocabulary="captions"), kept_tokens=reduced.kept_tokens)
     save_checkpoint(student, PreprocessConfig.clip(32), reduced.tokenizer, tmp_path / "student")
@@ -219,11 +219,10 @@ def test_transformers_loads_a_student_and_computes_the_same(
 
 
 @torch.no_grad()
-def test_a_bundle_of_a_student_computes_the_same(deep: Clip, reduced: Diet, tmp_path: Path):
+def test_a_bundle_of_a_student_computes_the_same(deep: Clip, reduced: Diet, few_pairs: Samples, tmp_path: Path):
     student = shrink(deep, msgspec.structs.replace(NARROW, vocabulary="captions"), kept_tokens=reduced.kept_tokens)
     loaded = Loaded("student", "shrunk", "float32", student, PreprocessConfig.clip(32), reduced.tokenizer)
-    samples = load_samples(SampleSettings(data="builtin:tabletop", samples=2, workers=0), loaded.preprocess_config)
-    export_bundle(loaded, tmp_path / "bundle", samples, precision="fp32", threads=1)
+    export_bundle(loaded, tmp_path / "bundle", few_pairs, precision="fp32", threads=1)
     clip = edgeclip.load(tmp_path / "bundle", threads=1)
     picture = np.random.default_rng(0).integers(0, 256, (40, 36, 3), dtype=np.uint8)
     image_embeds = student.encode_image(loaded.preprocess(picture)[None]).numpy()

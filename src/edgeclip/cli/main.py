@@ -8,7 +8,7 @@ import sys
 import typer
 
 from edgeclip import __version__
-from edgeclip.cli import classify, evaluate, export, inspect, reproduce, train, verify
+from edgeclip.cli import classify, embed, evaluate, export, inspect, reproduce, train, verify
 from edgeclip.errors import EdgeclipError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("evaluate")(evaluate.command)
 app.command("inspect")(inspect.command)
 app.command("train")(train.command)
 app.command("export")(export.command)
+app.command("embed")(embed.command)
 app.command("classify")(classify.command)
 app.command("verify")(verify.command)
 
@@ -67,7 +68,7 @@ def main() -> None:
         extra = "data" if error.name == "datasets" else "compress"
         _fail(f"the package {error.name} is missing; expected the {extra} extra; pip install 'edgeclip[{extra}]'", 2)
     if code == INTERRUPTED:
-        _fail("interrupted; nothing half-written is left, and what has a state can go on with --resume", INTERRUPTED)
+        _fail("interrupted; nothing half-written is left; run it again, with --resume where it has that", INTERRUPTED)
     sys.exit(code or 0)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -14,12 +15,24 @@ Threads = Annotated[Optional[int], typer.Option(help="Threads that run the model
 RuntimeThreads = Annotated[
     Optional[int], typer.Option(min=1, max=256, help="Threads that run the graphs; all processors by default.")
 ]
+BulkThreads = Annotated[int, typer.Option(min=1, max=256, help="Threads of one run of the graph.")]
+BulkWorkers = Annotated[
+    Optional[int], typer.Option(min=0, max=256, help="Images worked on at once; as many as processors by default.")
+]
+ImagePaths = Annotated[
+    Optional[list[str]], typer.Argument(metavar="PATHS...", help="Images, folders, or - for a list on standard input.")
+]
 Vocabulary = Annotated[
     Optional[Path], typer.Option("--vocab", help="bpe_simple_vocab_16e6.txt.gz, for checkpoints without a tokenizer.")
 ]
 ImageColumn = Annotated[Optional[str], typer.Option(help="Column of the images; found where it is not given.")]
 CaptionColumn = Annotated[Optional[str], typer.Option(help="Column of the captions; found where it is not given.")]
 SplitName = Annotated[Optional[str], typer.Option("--split", help="Part of a hub data set.")]
-OnBadImage = Annotated[str, typer.Option(help="skip (counted and named) or fail.")]
+OnBadImage = Annotated[Literal["skip", "fail"], typer.Option(help="skip (counted and named) or fail.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the state in the output folder.")]
+
+
+def processors() -> int:
+    """How many processors there are, for what is spread over all of them by default."""
+    return os.cpu_count() or 1

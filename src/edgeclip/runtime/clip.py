@@ -6,125 +6,236 @@ Shape legend: N images, M texts or labels, E embedding size.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from edgeclip.bundle import Bundle, read_bundle
-from edgeclip.errors import ConfigError
-from edgeclip.image import ImageSource, crop_uint8, normalize
+from edgeclip.config import check_range
+from edgeclip.errors import ConfigError, ImageError
+from edgeclip.image import ImageSource
+from edgeclip.runtime.classifier import Classifier, Label
+from edgeclip.runtime.precision import EmbeddingDtype, as_dtype
+from edgeclip.runtime.prompt_bank import PromptBank, cache_folder
 from edgeclip.runtime.session import LazySession
+from edgeclip.runtime.stream import Embedded, embedded, in_groups, in_order, threads
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Label:
-    """A label and its probability among those asked for."""
-
-    name: str
-    probability: float
+MAX_BATCH = 4096
+MAX_WORKERS = 256
 
 
 class ClipRuntime:
-    """A loaded bundle. The text graph is not opened by image-only use, nor the other way round."""
+    """A loaded bundle. The text graph is not opened by image-only use, nor the other way round.
 
-    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+    Threads may share one: every method is safe to call from several at once.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int, cache: Path | None = None) -> None:
         self.bundle = bundle
         self._image = LazySession(bundle.image_graph, threads)
         self._text = LazySession(bundle.text_graph, threads)
+        self._bank = PromptBank(cache or cache_folder(), bundle.manifest.fingerprint, self.embedding_size)
 
     @property
     def embedding_size(self) -> int:
         """E, the length of an embedding."""
         return self.bundle.config.projection_dim
 
-    def encode_image(self, images: Sequence[ImageSource], *, batch_size: int = 1) -> NDArray[np.float32]:
+    @property
+    def open_graphs(self) -> list[str]:
+        """Which of the graphs, "image" and "text", were needed yet; the others take no memory."""
+        return [name for name, session in (("image", self._image), ("text", self._text)) if session.is_open]
+
+    def encode_image(
+        self,
+        images: Sequence[ImageSource],
+        *,
+        batch_size: int = 1,
+        workers: int = 0,
+        dtype: EmbeddingDtype = "float32",
+    ) -> NDArray[Any]:
         """Embed images.
 
         Args:
             images: paths, encoded bytes, Pillow images, or uint8 arrays of shape (H, W, 3), (H, W, 4) or (H, W).
             batch_size: images a run of the graph. int8 graphs choose one activation scale for a whole batch; 1 keeps
                 an embedding independent of its neighbours.
+            workers: threads, each of which decodes images and runs the graph; 0 does both in this one. For many images
+                one for each processor, with a graph of 1 thread (`load(..., threads=1)`), gives the most.
+            dtype: float32, float16, or int8: see `precision.INT8_SCALE`.
 
         Returns:
-            (N, E) float32, L2-normalised `image_embeds`.
+            (N, E), L2-normalised `image_embeds`.
 
         Raises:
             ImageError: an image can't be decoded.
             BundleError: the graph can't be opened.
+            ConfigError: a number is out of range, or the dtype unknown.
+            TypeError: `images` is no list, or holds something else than images.
         """
-        config = self.bundle.preprocess
-        parts = [
-            self._image.run(normalize(np.stack([crop_uint8(image, config) for image in batch]), config))
-            for batch in _batches(images, batch_size)
-        ]
-        return self._joined(parts)
+        _check_list(images)
+        rows: list[NDArray[np.float32]] = []
+        for _, embeds in self.stream_images(images, batch_size=batch_size, workers=workers):
+            if isinstance(embeds, ImageError):
+                raise embeds
+            rows.append(embeds)
+        return as_dtype(np.stack(rows) if rows else np.empty((0, self.embedding_size), np.float32), dtype)
 
-    def encode_text(self, texts: Sequence[str], *, batch_size: int = 1) -> NDArray[np.float32]:
-        """Embed texts, each batch run up to its longest text's end only.
+    def stream_images(
+        self, images: Iterable[ImageSource | None], *, batch_size: int = 1, workers: int = 0
+    ) -> Iterator[Embedded]:
+        """Embed images as they come, in order, with few of them in memory; endless iterators work.
+
+        Args:
+            images: as for `encode_image`; None delivers what was begun before the next image is asked for.
+            batch_size: as for `encode_image`. An image waits for the others of its batch.
+            workers: as for `encode_image`.
 
         Returns:
-            (M, E) float32, L2-normalised `text_embeds`.
+            Each source with its embedding (E,), L2-normalised float32, or with the ImageError that it gave.
+
+        Raises:
+            BundleError, ConfigError, TypeError: as for `encode_image`.
+        """
+        check_range("batch_size", batch_size, 1, MAX_BATCH)
+        check_range("workers", workers, 0, MAX_WORKERS)
+        return embedded(
+            _checked(images), self.bundle.preprocess, self._image.run, batch_size=batch_size, workers=workers
+        )
+
+    def encode_text(
+        self, texts: Sequence[str], *, batch_size: int = 1, dtype: EmbeddingDtype = "float32", cached: bool = False
+    ) -> NDArray[Any]:
+        """Embed texts. What is longer than the context length is cut, as CLIP does.
+
+        Args:
+            texts: any strings.
+            batch_size: texts a run of the graph, of similar length, computed up to the longest one's end only. As for
+                images, 1 keeps an embedding of an int8 graph independent of its neighbours.
+            dtype: float32, float16, or int8: see `precision.INT8_SCALE`.
+            cached: look texts up in the prompt bank on disk, and keep there what was not in it. The graph is not
+                opened where all are. They are encoded one by one, whatever `batch_size`.
+
+        Returns:
+            (M, E), L2-normalised `text_embeds`.
 
         Raises:
             BundleError: the graph can't be opened.
+            ConfigError: a number is out of range, or the dtype unknown.
+            TypeError: `texts` is no list, or holds something else than strings.
         """
-        tokenizer = self.bundle.tokenizer
-        parts = [self._text.run(tokenizer(batch, pad_to_longest=True)) for batch in _batches(texts, batch_size)]
-        return self._joined(parts)
+        _check_list(texts)
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"expected strings, not {type(text).__name__} at index {index}")
+        check_range("batch_size", batch_size, 1, MAX_BATCH)
+        return as_dtype(self._cached_texts(texts) if cached else self._run_texts(texts, batch_size), dtype)
 
-    def classify(
-        self, images: Sequence[ImageSource], labels: Sequence[str], *, template: str = "a photo of a {}"
-    ) -> list[list[Label]]:
-        """Zero-shot classification.
+    def stream_texts(
+        self, texts: Iterable[str | None], *, group: int = 1, batch_size: int = 1, workers: int = 0
+    ) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Embed texts as they come, in order, with few of them in memory; endless iterators work.
 
         Args:
-            images: as for `encode_image`.
+            texts: any strings; None as for `stream_images`.
+            group: texts that are sorted by length together; a text waits for the others of its group.
+            batch_size: as for `encode_text`.
+            workers: threads that run the graph; 0 runs it in this one.
+
+        Returns:
+            Each text with its embedding (E,), L2-normalised float32.
+
+        Raises:
+            BundleError, ConfigError, TypeError: as for `encode_text`.
+        """
+        check_range("workers", workers, 0, MAX_WORKERS)
+        with threads(workers) as pool:
+            encoded = in_order(
+                lambda some: list(zip(some, self.encode_text(some, batch_size=batch_size), strict=True)),
+                in_groups(texts, group),
+                pool,
+                ahead=workers,
+            )
+            for rows in encoded:
+                yield from rows or ()
+
+    def _cached_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        known = self._bank.get(texts)
+        unknown = [text for text in dict.fromkeys(texts) if text not in known]
+        if unknown:
+            found = dict(zip(unknown, self._run_texts(unknown, 1), strict=True))
+            self._bank.put(found)
+            known |= found
+        return np.array([known[text] for text in texts], np.float32).reshape(-1, self.embedding_size)
+
+    def _run_texts(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
+        ids = self.bundle.tokenizer.token_ids(texts)
+        by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        embeds_ME = np.empty((len(ids), self.embedding_size), np.float32)
+        for start in range(0, len(ids), batch_size):
+            batch = by_length[start : start + batch_size]
+            embeds_ME[batch] = self._text.run(self.bundle.tokenizer.padded([ids[i] for i in batch]))
+        return embeds_ME
+
+    def classifier(self, labels: Sequence[str], *, template: str = "a photo of a {}") -> Classifier:
+        """Zero-shot classification with these labels, of any number of embeddings; prompts come from the prompt bank.
+
+        Args:
             labels: what to choose from.
             template: a sentence with {} where the label goes.
 
-        Returns:
-            For each image every label, the most probable first; probabilities sum to 1.
-
         Raises:
             ConfigError: no labels, or a template without {}.
+            TypeError: `labels` is no list, or holds something else than strings.
         """
+        _check_list(labels)
         if not labels or "{}" not in template:
             raise ConfigError(
                 f"{len(labels)} labels and the template {template!r}",
                 expected="at least one label, and {} in the template",
                 fix="correct them",
             )
-        text_embeds_ME = self.encode_text([template.replace("{}", label) for label in labels])
-        logits_NM = self.bundle.manifest.logit_scale * self.encode_image(images) @ text_embeds_ME.T
-        weights_NM = np.exp(logits_NM - logits_NM.max(axis=1, keepdims=True))
-        probabilities_NM = weights_NM / weights_NM.sum(axis=1, keepdims=True)
-        return [[Label(labels[i], float(row[i])) for i in np.argsort(-row, kind="stable")] for row in probabilities_NM]
+        prompts = [template.replace("{}", label) if isinstance(label, str) else label for label in labels]
+        return Classifier(tuple(labels), self.encode_text(prompts, cached=True), self.bundle.manifest.logit_scale)
 
-    def _joined(self, parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        return np.concatenate(parts) if parts else np.empty((0, self.embedding_size), np.float32)
+    def classify(
+        self, images: Sequence[ImageSource], labels: Sequence[str], *, template: str = "a photo of a {}"
+    ) -> list[list[Label]]:
+        """Classify images at once: `classifier` on `encode_image`, with the arguments and errors of both.
+
+        Returns:
+            For each image every label, the most probable first; probabilities sum to 1.
+        """
+        return self.classifier(labels, template=template)(self.encode_image(images))
 
 
-def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    if isinstance(items, str | bytes | Path | np.ndarray):
+def _check_list(items: object) -> None:
+    if not isinstance(items, Sequence) or isinstance(items, str | bytes):
         raise TypeError(f"expected a list, not one {type(items).__name__}")
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
-def load(folder: str | Path, *, threads: int | None = None) -> ClipRuntime:
+def _checked(images: Iterable[ImageSource | None]) -> Iterator[ImageSource | None]:
+    for index, image in enumerate(images):
+        if image is not None and not isinstance(image, str | Path | bytes | Image.Image | np.ndarray):
+            raise TypeError(f"expected paths, bytes, pictures or arrays, not {type(image).__name__} at index {index}")
+        yield image
+
+
+def load(folder: str | Path, *, threads: int | None = None, cache: str | Path | None = None) -> ClipRuntime:
     """Load a bundle made by `edgeclip export`.
 
     Args:
         folder: the bundle.
         threads: for the graphs; all processors by default.
+        cache: folder of the prompt bank; XDG_CACHE_HOME/edgeclip or ~/.cache/edgeclip by default.
 
     Raises:
         EdgeclipError: the bundle is incomplete, of a newer version, or a file is malformed.
     """
-    return ClipRuntime(read_bundle(Path(folder)), threads=threads or os.cpu_count() or 1)
+    return ClipRuntime(
+        read_bundle(Path(folder)), threads=threads or os.cpu_count() or 1, cache=Path(cache) if cache else None
+    )

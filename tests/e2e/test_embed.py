@@ -1,0 +1,182 @@
+"""`edgeclip embed` and `classify` on files, folders and lists; killed, resumed, and given what they can't use."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import edgeclip as package
+from edgeclip.runtime.path_names import path_from_text
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 pictures, in two folders."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for index in range(300):
+        path = folder / ("first" if index % 2 else "second") / f"{index:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (33, 40, 3), dtype=np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """Two pictures, one with a name that is no UTF-8, an empty file, and a text that calls itself a picture."""
+    folder = tmp_path / "odd"
+    (folder / "sub").mkdir(parents=True)
+    Image.new("RGB", (40, 30), "red").save(folder / "a.png")
+    (folder / "sub" / os.fsdecode(b'\xe9t\xe9, "x".png')).write_bytes((folder / "a.png").read_bytes())
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.gif").write_text("text")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_embeddings_are_those_of_the_runtime(edgeclip, bundle: Path, odd: Path, tmp_path: Path):
+    done = edgeclip("embed", bundle, odd, "--out", tmp_path / "out.npy", "--dtype", "float16", "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'out.npy'}  2 rows, 2 of them new\n"
+    *broken, count, rate = done.stderr.splitlines()
+    assert [line.split(" cannot")[0] for line in broken] == [f"left out: {odd / n}" for n in ("empty.jpg", "text.gif")]
+    assert count == "broken images left out: 2"
+    assert rate.endswith("images/s")
+    rows = [json.loads(line) for line in (tmp_path / "out.npy.rows.jsonl").read_text("utf-8").splitlines()]
+    paths = [path_from_text(row["path"]) for row in rows]
+    assert [os.fsencode(Path(path).name) for path in paths] == [b"a.png", b'\xe9t\xe9, "x".png']
+    expected = package.load(bundle, threads=1).encode_image(paths, dtype="float16")
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
+
+    again = edgeclip("embed", bundle, odd, "--out", tmp_path / "out.npy", "--dtype", "float16")
+    assert again.stdout == f"{tmp_path / 'out.npy'}  2 rows, 0 of them new\n"
+    other = edgeclip("embed", bundle, odd, "--out", tmp_path / "out.npy", "--dtype", "int8")
+    assert other.returncode == 2
+    assert "whose dtype is float16" in other.stderr
+
+
+def test_texts_from_a_file_and_from_standard_input(edgeclip, bundle: Path, tmp_path: Path):
+    texts = ["a red ball", "", "two blue boxes", "a red ball"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
+    for name, source in (("file", tmp_path / "texts.txt"), ("stdin", "-")):
+        out = tmp_path / f"{name}.jsonl"
+        done = edgeclip("embed", bundle, "--texts", source, "--out", out, stdin="\n".join(texts))
+        assert done.returncode == 0, done.stderr
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [row["text"] for row in rows] == texts
+        embeds = np.array([row["embedding"] for row in rows], np.float32)
+        np.testing.assert_array_equal(embeds, package.load(bundle, threads=1).encode_text(texts))
+
+
+@pytest.mark.parametrize(("suffix", "options"), [("npy", []), ("jsonl", ["--batch-size", "4"]), ("csv", [])])
+def test_killed_at_any_moment_it_goes_on_to_the_same_file(
+    edgeclip, bundle: Path, pictures: Path, tmp_path: Path, suffix: str, options: list[str]
+):
+    command = ["embed", bundle, pictures, *options, "--workers", 2, "--out"]
+    (tmp_path / "whole").mkdir()
+    assert edgeclip(*command, tmp_path / "whole" / f"out.{suffix}").returncode == 0
+    out = tmp_path / "cut" / f"out.{suffix}"
+    size = (tmp_path / "whole" / out.name).stat().st_size
+    killed = []
+    for part in (0.0, 0.3, 0.7):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgeclip.cli.main", *map(str, command), str(out)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None and not (out.exists() and out.stat().st_size >= part * size):
+            time.sleep(0.0005)
+        process.send_signal(signal.SIGKILL)
+        killed.append(process.wait(60))
+    assert -signal.SIGKILL in killed
+    done = edgeclip(*command, out)
+    assert done.returncode == 0, done.stderr
+    assert content(out.parent) == content(tmp_path / "whole")
+
+
+def test_a_list_that_never_ends_is_answered_as_it_comes(bundle: Path, pictures: Path, tmp_path: Path):
+    names = sorted(str(path) for path in pictures.rglob("*.png"))[:3]
+    for command in (["classify", "-", "--labels", "ball,box", "--json"], ["embed", "-", "--out", tmp_path / "o.jsonl"]):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgeclip.cli.main", command[0], str(bundle), *map(str, command[1:])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if command[0] == "classify" else subprocess.DEVNULL,
+        )
+        try:
+            for index, name in enumerate(names):
+                process.stdin.write(name.encode() + b"\n")
+                process.stdin.flush()
+                if command[0] == "classify":
+                    assert json.loads(process.stdout.readline())["image"] == name
+                else:
+                    deadline = time.monotonic() + 60
+                    while not ((tmp_path / "o.jsonl").exists() and count(tmp_path / "o.jsonl") == index + 1):
+                        assert time.monotonic() < deadline
+                        time.sleep(0.01)
+            process.stdin.close()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+
+
+def count(path: Path) -> int:
+    return path.read_bytes().count(b"\n")
+
+
+def test_classify_takes_folders_lists_and_label_files(edgeclip, bundle: Path, odd: Path, tmp_path: Path):
+    (tmp_path / "labels.txt").write_text("red ball\n\nblue box\n")
+    listed = f"{odd / 'a.png'}\n{odd / 'missing.png'}\n"
+    done = edgeclip("classify", bundle, odd, "-", "--labels-file", tmp_path / "labels.txt", "--json", stdin=listed)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["image"].split("/")[-1] for line in lines] == ["a.png", "%E9t%E9%2C%20%22x%22.png", "a.png"]
+    assert [sorted(line["labels"]) for line in lines] == [["blue box", "red ball"]] * 3
+    assert done.stderr.splitlines()[-1] == "broken images left out: 3"
+    plain = edgeclip("classify", bundle, odd, "--labels", "red ball,blue box")
+    assert plain.returncode == 0, plain.stderr
+    assert [line.split("/")[-1].split("  ")[0] for line in plain.stdout.splitlines()] == ["a.png", '?t?, "x".png']
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["embed", "{bundle}", "--out", "{tmp}/x.npy"], "both paths and --texts, or neither"),
+        (["embed", "{bundle}", "{odd}", "--texts", "-", "--out", "{tmp}/x.npy"], "both paths and --texts, or neither"),
+        (["embed", "{bundle}", "{tmp}/nothing", "--out", "{tmp}/x.npy"], "nothing at"),
+        (["embed", "{bundle}", "{tmp}/void", "--out", "{tmp}/x.npy"], "no images"),
+        (["embed", "{bundle}", "-", "--out", "{tmp}/x.npy"], "no images"),
+        (["embed", "{bundle}", "--texts", "-", "--out", "{tmp}/x.npy"], "no texts"),
+        (["embed", "{bundle}", "--texts", "{tmp}/nothing", "--out", "{tmp}/x.npy"], "No such file"),
+        (["embed", "{bundle}", "{odd}", "--out", "{tmp}/x.txt"], ".npy or .jsonl or .csv"),
+        (["embed", "{bundle}", "{odd}", "--out", "{odd}/notes.txt/x.npy"], "cannot make the folder"),
+        (["embed", "{bundle}", "{odd}", "--out", "{tmp}/x.npy", "--on-bad-image", "fail"], "empty.jpg cannot be"),
+        (["embed", "{bundle}", "{odd}", "--out", "{tmp}/x.npy", "--workers", "-1"], "--workers"),
+        (["embed", "{tmp}/void", "{odd}", "--out", "{tmp}/x.npy"], "edgeclip export"),
+        (["classify", "{bundle}", "{odd}"], "0 labels"),
+        (["classify", "{bundle}", "--labels", "a"], "no paths"),
+        (["classify", "{bundle}", "{odd}", "--labels", "a", "--labels-file", "{odd}/notes.txt"], "one of them"),
+        (["classify", "{bundle}", "{odd}/empty.jpg", "--labels", "a"], "none of which can be read"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_mistakes(edgeclip, bundle: Path, odd: Path, tmp_path: Path, arguments: list[str], message: str):
+    (tmp_path / "void").mkdir()
+    done = edgeclip(*(argument.format(bundle=bundle, odd=odd, tmp=tmp_path) for argument in arguments))
+    assert done.returncode == 2, done.stdout + done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("edgeclip: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
+    if "--on-bad-image" not in arguments:
+        assert not (tmp_path / "x.npy").exists()
