@@ -83,7 +83,8 @@ def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _grey(image: Image.Image) -> NDArray[np.float64]:
-    return np.nan_to_num(np.asarray(image).astype(np.float64))
+    with np.errstate(invalid="ignore"):  # signalling NaNs of a damaged file
+        return np.nan_to_num(np.asarray(image).astype(np.float64))
 
 
 def _to_8_bit(image: Image.Image, peak: float) -> Image.Image:

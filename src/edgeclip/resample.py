@@ -48,8 +48,7 @@ def _source(size_in: int, size_out: int, start: int, extent: int) -> tuple[int, 
 def _pass(
     pixels: NDArray[np.uint8], offset: int, size_in: int, size_out: int, start: int, extent: int
 ) -> NDArray[np.uint8]:
-    """Resize axis 0 of (N, M, 3) uint8, rows offset .. offset + N of size_in, to rows start .. start + extent of
-    size_out."""
+    """Resize axis 0 of (N, M, 3) uint8 to rows start .. start + extent of size_out; `pixels` begin at row `offset`."""
     if size_in == size_out:
         return pixels
     result = np.empty((extent, *pixels.shape[1:]), np.uint8)
