@@ -39,7 +39,7 @@ READ_ONLY = {
     "FLI": b"\0\0\0\0\x11\xaf", "FTEX": b"FTEX\0\0\0\0", "GBR": b"\0\0\0\x20\0\0\0\2", "IPTC": b"\x1c\3\x0a",
     "MCIDAS": b"\0\0\0\0\0\0\0\4", "MPEG": b"\0\0\1\xb3\xff\xff\xff", "PIXAR": b"\x80\xe8\0\0", "PSD": b"8BPS\0\1",
     "SUN": b"\x59\xa6\x6a\x95", "XPM": b"/* XPM */", "XVTHUMB": b"P7 332", "WMF": b"\xd7\xcd\xc6\x9a\0\0",
-    "EMF": b"\1\0\0\0" + b"\0" * 36 + b" EMF", "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+    "EMF": b"\1\0\0\0" + b"\0" * 36 + b" EMF", "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
     "EPS with preview": b"\xc5\xd0\xd3\xc6\x1e\0\0\0\x40\0\0\0", "PDF": b"%PDF-1.4\n", "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     "GRIB": b"GRIB\0\0\0\1", "HDF5": b"\x89HDF\r\n\x1a\n", "BUFR": b"BUFR", "ICNS": b"icns\0\0\1\0ic10\0\0\1\0",
 }  # fmt: skip

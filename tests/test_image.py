@@ -230,15 +230,16 @@ def test_a_scaled_and_turned_jpeg_stays_within_a_grey_level(full_hd: Image.Image
 
 
 def test_which_scale_is_chosen(full_hd: Image.Image):
-    def decoded(image: Image.Image, width: int, height: int) -> tuple[int, int]:
-        with opened(jpeg(image), lambda size: (width, height)) as picture:
-            assert picture.size == image.size
+    def decoded(image: Image.Image, width: int, height: int, orientation: int = 1) -> tuple[int, int]:
+        with opened(jpeg(image, orientation), lambda size: (width, height)) as picture:
+            assert picture.size == (image.size if orientation == 1 else image.size[::-1])
             return picture.image.size
 
     assert decoded(full_hd, 398, 224) == (961, 542)  # half, rounded up
     assert decoded(full_hd, 398, 226) == (1921, 1083)  # 1083 < 2 x 2.4 x 226
     assert decoded(full_hd, 160, 90) == (481, 271)  # 1083 >= 4 x 3.0 x 90
     assert decoded(full_hd, 68, 38) == (241, 136)  # 1083 >= 8 x 3.5 x 38
+    assert decoded(full_hd, 68, 38, orientation=6) == (271, 481)  # now 1083 is the width, >= 4 x 3.0 x 68
     assert decoded(full_hd, 402, 38) == (1921, 1083)  # the width, too, must allow for it
 
 
