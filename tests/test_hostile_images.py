@@ -11,7 +11,7 @@ from edgeclip.errors import ImageError
 from edgeclip.image import open_rgb
 from tests.hostile_images import bombs, png_of, saved
 
-LIBTIFF = re.compile(r"(tempfile\.tif|JPEGLib|MissingRequired|_?TIFF\w+|\w+(Decode|Encode|SetupState)): ")
+LIBTIFF = re.compile(r"(tempfile\.tif|\w+): ")
 """libtiff prints about damaged files, and Pillow can't keep it from doing so."""
 
 
