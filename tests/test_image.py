@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import CLIPImageProcessorPil
 
 from edgeclip.config import PreprocessConfig
+from edgeclip.decoding import opened
 from edgeclip.errors import ImageError
 from edgeclip.image import center_crop, crop_uint8, normalize, open_rgb, preprocess
 
@@ -176,3 +177,114 @@ def test_missing_files_and_wrong_arrays_are_user_errors(tmp_path):
         open_rgb(np.zeros((4, 4, 3)))
     with pytest.raises(ImageError, match=r"shape \(4, 4, 2\)"):
         open_rgb(np.zeros((4, 4, 2), np.uint8))
+
+
+def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Noise with detail at every scale, its amplitude in proportion to the size, as in photographs."""
+    rng = np.random.default_rng(seed)
+    total = np.full((height, width, 3), 128.0)
+    for octave in range(1, 9):
+        shape = (-(-height // 2**octave), -(-width // 2**octave), 3)
+        noise = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).resize((width, height), 3)
+        total += (np.asarray(noise) - 127.5) * 2**octave / 256
+    return Image.fromarray(np.clip(total, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def full_hd() -> Image.Image:
+    return photograph(1921, 1083)
+
+
+def jpeg(image: Image.Image, orientation: int = 1, **options: object) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, options.pop("format", "JPEG"), quality=90, exif=exif, **options)
+    return buffer.getvalue()
+
+
+def difference(data: bytes, config: PreprocessConfig = CLIP_224) -> float:
+    """Mean absolute difference, in grey levels, between the crop with scaled decoding and that of the full decode."""
+    scaled = crop_uint8(data, config).astype(int)
+    return float(np.abs(scaled - crop_uint8(open_rgb(data), config)).mean())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"progressive": True}, {"format": "MPO"}],
+)
+def test_a_scaled_jpeg_stays_within_a_grey_level(full_hd: Image.Image, options: dict[str, object]):
+    assert 0 < difference(jpeg(full_hd, **options)) < 0.8
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_scaled_jpeg_in_other_modes_stays_within_a_grey_level(full_hd: Image.Image, mode: str):
+    assert 0 < difference(jpeg(full_hd.convert(mode))) < 0.8
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_scaled_and_turned_jpeg_stays_within_a_grey_level(full_hd: Image.Image, orientation: int):
+    """The bound is that of the upright picture: a shift by the surplus of the scaled size would exceed it."""
+    upright = difference(jpeg(full_hd))
+    assert 0 < difference(jpeg(full_hd, orientation)) < 1.1 * upright
+
+
+def test_which_scale_is_chosen(full_hd: Image.Image):
+    def decoded(image: Image.Image, width: int, height: int, orientation: int = 1) -> tuple[int, int]:
+        with opened(jpeg(image, orientation), lambda size: (width, height)) as picture:
+            assert picture.size == (image.size if orientation == 1 else image.size[::-1])
+            return picture.image.size
+
+    assert decoded(full_hd, 398, 224) == (961, 542)  # half, rounded up
+    assert decoded(full_hd, 398, 226) == (1921, 1083)  # 1083 < 2 x 2.4 x 226
+    assert decoded(full_hd, 160, 90) == (481, 271)  # 1083 >= 4 x 3.0 x 90
+    assert decoded(full_hd, 68, 38) == (241, 136)  # 1083 >= 8 x 3.5 x 38
+    assert decoded(full_hd, 68, 38, orientation=6) == (271, 481)  # now 1083 is the width, >= 4 x 3.0 x 68
+    assert decoded(full_hd, 402, 38) == (1921, 1083)  # the width, too, must allow for it
+
+
+@pytest.mark.parametrize("size", [(500, 375), (1075, 1075), (1600, 900)])
+def test_jpeg_files_below_the_margin_have_the_bits_of_the_full_decode(size: tuple[int, int]):
+    assert difference(jpeg(photograph(*size))) == 0
+
+
+def test_other_filters_and_formats_have_the_bits_of_the_full_decode(full_hd: Image.Image):
+    nearest = PreprocessConfig(shortest_edge=224, crop_size=(224, 224), resample=0)
+    assert difference(jpeg(full_hd), nearest) == 0
+    np.testing.assert_array_equal(preprocess(encoded(full_hd, "BMP"), CLIP_224), oracle(full_hd))
+
+
+def test_scaled_decoding_without_crop_and_with_padding(full_hd: Image.Image):
+    squashed = PreprocessConfig(shortest_edge=None, resize_to=(200, 220), crop_size=None)
+    assert crop_uint8(jpeg(full_hd), squashed).shape == (200, 220, 3)
+    assert 0 < difference(jpeg(full_hd), squashed) < 0.8
+    padded = PreprocessConfig(shortest_edge=100, crop_size=(224, 120))
+    assert crop_uint8(jpeg(full_hd), padded).shape == (224, 120, 3)
+    assert 0 < difference(jpeg(full_hd), padded) < 0.8
+
+
+def test_a_callers_picture_is_neither_scaled_nor_changed(full_hd: Image.Image):
+    data = jpeg(full_hd, 6)
+    picture = Image.open(io.BytesIO(data))
+    np.testing.assert_array_equal(crop_uint8(picture, CLIP_224), crop_uint8(open_rgb(data), CLIP_224))
+    assert picture.size == full_hd.size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_files_that_are_not_scaled_equal_transformers(orientation: int):
+    image = photograph(300, 201)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for format_ in ("PNG", "TIFF", "WEBP"):
+        buffer = io.BytesIO()
+        image.save(buffer, format_, exif=exif, lossless=True)
+        upright = ImageOps.exif_transpose(Image.open(buffer)).convert("RGB")
+        np.testing.assert_array_equal(preprocess(buffer.getvalue(), CLIP_224), oracle(upright))
+
+
+def test_transparency_in_several_bands_is_laid_on_white():
+    pixels = np.random.default_rng(0).integers(0, 256, (1100, 1200, 4), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    white = Image.new("RGBA", image.size, "white")
+    expected = Image.alpha_composite(white, image).convert("RGB")
+    np.testing.assert_array_equal(np.asarray(open_rgb(image)), np.asarray(expected))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 PRECISION_BITS = 32 - 8 - 2
 
@@ -36,23 +37,36 @@ def _weights(size_in: int, size_out: int, position: int) -> tuple[int, NDArray[n
     return first, fixed.astype(np.int64)
 
 
-def _pass(pixels: NDArray[np.uint8], size_out: int, start: int, extent: int) -> NDArray[np.uint8]:
-    """Resize axis 0 of (N, M, 3) uint8 and return rows start .. start + extent of the size_out rows."""
+def _source(size_in: int, size_out: int, start: int, extent: int) -> tuple[int, int]:
+    """The input pixels, from and to, that output pixels start .. start + extent are made of."""
+    if size_in == size_out:
+        return start, start + extent
+    last, weights = _weights(size_in, size_out, start + extent - 1)
+    return _weights(size_in, size_out, start)[0], last + len(weights)
+
+
+def _pass(
+    pixels: NDArray[np.uint8], offset: int, size_in: int, size_out: int, start: int, extent: int
+) -> NDArray[np.uint8]:
+    """Resize axis 0 of (N, M, 3) uint8 to rows start .. start + extent of size_out; `pixels` begin at row `offset`."""
+    if size_in == size_out:
+        return pixels
     result = np.empty((extent, *pixels.shape[1:]), np.uint8)
     for row in range(extent):
-        first, weights = _weights(pixels.shape[0], size_out, start + row)
-        total = np.tensordot(weights, pixels[first : first + len(weights)].astype(np.int64), axes=1)
+        first, weights = _weights(size_in, size_out, start + row)
+        rows = pixels[first - offset : first - offset + len(weights)]
+        total = np.tensordot(weights, rows.astype(np.int64), axes=1)
         result[row] = np.clip((total + (1 << (PRECISION_BITS - 1))) >> PRECISION_BITS, 0, 255)
     return result
 
 
 def bicubic_window(
-    pixels: NDArray[np.uint8], *, size: tuple[int, int], start: tuple[int, int], extent: tuple[int, int]
+    image: Image.Image, *, size: tuple[int, int], start: tuple[int, int], extent: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """Resize and cut in one go.
 
     Args:
-        pixels: (H, W, 3) uint8.
+        image: RGB; no more of it is copied than the window needs.
         size: (width, height) of the whole resize.
         start: (x, y) of the window in the resized picture.
         extent: (width, height) of the window.
@@ -60,11 +74,8 @@ def bicubic_window(
     Returns:
         (height, width, 3) uint8, equal to `Image.resize(size, BICUBIC)` cut to the window.
     """
-    height, width = pixels.shape[:2]
-    if width != size[0]:
-        pixels = _pass(pixels.transpose(1, 0, 2), size[0], start[0], extent[0]).transpose(1, 0, 2)
-    else:
-        pixels = pixels[:, start[0] : start[0] + extent[0]]
-    if height != size[1]:
-        return _pass(pixels, size[1], start[1], extent[1])
-    return pixels[start[1] : start[1] + extent[1]]
+    left, right = _source(image.width, size[0], start[0], extent[0])
+    top, bottom = _source(image.height, size[1], start[1], extent[1])
+    pixels = np.asarray(image.crop((left, top, right, bottom)))
+    across = _pass(pixels.transpose(1, 0, 2), left, image.width, size[0], start[0], extent[0])
+    return _pass(across.transpose(1, 0, 2), top, image.height, size[1], start[1], extent[1])
