@@ -75,14 +75,14 @@ def export_bundle(
             float_layers = _write_graphs(loaded, folder, samples, candidate)
             image, text = (folder / name for name in GRAPHS[candidate])
             end_texts(text, loaded.tokenizer.eos_token_id)
+            if joint_graph:
+                write_joint_graph(image, text, loaded.model.logit_scale.item(), folder / JOINT_GRAPHS[candidate])
             manifest, card = _measured(loaded, folder, samples, float_layers, candidate, threads)
             if card.keeps_accuracy or candidate == CANDIDATES[precision][-1]:
                 break
             print(f"{candidate} does not keep the accuracy: {card.summary}", file=sys.stderr)
-            image.unlink()
-            text.unlink()
-        if joint_graph:
-            write_joint_graph(image, text, manifest.logit_scale, folder / JOINT_GRAPHS[candidate])
+            for graph in (folder / "onnx").iterdir():
+                graph.unlink()
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     return manifest, card
 

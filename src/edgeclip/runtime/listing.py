@@ -16,22 +16,19 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from edgeclip.decoding import FORMATS
 from edgeclip.errors import ConfigError
 
 STDIN = "-"
 BLOCK_BYTES = 1 << 16
 MAX_LIST_BYTES = 1 << 20
 """Most that is read without finding the end of an item."""
-NOT_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS"}
-"""Formats that Pillow recognises but decodes not at all, not everywhere, or by running another program."""
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
     """Lower-case suffixes of the files that count as images in a folder."""
-    Image.init()
-    readable = Image.OPEN.keys() - NOT_PICTURES
-    return frozenset(suffix for suffix, format_ in Image.registered_extensions().items() if format_ in readable)
+    return frozenset(suffix for suffix, format_ in Image.registered_extensions().items() if format_ in FORMATS)
 
 
 def check_paths(arguments: Sequence[str]) -> None:
