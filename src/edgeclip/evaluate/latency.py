@@ -11,7 +11,12 @@ from edgeclip.results import Percentiles
 
 
 def time_calls(
-    calls: dict[str, Callable[[], object]], *, repeats: int, warmup: int = 3, budget_s: float = 60.0
+    calls: dict[str, Callable[[], object]],
+    *,
+    repeats: int,
+    warmup: int = 3,
+    budget_s: float = 60.0,
+    pause_s: float = 0.0,
 ) -> dict[str, list[float]]:
     """Time calls in turn (A B C A B C ...), so that drift of the machine's speed meets all of them alike.
 
@@ -20,6 +25,7 @@ def time_calls(
         repeats: timed rounds at most; at least 3 are made.
         warmup: rounds that are not counted.
         budget_s: stop early after this many seconds.
+        pause_s: before each call, so that threads of the one before come to rest.
 
     Returns:
         Milliseconds of each call, by name.
@@ -33,6 +39,7 @@ def time_calls(
         if round_ >= 3 and time.perf_counter() > end:
             break
         for name, call in calls.items():
+            time.sleep(pause_s)
             start = time.perf_counter()
             call()
             times[name].append((time.perf_counter() - start) * 1e3)
