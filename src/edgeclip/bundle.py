@@ -12,6 +12,8 @@ the fingerprint that an index stores, so that embeddings of different models nev
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -107,14 +109,23 @@ class Manifest(Config, frozen=True, kw_only=True):
     files: dict[str, FileEntry]
 
 
-class Bundle(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Bundle:
     """A bundle that was read: its folder, and what the files in it say. The graphs are opened when they are needed."""
 
     folder: Path
     manifest: Manifest
     config: ClipConfig
     preprocess: PreprocessConfig
-    tokenizer: ClipTokenizer
+
+    @cached_property
+    def tokenizer(self) -> ClipTokenizer:
+        """Read when it is needed: CLIP's takes half as much memory as its text graph, and images need none.
+
+        Raises:
+            TokenizerError: its files are malformed.
+        """
+        return load_tokenizer(self.folder, self.config.text.context_length)
 
     @property
     def image_graph(self) -> Path:
@@ -181,7 +192,6 @@ def read_bundle(folder: Path) -> Bundle:
         manifest=manifest,
         config=config,
         preprocess=read_preprocess(folder, config.vision.image_size),
-        tokenizer=load_tokenizer(folder, config.text.context_length),
     )
 
 

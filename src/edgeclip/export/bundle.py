@@ -144,9 +144,7 @@ def _measured(
         card=None,
         files=files,
     )
-    clip = ClipRuntime(
-        Bundle(folder, draft, loaded.model.config, loaded.preprocess_config, loaded.tokenizer), threads=threads
-    )
+    clip = ClipRuntime(Bundle(folder, draft, loaded.model.config, loaded.preprocess_config), threads=threads)
     golden = Golden(
         text=GOLDEN_TEXT,
         image_embeds=clip.encode_image([test_card(loaded.model.config.vision.image_size)])[0].tolist(),
