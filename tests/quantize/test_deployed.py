@@ -48,7 +48,10 @@ def padded(varied: Clip) -> torch.Tensor:
 @torch.no_grad()
 def test_it_is_the_exported_towers_with_every_layer_int8(varied: Clip, images: torch.Tensor, padded: torch.Tensor):
     deployed = DeployedClip(varied)
-    inputs = {ImageTower: list(images[:, None]), TextTower: [ids[None, :n] for ids, n in zip(padded, LENGTHS)]}
+    inputs = {
+        ImageTower: list(images[:, None]),
+        TextTower: [ids[None, :n] for ids, n in zip(padded, LENGTHS, strict=True)],
+    }
     found = {ImageTower: deployed.encode_image(images), TextTower: deployed.encode_text(padded)}
     for kind, samples in inputs.items():
         tower = kind(copy.deepcopy(varied)).eval()

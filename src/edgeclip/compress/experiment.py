@@ -16,7 +16,6 @@ from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
 from edgeclip.compress.data import Data, load_split
 from edgeclip.compress.rows import Contender, bundle_rows
 from edgeclip.compress.settings import DistillSettings
-from edgeclip.data.prepare import Prepared
 from edgeclip.distill.batches import Sampler
 from edgeclip.distill.recipe import DistillRecipe, load_recipe
 from edgeclip.distill.stage import Lesson, train_stage
@@ -143,7 +142,7 @@ def _train(
                 lesson,
                 name=name,
                 resume=resume and (lesson.folder / f"{name}.pt").is_file(),
-                on_step=lambda step, loss, advance=advance: advance(1, note=f"loss {loss:.4f}"),
+                advance=advance,
             )
     is_main = accelerator.is_main_process
     accelerator.end_training()

@@ -97,7 +97,5 @@ def load_recipe(source: str) -> DistillRecipe:
         with resources.as_file(resources.files("edgeclip.assets") / "recipes" / f"{source}.toml") as path:
             return load_toml(path, DistillRecipe)
     if not source.endswith(".toml"):
-        raise ConfigError(
-            f"--recipe {source}", expected=f"{', '.join(NAMES)}, or a TOML file", fix="correct it"
-        )
+        raise ConfigError(f"--recipe {source}", expected=f"{', '.join(NAMES)}, or a TOML file", fix="correct it")
     return load_toml(Path(source), DistillRecipe)

@@ -22,6 +22,7 @@ from edgeclip.distill.losses.outputs import Outputs
 from edgeclip.distill.recipe import DistillRecipe
 from edgeclip.distill.trainer import fit
 from edgeclip.model import Clip
+from edgeclip.progress import Advance
 from edgeclip.quantize.deployed import DeployedClip
 
 
@@ -66,9 +67,7 @@ class Pupil(nn.Module):
         self.loss.clamp_logit_scale()
 
 
-def train_stage(
-    student: Loaded, lesson: Lesson, *, name: str, resume: bool, on_step: Callable[[int, float], None]
-) -> list[float]:
+def train_stage(student: Loaded, lesson: Lesson, *, name: str, resume: bool, advance: Advance) -> list[float]:
     """Train a student in place; its state is `name`.pt and its metrics are `name`.jsonl in the lesson's folder.
 
     Returns:
@@ -103,10 +102,14 @@ def train_stage(
         step, batch = numbered[0], numbered[1].to(accelerator.device)
         assert batch.targets is not None  # noqa: S101 - there is a cache
         encoder = encoders[step >= round(steps * (1 - recipe.qad_share))]
-        inputs = ((encoder.encode_image, batch.pixel_values), (encoder.encode_text, batch.input_ids))
-        own = (embed_in_chunks(encode, values, recipe.train.chunk_size) for encode, values in inputs)
-        seen = Outputs(*(gather(embeds, accelerator) for embeds in own), student.model.logit_scale)
-        wanted = Outputs(*(gather(e, accelerator) for e in batch.targets), teacher_scale.to(accelerator.device))
+        chunk = recipe.train.chunk_size
+        seen = Outputs(
+            gather(embed_in_chunks(encoder.encode_image, batch.pixel_values, chunk), accelerator),
+            gather(embed_in_chunks(encoder.encode_text, batch.input_ids, chunk), accelerator),
+            student.model.logit_scale,
+        )
+        image_embeds, text_embeds = (gather(embeds, accelerator) for embeds in batch.targets)
+        wanted = Outputs(image_embeds, text_embeds, teacher_scale.to(accelerator.device))
         return pupil.loss(seen, wanted, progress=step / steps)
 
     return fit(
@@ -119,6 +122,6 @@ def train_stage(
         state_file=lesson.folder / f"{name}.pt",
         metrics_file=lesson.folder / f"{name}.jsonl",
         resume=resume,
-        on_step=on_step,
+        on_step=lambda step, loss: advance(1, note=f"loss {loss:.4f}"),
         accelerator=accelerator,
     )

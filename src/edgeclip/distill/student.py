@@ -64,7 +64,7 @@ def make_student(
 
 @torch.no_grad()
 def equalize_student(student: Loaded, pairs: Prepared) -> None:
-    """Move the size of large channels into weights, in place, so that training with int8 starts near the float model."""
+    """Move the size of large channels into weights, in place, so that int8 starts near the float model."""
     model, seen = student.model, _calibration(student, pairs)
     end_N = end_of_text_index(seen.input_ids, model.config.text.eos_token_id).tolist()
 

@@ -74,9 +74,7 @@ def export_bundle(
     return manifest, card
 
 
-def _write_graphs(
-    loaded: Loaded, folder: Path, samples: Samples, precision: Precision, as_trained: bool
-) -> list[str]:
+def _write_graphs(loaded: Loaded, folder: Path, samples: Samples, precision: Precision, as_trained: bool) -> list[str]:
     """Write both graphs.
 
     Returns:

@@ -61,16 +61,16 @@ def _project(projection: nn.Linear, x_BD: Tensor) -> Tensor:
 
 def _run(transformer: Transformer, x_BTD: Tensor, pooled_B: Tensor, seen_B1TT: Tensor | None) -> Tensor:
     """All blocks, the last one for the pooled tokens only: (B, T, D) -> (B, D)."""
-    *blocks, last = transformer.blocks
-    for block in blocks:
+    blocks = [block for block in transformer.blocks if isinstance(block, Block)]
+    for block in blocks[:-1]:
         x_BTD = _block(block, x_BTD, seen_B1TT)
-    return _last_block(last, x_BTD, pooled_B, seen_B1TT)
+    return _last_block(blocks[-1], x_BTD, pooled_B, seen_B1TT)
 
 
 def _block(block: Block, x_BTD: Tensor, seen_B1TT: Tensor | None) -> Tensor:
     qkv = block.attention.qkv
-    qkv_BTD = _int8(block.norm1(x_BTD), qkv.weight, qkv.bias).chunk(3, dim=-1)
-    return _mlp(block, x_BTD + _attend(block.attention, *qkv_BTD, seen_B1TT))
+    query_BTD, key_BTD, value_BTD = _int8(block.norm1(x_BTD), qkv.weight, qkv.bias).chunk(3, dim=-1)
+    return _mlp(block, x_BTD + _attend(block.attention, query_BTD, key_BTD, value_BTD, seen_B1TT))
 
 
 def _last_block(block: Block, x_BTD: Tensor, pooled_B: Tensor, seen_B1TT: Tensor | None) -> Tensor:
@@ -86,8 +86,8 @@ def _last_block(block: Block, x_BTD: Tensor, pooled_B: Tensor, seen_B1TT: Tensor
 
 def _attend(attention: Attention, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
     """Queries (B, Q, D) over keys and values (B, T, D), and the output projection; `seen` (B, 1, Q, T) bool."""
-    heads = [x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in (query, key, value)]
-    y_BHQK = functional.scaled_dot_product_attention(*heads, attn_mask=seen)
+    query, key, value = (x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in (query, key, value))
+    y_BHQK = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
     return _int8(y_BHQK.transpose(1, 2).flatten(2), attention.out.weight, attention.out.bias)
 
 
