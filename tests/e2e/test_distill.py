@@ -69,7 +69,7 @@ def test_rows_report_and_files(run):
     done, out = run
     results = json.loads((out / "results.json").read_text())
     assert [(row["name"], row["variant"], row["precision"]) for row in results["rows"]] == [
-        ("TEACHER", "fp32", "fp32"),
+        ("TEACHER", "fp32 bundle", "fp32"),
         ("STUDENT", "post-training int8", "int8"),
         ("DISTILLED", "mine, int8", "int8"),
     ]

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
 from edgeclip.compress.data import Data, load_split
@@ -49,11 +51,10 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
     vocabulary = Path(settings.vocabulary) if settings.vocabulary else None
     teacher = load_checkpoint(settings.model, vocabulary=vocabulary)
     data = load_split(settings, recipe.samples, teacher.preprocess_config)
-    student, losses, is_main = _train(settings, recipe, teacher, data, out, resume)
-    if not is_main:
+    made = carry_out(settings, recipe, teacher, data, data.measured.pixels[0], out, resume=resume)
+    if made is None:
         return None
-    save_checkpoint(student.model, student.preprocess_config, student.tokenizer, out / "checkpoint")
-    rows = _rows(settings, recipe, teacher, student, data, out)
+    rows, losses = made
     test_image = TestImage(
         name=data.measured.names[0],
         jpeg_base64=base64.b64encode(jpeg(data.measured.pixels[0])).decode(),
@@ -75,6 +76,28 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
         losses=losses,
         test_image=test_image,
     )
+
+
+def carry_out(
+    settings: DistillSettings,
+    recipe: DistillRecipe,
+    teacher: Loaded,
+    data: Data,
+    test_crop: NDArray[np.uint8],
+    out: Path,
+    *,
+    resume: bool,
+) -> tuple[list[Row], dict[str, list[float]]] | None:
+    """`distill` with a teacher and data that are there, and any image (H, W, 3) uint8 to name the best caption of.
+
+    Returns:
+        The rows and the loss curve of each stage; None in all but the first of several processes.
+    """
+    student, losses, is_main = _train(settings, recipe, teacher, data, out, resume)
+    if not is_main:
+        return None
+    save_checkpoint(student.model, student.preprocess_config, student.tokenizer, out / "checkpoint")
+    return _rows(settings, recipe, teacher, student, data, test_crop, out), losses
 
 
 def _shown(settings: DistillSettings, recipe: DistillRecipe) -> dict[str, Any]:
@@ -157,7 +180,13 @@ def _captions_to_keep(recipe: DistillRecipe, data: Data) -> list[str] | None:
 
 
 def _rows(
-    settings: DistillSettings, recipe: DistillRecipe, teacher: Loaded, student: Loaded, data: Data, out: Path
+    settings: DistillSettings,
+    recipe: DistillRecipe,
+    teacher: Loaded,
+    student: Loaded,
+    data: Data,
+    test_crop: NDArray[np.uint8],
+    out: Path,
 ) -> list[Row]:
     """Export and measure; only the distilled bundle is kept."""
     calibration = data.calibration.first(CALIBRATION)
@@ -178,10 +207,8 @@ def _rows(
             as_trained=recipe.qad_share > 0,
         )
         contenders = [
-            Contender("TEACHER", "fp32", whole),
+            Contender("TEACHER", "fp32 bundle", whole),
             Contender("STUDENT", "post-training int8", quantized),
             Contender("DISTILLED", f"{name}, int8", distilled),
         ]
-        return bundle_rows(
-            contenders, data.measured, data.measured.pixels[0], threads=settings.threads, repeats=settings.repeats
-        )
+        return bundle_rows(contenders, data.measured, test_crop, threads=settings.threads, repeats=settings.repeats)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
 from edgeclip.data.prepare import Prepared, prepare
-from edgeclip.data.records import sample_split
+from edgeclip.data.records import Record, sample_split
 from edgeclip.data.source import load_data
 from edgeclip.distill.batches import Sampler
 from edgeclip.distill.report import DistillData, ReportLoss, distill
@@ -30,6 +30,7 @@ from edgeclip.model import Clip
 from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.progress import stage
 from edgeclip.quantize.paper import REPORT_ENGINE, int8_layers, load_student, save_student
+from edgeclip.reproduce.better import better_rows
 from edgeclip.reproduce.findings import fastest_engine, gradient_reach, time_engines
 from edgeclip.reproduce.measure import measure
 from edgeclip.reproduce.settings import Settings
@@ -76,7 +77,7 @@ def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results
     _ = loaded.tokenizer  # which must be there, before anything takes time
     if settings.normalize == "report":
         loaded = loaded.with_report_normalization()
-    train, validation = _prepare(settings, loaded)
+    training, train, validation = _prepare(settings, loaded)
     test_crop, test_image = _test_image(settings, loaded, validation)
     data = _teach(loaded, train)
     work = Run(settings, out, loaded, data, resume)
@@ -84,6 +85,11 @@ def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results
     sweep = work.sweep(validation)
     embedded = [_embed(variant, loaded, validation, test_crop) for variant in variants]
     rows = _rows(settings, out, loaded, validation, variants, embedded)
+    if settings.with_better:
+        better, curves = better_rows(
+            settings, loaded, training, train, validation, test_crop, out / "better", resume=resume
+        )
+        rows, losses = rows + better, losses | curves
     return Results(
         schema=SCHEMA,
         environment=environment(settings.threads),
@@ -104,7 +110,8 @@ def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results
     )
 
 
-def _prepare(settings: Settings, loaded: Loaded) -> tuple[Prepared, Prepared]:
+def _prepare(settings: Settings, loaded: Loaded) -> tuple[list[Record], Prepared, Prepared]:
+    """The training records, and both parts of the pairs decoded."""
     captions = load_data(settings.data, samples=settings.samples, seed=settings.seed, options=settings.data_options)
     split = sample_split(
         len(captions), samples=settings.samples, val_fraction=settings.val_fraction, seed=settings.seed
@@ -122,7 +129,7 @@ def _prepare(settings: Settings, loaded: Loaded) -> tuple[Prepared, Prepared]:
             )
             for indices in (split.train, split.validation)
         ]
-    return parts[0], parts[1]
+    return [captions.records[index] for index in split.train], parts[0], parts[1]
 
 
 def _teach(loaded: Loaded, train: Prepared) -> DistillData:
