@@ -91,9 +91,7 @@ def test_a_student_can_be_evaluated_and_inspected(run, edgeclip, captioned_folde
     assert "text.token_embedding.weight" in listed["float_tensors"]
 
 
-def test_a_finished_run_resumes_and_gets_the_better_rows(
-    run, edgeclip, mini_checkpoint: Path, captioned_folder: Path
-):
+def test_a_finished_run_resumes_and_gets_the_better_rows(run, edgeclip, mini_checkpoint: Path, captioned_folder: Path):
     _, out, results = run
     done = edgeclip(
         *("reproduce", "--model", mini_checkpoint, "--data", captioned_folder, "--out", out, *MINI),

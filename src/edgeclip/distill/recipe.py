@@ -23,11 +23,13 @@ class ShrinkConfig(Config, frozen=True, kw_only=True):
     """[shrink]: how much of the teacher is kept, as fractions of its parameters or as one plan.
 
     Each fraction is a stage, made from the student of the stage before and trained in turn (TinyCLIP's 100 -> 50 ->
-    25 % is [0.5, 0.25]). `vocabulary` "captions" keeps only the tokens that the training captions need; a plan has its
-    own.
+    25 % is [0.5, 0.25]). `depth` is the fraction of layers that each keeps of the model before, where it is not to be
+    that of the parameters (see `plan.propose`). `vocabulary` "captions" keeps only the tokens that the training
+    captions need; a plan has its own.
     """
 
     fractions: tuple[float, ...] = ()
+    depth: float | None = None
     vocabulary: Literal["whole", "captions"] = "whole"
     plan: ShrinkPlan | None = None
 
@@ -40,6 +42,7 @@ class ShrinkConfig(Config, frozen=True, kw_only=True):
             )
         for fraction in self.fractions:
             check_range("shrink fraction", fraction, 0.001, 1)
+        check_range("shrink depth", 1 if self.depth is None else self.depth, 0.001, 1)
         if any(a <= b for a, b in pairwise(self.fractions)):
             raise ConfigError(
                 f"shrink fractions {list(self.fractions)}", expected="descending ones", fix="correct the recipe"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 
@@ -21,15 +21,23 @@ from edgeclip.shrink.plan import ShrinkPlan, count_parameters, propose
 from edgeclip.shrink.student import shrink
 from edgeclip.shrink.vocabulary import diet
 
-Stage: TypeAlias = float | ShrinkPlan | None
-"""What is kept: a fraction of the teacher's parameters, what a plan says of the model before, or all of it."""
+
+class Share(NamedTuple):
+    """A fraction of the teacher's parameters, and of the layers of the model before; None for the same fraction."""
+
+    fraction: float
+    depth: float | None
+
+
+Stage: TypeAlias = Share | ShrinkPlan | None
+"""What is kept: a share, what a plan says of the model before, or all of it."""
 
 
 def stages(config: ShrinkConfig | None) -> tuple[Stage, ...]:
     """The stages of a recipe, in order."""
     if config is None:
         return (None,)
-    return config.fractions or (config.plan,)
+    return tuple(Share(fraction, config.depth) for fraction in config.fractions) or (config.plan,)
 
 
 def make_student(
@@ -57,7 +65,8 @@ def make_student(
     else:
         whole, current = (count_parameters(loaded.model.config) for loaded in (teacher, parent))
         vocab_size = None if kept_tokens is None else len(kept_tokens)
-        plan = propose(parent.model.config, min(stage * whole / current, 1), vocab_size=vocab_size)
+        fraction = min(stage.fraction * whole / current, 1)
+        plan = propose(parent.model.config, fraction, vocab_size=vocab_size, depth=stage.depth)
     model = shrink(parent.model, plan, kept_tokens=kept_tokens, calibration=_calibration(parent, pairs))
     return replace(parent, model=model, tokenizer_or_reason=small.tokenizer if small else parent.tokenizer)
 
