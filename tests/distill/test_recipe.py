@@ -62,6 +62,8 @@ def test_a_recipe_of_a_file(tmp_path: Path):
         (TEXT.replace("feature = 1.0", "patch_word = 1.0"), "patch_word, which needs the teacher's tokens"),
         (TEXT.replace("qad_share = 0.5", "qad_share = 1.5"), "qad_share 1.5"),
         (TEXT.replace("samples = 20", "samples = 1"), "samples 1"),
+        (TEXT.replace("lr = 1e-4", 'lr = 1e-4\nmixed_precision = "bf16"'), "mixed_precision bf16 with qad_share 0.5"),
+        (TEXT + "[shrink]\nfractions = [0.5]\ndepth = 0\n", "depth 0"),
         (TEXT + "[shrink]\n", "without fractions or a plan"),
         (TEXT + PLAN + "[shrink]\nfractions = [0.5]\n", "fractions and a plan"),
         (TEXT + "[shrink]\nfractions = [0.25, 0.5]\n", "descending"),

@@ -32,6 +32,7 @@ epochs = 10
 batch_size = 4
 lr = 1e-3
 checkpoint_every = 2
+chunk_size = 3
 [cache]
 augmentations = 2
 """
@@ -184,6 +185,14 @@ def test_a_mistaken_option_is_one_line(
     mistake, command: list[object], tmp_path: Path, options: list[object], message: str
 ):
     assert message in mistake(*command, *options, "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "bundle"])
+def test_what_is_in_the_way_is_not_replaced(mistake, command: list[object], tmp_path: Path, name: str):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("mine")
+    assert f"{name}, which is no {name}" in mistake(*command, "--out", tmp_path)
+    assert (tmp_path / name / "thesis.txt").is_file()
 
 
 def test_a_cache_of_something_else_or_damaged_is_refused(mistake, run, command: list[object], tmp_path: Path):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgeclip.bundle import MANIFEST
 from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
 from edgeclip.compress.data import Data, load_split
 from edgeclip.compress.rows import Contender, bundle_rows
@@ -24,6 +25,7 @@ from edgeclip.distill.stage import Lesson, train_stage
 from edgeclip.distill.student import equalize_student, make_student, stages
 from edgeclip.distill.teacher import build_cache
 from edgeclip.distill.trainer import start_accelerator
+from edgeclip.errors import ConfigError
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.table import jpeg
 from edgeclip.export import export_bundle
@@ -47,6 +49,7 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
         EdgeclipError: anything in the recipe, the model or the data that can't be used.
     """
     torch.set_num_threads(settings.threads)
+    _check_places(out)
     recipe = load_recipe(settings.recipe)
     vocabulary = Path(settings.vocabulary) if settings.vocabulary else None
     teacher = load_checkpoint(settings.model, vocabulary=vocabulary)
@@ -76,6 +79,18 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
         losses=losses,
         test_image=test_image,
     )
+
+
+def _check_places(out: Path) -> None:
+    """Refuse to replace what is not ours."""
+    for name, sign in (("checkpoint", "config.json"), ("bundle", MANIFEST)):
+        folder = out / name
+        if folder.exists() and not (folder / sign).is_file():
+            raise ConfigError(
+                f"{folder}, which is no {name}",
+                expected="nothing there, or an earlier run's",
+                fix="choose another --out",
+            )
 
 
 def carry_out(

@@ -82,6 +82,12 @@ class DistillRecipe(Config, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_range("samples", self.samples, 2, 2**40)
         check_range("qad_share", self.qad_share, 0, 1)
+        if self.qad_share > 0 and self.train.mixed_precision != "no":
+            raise ConfigError(
+                f"mixed_precision {self.train.mixed_precision} with qad_share {self.qad_share:g}",
+                expected="full precision, in which int8 is computed exactly",
+                fix="set one of them to no or 0",
+            )
         if unusable := sorted(TOKEN_LOSSES & set(self.loss.weights)):
             raise ConfigError(
                 f"loss {unusable[0]}, which needs the teacher's tokens",

@@ -30,7 +30,7 @@ from edgeclip.quantize.deployed import DeployedClip
 class Lesson:
     """What all stages share: the training set, what the teacher makes of it, and where the work is done.
 
-    `folder` is where states and metrics are kept, `cache_id` what the cache depends on.
+    `folder` is where states and metrics are kept.
     """
 
     recipe: DistillRecipe
