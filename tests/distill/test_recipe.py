@@ -5,8 +5,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgeclip.config import ClipConfig
 from edgeclip.distill.recipe import NAMES, DistillRecipe, ShrinkConfig, load_recipe
 from edgeclip.errors import ConfigError
+from edgeclip.shrink.plan import count_parameters, propose, student_config
+from tests.shrink.conftest import TABLETOP, VIT_B_32
 
 TEXT = """
 samples = 20
@@ -41,6 +44,15 @@ def test_the_shipped_recipes_are_what_their_names_say():
         "eighth": 0.125,
     }
     assert all(load_recipe(name).qad_share > 0 for name in NAMES)
+
+
+@pytest.mark.parametrize("teacher", [TABLETOP, VIT_B_32], ids=["tabletop", "ViT-B/32"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "qad"])
+def test_the_shipped_recipes_fit_small_and_full_size(name: str, teacher: ClipConfig):
+    shrink = load_recipe(name).shrink
+    plan = propose(teacher, shrink.fractions[0], depth=shrink.depth)
+    share = count_parameters(student_config(teacher, plan)) / count_parameters(teacher)
+    assert 0.95 * shrink.fractions[0] < share <= shrink.fractions[0]
 
 
 def test_a_recipe_of_a_file(tmp_path: Path):
