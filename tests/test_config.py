@@ -9,6 +9,7 @@ from edgeclip.errors import ConfigError
 from edgeclip.reproduce import Settings
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+"""Those of `edgeclip distill` are in the package: see distill/test_recipe.py."""
 
 
 def test_configs_are_frozen(config: ClipConfig):

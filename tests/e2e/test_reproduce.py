@@ -91,12 +91,17 @@ def test_a_student_can_be_evaluated_and_inspected(run, edgeclip, captioned_folde
     assert "text.token_embedding.weight" in listed["float_tensors"]
 
 
-def test_a_finished_run_resumes(run, edgeclip, mini_checkpoint: Path, captioned_folder: Path):
+def test_a_finished_run_resumes_and_gets_the_better_rows(run, edgeclip, mini_checkpoint: Path, captioned_folder: Path):
     _, out, results = run
     done = edgeclip(
         *("reproduce", "--model", mini_checkpoint, "--data", captioned_folder, "--out", out, *MINI),
-        *("--normalize", "report", "--resume"),
+        *("--normalize", "report", "--resume", "--with-better"),
     )
     assert done.returncode == 0, done.stderr
     again = json.loads((out / "results.json").read_text())
-    assert again["losses"] == results["losses"]
+    assert again["losses"].items() > results["losses"].items()
+    assert [len(losses) for name, losses in again["losses"].items() if name not in results["losses"]] == [4]
+    *old, teacher, student, qad = again["rows"]
+    assert [row["variant"] for row in (teacher, student, qad)] == ["fp32 bundle", "post-training int8", "qad, int8"]
+    # The same model on the same pairs, run by another engine.
+    assert (teacher["i2t"], teacher["caption"]) == (old[0]["i2t"], old[0]["caption"])

@@ -130,6 +130,31 @@ def test_headlines_say_what_the_figures_say(results: Results):
     assert times(1.0) == "1.0 times slower"
 
 
+def test_a_distillation_is_told_apart_from_a_reproduction(results: Results):
+    recipe = {"name": "half", "weights": {"feature": 1.0}, "qad_share": 0.25, "train": {"batch_size": 64, "lr": 1e-3}}
+    distilled = msgspec.structs.replace(
+        results,
+        settings={"model": "builtin:tabletop", "recipe": recipe},
+        findings=None,
+        rows=[
+            row("TEACHER", "fp32 bundle", 80.0, 10.0, 40.0),
+            row("STUDENT", "post-training int8", 79.0, 5.0, 10.0),
+            row("DISTILLED", "half, int8", 78.0, 20.0, 5.0),
+        ],
+    )
+    assert headlines(distilled) == [
+        "STUDENT, post-training int8: -1.0 points of R@1 from the teacher, 4.0 times smaller, and encodes an image "
+        "2.0 times faster.",
+        "DISTILLED, half, int8: -2.0 points of R@1 from the teacher, 8.0 times smaller, and encodes an image 2.0 times "
+        "slower.",
+    ]
+    page = render_report(distilled)
+    assert "A CLIP distilled: half" in page
+    assert "feature 1; 25 % of each stage as int8 computes; batches of 64, peak rate 0.001." in page
+    assert "A lightweight CLIP, reproduced" in render_report(results)
+    assert "alpha 0.3, temperature 1.0, batches of 32, peak rate 0.0001." in render_report(results)
+
+
 def test_explanations_follow_the_figures(results: Results):
     engines = " ".join(why_engines_differ(results, results.findings))
     assert "4.0 times slower than float's" in engines

@@ -88,6 +88,15 @@ def test_half_of_the_tabletop_teacher_by_hand(tmp_path: Path):
     ]
 
 
+def test_a_deeper_half_has_fewer_units():
+    plan = propose(TABLETOP, 0.5, depth=2 / 3)
+    assert (plan.vision.layers, plan.vision.num_attention_heads) == ((0, 2, 3, 5), 4)
+    assert (plan.text.layers, plan.text.num_attention_heads) == ((0, 2, 3), 3)
+    assert (plan.vision.intermediate_size, plan.text.intermediate_size) == (416, 288)
+    sizes = [count_parameters(student_config(TABLETOP, p)) for p in (plan, propose(TABLETOP, 0.5))]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
+
+
 def test_the_vocabulary_decides_how_wide_the_text_tower_is():
     whole, reduced = propose(VIT_B_32, 0.25), propose(VIT_B_32, 0.25, vocab_size=6000)
     assert (whole.text.num_attention_heads, reduced.text.num_attention_heads) == (4, 8)

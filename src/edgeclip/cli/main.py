@@ -8,7 +8,7 @@ import sys
 import typer
 
 from edgeclip import __version__
-from edgeclip.cli import classify, embed, evaluate, export, inspect, reproduce, train, verify
+from edgeclip.cli import classify, distill, embed, evaluate, export, inspect, reproduce, train, verify
 from edgeclip.errors import EdgeclipError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("reproduce")(reproduce.command)
 app.command("evaluate")(evaluate.command)
 app.command("inspect")(inspect.command)
 app.command("train")(train.command)
+app.command("distill")(distill.command)
 app.command("export")(export.command)
 app.command("embed")(embed.command)
 app.command("classify")(classify.command)

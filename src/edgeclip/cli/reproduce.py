@@ -34,6 +34,7 @@ def command(
     split: options.SplitName = None,
     on_bad_image: options.OnBadImage = "skip",
     repeats: Annotated[int, typer.Option(help="Timed calls of each kind, model and round.")] = 20,
+    with_better: Annotated[bool, typer.Option("--with-better", help="Add bundles: fp32, int8, and distilled.")] = False,
     resume: options.Resume = False,
 ) -> None:
     """Teacher, quantized student and distilled student of the report, measured side by side."""
@@ -67,6 +68,7 @@ def command(
         "split": split,
         "on_bad_image": on_bad_image,
         "repeats": repeats,
+        "with_better": with_better,
     }
     settings = decode_options({key: value for key, value in given.items() if value is not None}, Settings)
     output_folder(out)

@@ -32,6 +32,10 @@ class Prepared:
     def __len__(self) -> int:
         return len(self.names)
 
+    def first(self, count: int) -> Prepared:
+        """The first images, at most so many."""
+        return Prepared(self.names[:count], self.pixels[:count], self.captions[:count], self.bad_images)
+
     @property
     def first_captions(self) -> list[str]:
         """One caption per image, the first: the report's pairs."""

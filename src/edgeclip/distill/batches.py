@@ -58,7 +58,7 @@ class Sampler:
             raise DataError(
                 f"batch size {self.batch_size} for {self.total} training pairs",
                 expected="at least 2 and at most the number of pairs",
-                fix="lower --batch-size or raise --samples",
+                fix="lower the batch size, or use more pairs",
             )
 
     @property

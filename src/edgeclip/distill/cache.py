@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -81,6 +81,7 @@ class CachedTeacher:
                 expected="a finished one",
                 fix="build it again, which goes on from there",
             )
+        self.identity: dict[str, Any] = msgspec.to_builtins(index.identity)
         self.augmentations = index.identity.augmentations
         self.logit_scale = index.logit_scale
         self._folder = folder

@@ -100,7 +100,7 @@ def start_accelerator(mixed_precision: Precision = "no", *, cpu: bool = False) -
 def fit(
     model: nn.Module,
     batches: Callable[[range], Iterable[B]],
-    loss_of: Callable[[B], Tensor | dict[str, Tensor]],
+    loss_of: Callable[[B], Tensor | tuple[Tensor, dict[str, Tensor]]],
     config: TrainConfig,
     *,
     steps: int,
@@ -118,7 +118,7 @@ def fit(
             `clamp_logit_scale`, if any, is called after every step.
         batches: gives the batches of a range of steps, or this process's share of them; must be a function of the step
             alone.
-        loss_of: a batch to a 0-d loss, or to its terms by name, which are added up. With several processes each
+        loss_of: a batch to a 0-d loss, or to that and its parts by name, for the metrics. With several processes each
             computes it on the whole batch, from embeddings of `embed.gather`; a loss of its own share counts as one of
             several that are averaged.
         config: rates and regularisation.
@@ -160,14 +160,13 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 optimizer.zero_grad(set_to_none=True)
-                parts, norm = _gradients(loss_of, batch, trainable, config.max_grad_norm, accelerator)
-                loss = sum(parts.values())
+                loss, parts, norm = _gradients(loss_of, batch, trainable, config.max_grad_norm, accelerator)
                 # With fp16 such gradients are usual: the step is left out, and the next loss scaled by less.
                 if not (math.isfinite(loss) and (math.isfinite(norm) or accelerator.scaler)):
                     raise TrainingError(
                         f"a loss of {loss:g} with a gradient of norm {norm:g} at step {len(losses) + 1} of {steps}",
                         expected="finite numbers",
-                        fix=f"lower --lr (now {config.lr:g})"
+                        fix=f"lower the learning rate (now {config.lr:g})"
                         + (f"; {state_file} is the last good state" if state_file else ""),
                     )
                 optimizer.step()
@@ -195,25 +194,26 @@ def _on_device(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
 
 
 def _gradients(
-    loss_of: Callable[[B], Tensor | dict[str, Tensor]],
+    loss_of: Callable[[B], Tensor | tuple[Tensor, dict[str, Tensor]]],
     batch: B,
     trainable: Mapping[str, nn.Parameter],
     max_norm: float,
     accelerator: Accelerator,
-) -> tuple[dict[str, float], float]:
+) -> tuple[float, dict[str, float], float]:
     """Compute the gradients of a batch, averaged over the processes and limited to a norm.
 
     Returns:
-        The terms of the loss, averaged likewise, and the norm that the gradients had.
+        The loss and its parts, averaged likewise, and the norm that the gradients had.
     """
     with accelerator.autocast():
-        loss = loss_of(batch)
-    terms = loss if isinstance(loss, dict) else {"loss": loss}
-    accelerator.backward(torch.stack(list(terms.values())).sum())
+        result = loss_of(batch)
+    loss, parts = result if isinstance(result, tuple) else (result, {"loss": result})
+    accelerator.backward(loss)
     if accelerator.num_processes > 1:
         for parameter in trainable.values():
             if parameter.grad is not None:
                 parameter.grad = accelerator.reduce(parameter.grad, "mean")
-    values = accelerator.reduce(torch.stack([term.detach().float() for term in terms.values()]), "mean")
+    values = torch.stack([value.detach().float() for value in (loss, *parts.values())])
+    mean, *means = accelerator.reduce(values, "mean").tolist()
     norm = accelerator.clip_grad_norm_(trainable.values(), max_norm)
-    return dict(zip(terms, values.tolist(), strict=True)), float(norm)
+    return mean, dict(zip(parts, means, strict=True)), float(norm)

@@ -53,7 +53,15 @@ FLOAT_SHARE = 4
 
 
 def export_bundle(
-    loaded: Loaded, out: Path, samples: Samples, *, precision: Wanted, threads: int, joint_graph: bool = False
+    loaded: Loaded,
+    out: Path,
+    samples: Samples,
+    *,
+    precision: Wanted,
+    threads: int,
+    joint_graph: bool = False,
+    teacher: Loaded | None = None,
+    as_trained: bool = False,
 ) -> tuple[Manifest, Card]:
     """Write a bundle, whole or not at all.
 
@@ -64,6 +72,8 @@ def export_bundle(
         precision: fp32; int8 (see `quantize.scheme`); or auto, int8 if its release card keeps the accuracy, else fp32.
         threads: for the golden embeddings and the measurements.
         joint_graph: also write both towers in one graph with the logits.
+        teacher: what the release card compares with; by default the checkpoint itself.
+        as_trained: int8 as it was trained for (see `quantize.deployed`): no size is moved and no layer left in float.
 
     Raises:
         ConfigError: the joint graph would be too large.
@@ -72,12 +82,12 @@ def export_bundle(
         write_model_files(loaded.model, loaded.preprocess_config, loaded.tokenizer, folder)
         (folder / "onnx").mkdir()
         for candidate in CANDIDATES[precision]:
-            float_layers = _write_graphs(loaded, folder, samples, candidate)
+            float_layers = _write_graphs(loaded, folder, samples, candidate, as_trained)
             image, text = (folder / name for name in GRAPHS[candidate])
             end_texts(text, loaded.tokenizer.eos_token_id)
             if joint_graph:
                 write_joint_graph(image, text, loaded.model.logit_scale.item(), folder / JOINT_GRAPHS[candidate])
-            manifest, card = _measured(loaded, folder, samples, float_layers, candidate, threads)
+            manifest, card = _measured(loaded, folder, samples, float_layers, candidate, threads, teacher or loaded)
             if card.keeps_accuracy or candidate == CANDIDATES[precision][-1]:
                 break
             print(f"{candidate} does not keep the accuracy: {card.summary}", file=sys.stderr)
@@ -87,7 +97,7 @@ def export_bundle(
     return manifest, card
 
 
-def _write_graphs(loaded: Loaded, folder: Path, samples: Samples, precision: Precision) -> list[str]:
+def _write_graphs(loaded: Loaded, folder: Path, samples: Samples, precision: Precision, as_trained: bool) -> list[str]:
     """Write both graphs.
 
     Returns:
@@ -99,17 +109,21 @@ def _write_graphs(loaded: Loaded, folder: Path, samples: Samples, precision: Pre
         write_image_graph(image_tower, image_graph)
         write_text_graph(text_tower, text_graph)
         return []
+    if as_trained:
+        _write_int8(image_tower, [], write_image_graph, image_graph)
+        _write_int8(text_tower, [], write_text_graph, text_graph)
+        return []
     config, tokenizer = loaded.preprocess_config, loaded.tokenizer
     images = [normalize(pixels[None], config) for pixels in samples.calibration.pixels]
     texts = [tokenizer([text], pad_to_longest=True) for text in samples.calibration.first_captions]
-    image_layers = _write_int8(image_tower, images, write_image_graph, image_graph)
-    text_layers = _write_int8(text_tower, texts, write_text_graph, text_graph)
+    image_layers, text_layers = _adapt(image_tower, images), _adapt(text_tower, texts)
+    _write_int8(image_tower, image_layers, write_image_graph, image_graph)
+    _write_int8(text_tower, text_layers, write_text_graph, text_graph)
     return [f"image: {name}" for name in image_layers] + [f"text: {name}" for name in text_layers]
 
 
-def _write_int8(
-    tower: Tower, samples: list[NDArray[Any]], write: Callable[[Tower, Path], None], path: Path
-) -> list[str]:
+def _adapt(tower: ImageTower | TextTower, samples: list[NDArray[Any]]) -> list[str]:
+    """Equalize a tower's channels in place, and name the layers that int8 would still cost too much."""
 
     @torch.no_grad()
     def embeds() -> Tensor:
@@ -120,15 +134,24 @@ def _write_int8(
     float_layers, _ = choose_float_layers(
         tower, layers, embeds, min_cosine=MIN_COSINE, at_most=len(layers) // FLOAT_SHARE
     )
+    return float_layers
+
+
+def _write_int8(tower: Tower, float_layers: list[str], write: Callable[[Tower, Path], None], path: Path) -> None:
     whole = path.with_suffix(".fp32")
     write(tower, whole)
     quantize_graph(whole, path, float_layers=float_layers)
     whole.unlink()
-    return float_layers
 
 
 def _measured(
-    loaded: Loaded, folder: Path, samples: Samples, float_layers: list[str], precision: Precision, threads: int
+    loaded: Loaded,
+    folder: Path,
+    samples: Samples,
+    float_layers: list[str],
+    precision: Precision,
+    threads: int,
+    teacher: Loaded,
 ) -> tuple[Manifest, Card]:
     """Open the graphs as a device would, and measure."""
     files = entries(folder)
@@ -150,5 +173,5 @@ def _measured(
         image_embeds=clip.encode_image([test_card(loaded.model.config.vision.image_size)])[0].tolist(),
         text_embeds=clip.encode_text([GOLDEN_TEXT])[0].tolist(),
     )
-    card = measure(loaded, clip, samples)
+    card = measure(teacher, clip, samples)
     return msgspec.structs.replace(draft, golden=golden, card=card), card

@@ -32,18 +32,35 @@ def headlines(results: Results) -> list[str]:
             f" {times(report.latency_ms.image.p50 / teacher.latency_ms.image.p50)} than its fp32 teacher here."
         )
     quick = next((r for r in results.rows if r.name == "STUDENT" and REPORT_ENGINE not in r.variant), None)
-    if teacher and quick:
+    if teacher and report and quick:
         lines.append(
             f"The same weights on another kernel library ({quick.variant}) are "
             f"{times(quick.latency_ms.image.p50 / teacher.latency_ms.image.p50)} than fp32, and "
             f"{mean_r1(quick) - mean_r1(teacher):+.1f} points of R@1 from the teacher."
         )
     for row in results.rows:
-        if teacher and row.name == "DISTILLED":
-            lines.append(
-                f"DISTILLED, {row.variant}: {mean_r1(row) - mean_r1(teacher):+.1f} points of R@1 from the teacher."
-            )
+        if teacher and (row.name == "DISTILLED" or (row.name == "STUDENT" and not report)):
+            line = f"{row.name}, {row.variant}: {mean_r1(row) - mean_r1(teacher):+.1f} points of R@1 from the teacher"
+            if not report:
+                line += f", {teacher.size_mb / row.size_mb:.1f} times smaller, and encodes an image " + times(
+                    row.latency_ms.image.p50 / teacher.latency_ms.image.p50
+                )
+            lines.append(f"{line}.")
     return lines
+
+
+def training(results: Results) -> str:
+    """How the students were trained, below the loss curves."""
+    settings = results.settings
+    if recipe := settings.get("recipe"):
+        mix = ", ".join(f"{name} {weight:g}" for name, weight in recipe["weights"].items())
+        share = f"{100 * recipe['qad_share']:.0f} % of each stage as int8 computes"
+        train = recipe["train"]
+        return f"{mix}; {share}; batches of {train['batch_size']}, peak rate {train['lr']:g}."
+    return (
+        f"alpha {settings['alpha']}, temperature {settings['temperature']}, batches of {settings['batch_size']}, "
+        f"peak rate {settings['lr']}."
+    )
 
 
 def why_engines_differ(results: Results, findings: Findings) -> list[str]:

@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from edgeclip import __version__
 from edgeclip.files import write_atomically
-from edgeclip.report.explain import headlines, why_distillation_drifts, why_engines_differ
+from edgeclip.report.explain import headlines, training, why_distillation_drifts, why_engines_differ
 from edgeclip.report.plots import loss_plot, trade_off_plot
 from edgeclip.report.published import PUBLISHED
 from edgeclip.results import Results
@@ -32,6 +32,7 @@ def render_report(results: Results) -> str:
         headlines=headlines(results),
         trade_off=trade_off_plot(results.rows),
         losses=loss_plot(results.losses) if results.losses else None,
+        training=training(results),
         engines=why_engines_differ(results, results.findings) if results.findings else [],
         drift=why_distillation_drifts(results, results.findings) if results.findings else [],
         settings=json.dumps(results.settings, indent=1),

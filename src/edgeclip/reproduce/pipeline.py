@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import base64
-import io
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
 from edgeclip.data.prepare import Prepared, prepare
-from edgeclip.data.records import sample_split
+from edgeclip.data.records import Record, sample_split
 from edgeclip.data.source import load_data
 from edgeclip.distill.batches import Sampler
 from edgeclip.distill.report import DistillData, ReportLoss, distill
 from edgeclip.distill.trainer import TrainConfig
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.footprint import bytes_on_disk
-from edgeclip.evaluate.latency import percentiles
 from edgeclip.evaluate.retrieval import retrieval
+from edgeclip.evaluate.table import Cost, Embedded, jpeg, make_row, measure_in_turn, rounds
 from edgeclip.files import printable
 from edgeclip.image import crop_uint8
 from edgeclip.model import Clip
 from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.progress import stage
 from edgeclip.quantize.paper import REPORT_ENGINE, int8_layers, load_student, save_student
+from edgeclip.reproduce.better import better_rows
 from edgeclip.reproduce.findings import fastest_engine, gradient_reach, time_engines
 from edgeclip.reproduce.measure import measure
 from edgeclip.reproduce.settings import Settings
@@ -40,17 +39,12 @@ from edgeclip.results import (
     DataInfo,
     Findings,
     GradientReach,
-    Latency,
     Results,
     Row,
-    Standard,
     SweepPoint,
     TestImage,
 )
 
-MEASURE_ROUNDS = 3
-FEW_REPEATS = 10
-"""Fewer timed calls than this are all made in one process."""
 MEASURE_SECONDS = 40.0
 PROJECTIONS = ("vision.projection", "text.projection")
 
@@ -70,15 +64,6 @@ class Variant:
         return "int8" if self.engine else "fp32"
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """A model's embeddings of the validation images (I, E), of all captions (C, E), and of the test image (E,)."""
-
-    images: NDArray[np.float32]
-    texts: NDArray[np.float32]
-    test_image: NDArray[np.float32]
-
-
 def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results:
     """Run the report's experiment and keep the students in `out`/models.
 
@@ -92,7 +77,7 @@ def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results
     _ = loaded.tokenizer  # which must be there, before anything takes time
     if settings.normalize == "report":
         loaded = loaded.with_report_normalization()
-    train, validation = _prepare(settings, loaded)
+    training, train, validation = _prepare(settings, loaded)
     test_crop, test_image = _test_image(settings, loaded, validation)
     data = _teach(loaded, train)
     work = Run(settings, out, loaded, data, resume)
@@ -100,6 +85,11 @@ def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results
     sweep = work.sweep(validation)
     embedded = [_embed(variant, loaded, validation, test_crop) for variant in variants]
     rows = _rows(settings, out, loaded, validation, variants, embedded)
+    if settings.with_better:
+        better, curves = better_rows(
+            settings, loaded, training, train, validation, test_crop, out / "better", resume=resume
+        )
+        rows, losses = rows + better, losses | curves
     return Results(
         schema=SCHEMA,
         environment=environment(settings.threads),
@@ -120,7 +110,8 @@ def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results
     )
 
 
-def _prepare(settings: Settings, loaded: Loaded) -> tuple[Prepared, Prepared]:
+def _prepare(settings: Settings, loaded: Loaded) -> tuple[list[Record], Prepared, Prepared]:
+    """The training records, and both parts of the pairs decoded."""
     captions = load_data(settings.data, samples=settings.samples, seed=settings.seed, options=settings.data_options)
     split = sample_split(
         len(captions), samples=settings.samples, val_fraction=settings.val_fraction, seed=settings.seed
@@ -138,7 +129,7 @@ def _prepare(settings: Settings, loaded: Loaded) -> tuple[Prepared, Prepared]:
             )
             for indices in (split.train, split.validation)
         ]
-    return parts[0], parts[1]
+    return [captions.records[index] for index in split.train], parts[0], parts[1]
 
 
 def _teach(loaded: Loaded, train: Prepared) -> DistillData:
@@ -268,13 +259,7 @@ def _test_image(settings: Settings, loaded: Loaded, validation: Prepared) -> tup
         name, captions = printable(Path(settings.test_image).name), []
     else:
         crop, name, captions = validation.pixels[0], validation.names[0], list(validation.captions[0])
-    return crop, TestImage(name=name, jpeg_base64=base64.b64encode(_jpeg(crop)).decode(), captions=captions)
-
-
-def _jpeg(crop: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(crop).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
+    return crop, TestImage(name=name, jpeg_base64=base64.b64encode(jpeg(crop)).decode(), captions=captions)
 
 
 def _rows(
@@ -286,29 +271,21 @@ def _rows(
     embedded: list[Embedded],
 ) -> list[Row]:
     captions, image_of_caption = validation.all_captions
-    first = np.unique(image_of_caption, return_index=True)[1]
     measured = _measure_all(settings, out, loaded, validation, variants)
-    rows = []
-    for variant, embeds, (size_mb, peak_rss_mb, latency) in zip(variants, embedded, measured, strict=True):
-        i2t, t2i = retrieval(embeds.images, embeds.texts[first], np.arange(len(first)))
-        standard_i2t, standard_t2i = retrieval(embeds.images, embeds.texts, image_of_caption)
-        best = int((embeds.texts[first] @ embeds.test_image).argmax())
-        rows.append(
-            Row(
-                name=variant.name,
-                variant=variant.variant,
-                precision=variant.precision,
-                params=_parameters(loaded.model),
-                size_mb=size_mb,
-                peak_rss_mb=peak_rss_mb,
-                i2t=i2t,
-                t2i=t2i,
-                latency_ms=latency,
-                caption=captions[first[best]],
-                standard=Standard(captions=len(captions), i2t=standard_i2t, t2i=standard_t2i),
-            )
+    return [
+        make_row(
+            variant.name,
+            variant.variant,
+            precision=variant.precision,
+            params=_parameters(loaded.model),
+            size_mb=size_mb,
+            cost=cost,
+            embeds=embeds,
+            captions=captions,
+            image_of_caption=image_of_caption,
         )
-    return rows
+        for variant, embeds, (size_mb, cost) in zip(variants, embedded, measured, strict=True)
+    ]
 
 
 def _parameters(model: Clip) -> int:
@@ -318,39 +295,28 @@ def _parameters(model: Clip) -> int:
 
 def _measure_all(
     settings: Settings, out: Path, loaded: Loaded, validation: Prepared, variants: list[Variant]
-) -> list[tuple[float, float, Latency]]:
-    """Size in MB, peak memory in MB and latency of each variant, measured in fresh processes, in turn."""
+) -> list[tuple[float, Cost]]:
+    """Size in MB, peak memory and latency of each variant, measured in fresh processes, in turn."""
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         image = Path(scratch) / "query.jpg"
-        image.write_bytes(_jpeg(validation.pixels[0]))
+        image.write_bytes(jpeg(validation.pixels[0]))
         folders = [_save(variant, loaded, out, Path(scratch)) for variant in variants]
-        answers: list[list[dict[str, Any]]] = [[] for _ in variants]
-        rounds = MEASURE_ROUNDS if settings.repeats >= FEW_REPEATS else 1
-        with stage("measuring in fresh processes", rounds * len(variants)) as advance:
-            for _ in range(rounds):
-                for folder, answer in zip(folders, answers, strict=True):
-                    answer.append(
-                        measure(
-                            folder,
-                            image,
-                            validation.first_captions,
-                            threads=settings.threads,
-                            repeats=settings.repeats,
-                            budget_s=MEASURE_SECONDS,
-                        )
-                    )
-                    advance(1)
+        measurements = [
+            partial(
+                measure,
+                folder,
+                image,
+                validation.first_captions,
+                threads=settings.threads,
+                repeats=settings.repeats,
+                budget_s=MEASURE_SECONDS,
+            )
+            for folder in folders
+        ]
+        with stage("measuring in fresh processes", rounds(settings.repeats) * len(variants)) as advance:
+            costs = measure_in_turn(measurements, repeats=settings.repeats, advance=advance)
         sizes = [bytes_on_disk(folder / "model.safetensors") / 1e6 for folder in folders]
-    return [
-        (
-            round(size, 3),
-            round(max(run["peak_rss_mb"] for run in runs), 1),
-            Latency(
-                **{call: percentiles([t for run in runs for t in run["times"][call]]) for call in runs[0]["times"]}
-            ),
-        )
-        for size, runs in zip(sizes, answers, strict=True)
-    ]
+    return list(zip(sizes, costs, strict=True))
 
 
 def _save(variant: Variant, loaded: Loaded, out: Path, scratch: Path) -> Path:

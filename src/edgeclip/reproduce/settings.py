@@ -46,6 +46,7 @@ class Settings(Config, frozen=True, kw_only=True):
     split: str | None = None
     on_bad_image: OnBadImage = "skip"
     repeats: int = 20
+    with_better: bool = False
 
     def __post_init__(self) -> None:
         for alpha in (self.alpha, *self.sweep_alpha):

@@ -1,0 +1,1 @@
+"""A recipe carried out: student, training, bundle, and what came of it beside its teacher."""

@@ -1,0 +1,76 @@
+"""Which images a recipe trains on, and which others are calibrated and measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeclip.compress.settings import DistillSettings
+from edgeclip.config import PreprocessConfig
+from edgeclip.data.prepare import Prepared, prepare
+from edgeclip.data.records import CaptionSet, Record
+from edgeclip.data.source import TRAINING_WORLD, load_data
+from edgeclip.errors import DataError
+from edgeclip.names import BUILTIN
+from edgeclip.progress import stage
+
+CALIBRATION = 64
+"""Images of the training set on which importance and the sizes of channels are measured."""
+MEASURED_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Data:
+    """The `training` set, some of its pairs decoded for `calibration`, and the pairs that are `measured`, unseen."""
+
+    training: Sequence[Record]
+    calibration: Prepared
+    measured: Prepared
+
+
+def load_split(settings: DistillSettings, samples: int, preprocess: PreprocessConfig) -> Data:
+    """Set the measured pairs aside; of the built-in world they are another world's.
+
+    Args:
+        settings: which data.
+        samples: images to train on where the settings leave it open.
+        preprocess: the teacher's.
+
+    Raises:
+        DataError: the data can't be used, or is too small.
+    """
+    wanted = settings.samples or samples
+    if settings.data == BUILTIN:
+        source = load_data(BUILTIN, samples=wanted, seed=settings.seed, world=TRAINING_WORLD)
+        training: Sequence[Record] = source.records
+        unseen = load_data(BUILTIN, samples=settings.pairs, seed=settings.seed)
+        measured = list(range(settings.pairs))
+    else:
+        unseen = load_data(settings.data, samples=0, seed=settings.seed, options=settings.data_options)
+        total = len(unseen)
+        pairs = min(settings.pairs, round(MEASURED_SHARE * total))
+        if pairs < 2 or (settings.samples or 0) > total - pairs:
+            raise DataError(
+                f"{settings.data} of {total} images, {pairs} of them to measure on, for --samples {wanted}",
+                expected="at least 10 images, and no more --samples than are left",
+                fix="use more data, or lower --samples",
+            )
+        order = np.random.default_rng(settings.seed).permutation(total).tolist()
+        measured, rest = order[:pairs], order[pairs:]
+        training = [unseen.records[index] for index in rest[:wanted]]
+    calibration = list(range(min(CALIBRATION, len(training))))
+    with stage("decoding images", len(calibration) + len(measured)) as advance:
+        parts = [
+            prepare(
+                captions,
+                indices,
+                preprocess,
+                workers=settings.workers,
+                on_bad_image=settings.on_bad_image,
+                advance=advance,
+            )
+            for captions, indices in ((CaptionSet(unseen.name, training), calibration), (unseen, measured))
+        ]
+    return Data(training, *parts)

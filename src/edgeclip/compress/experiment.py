@@ -1,0 +1,229 @@
+"""From a recipe to a bundle: student, cache, training, export, and rows beside the teacher's."""
+
+from __future__ import annotations
+
+import base64
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeclip.bundle import MANIFEST
+from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
+from edgeclip.compress.data import Data, load_split
+from edgeclip.compress.rows import Contender, bundle_rows
+from edgeclip.compress.settings import DistillSettings
+from edgeclip.distill.batches import Sampler
+from edgeclip.distill.recipe import DistillRecipe, load_recipe
+from edgeclip.distill.stage import Lesson, train_stage
+from edgeclip.distill.student import equalize_student, make_student, stages
+from edgeclip.distill.teacher import build_cache
+from edgeclip.distill.trainer import start_accelerator
+from edgeclip.errors import ConfigError
+from edgeclip.evaluate.environment import environment
+from edgeclip.evaluate.table import jpeg
+from edgeclip.export import export_bundle
+from edgeclip.export.samples import CALIBRATION, Samples
+from edgeclip.files import output_folder, printable
+from edgeclip.progress import stage
+from edgeclip.results import SCHEMA, DataInfo, Results, Row, TestImage
+
+CARD_PAIRS = 200
+
+
+def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Results | None:
+    """Make `out`/checkpoint and `out`/bundle; the cache and the states of training stay in `out` too.
+
+    A cache goes on where it stopped; training does with `resume`.
+
+    Returns:
+        The rows of teacher, post-training int8 and distilled bundle; None in all but the first of several processes.
+
+    Raises:
+        EdgeclipError: anything in the recipe, the model or the data that can't be used.
+    """
+    torch.set_num_threads(settings.threads)
+    _check_places(out)
+    recipe = load_recipe(settings.recipe)
+    vocabulary = Path(settings.vocabulary) if settings.vocabulary else None
+    teacher = load_checkpoint(settings.model, vocabulary=vocabulary)
+    data = load_split(settings, recipe.samples, teacher.preprocess_config)
+    made = carry_out(settings, recipe, teacher, data, data.measured.pixels[0], out, resume=resume)
+    if made is None:
+        return None
+    rows, losses = made
+    test_image = TestImage(
+        name=data.measured.names[0],
+        jpeg_base64=base64.b64encode(jpeg(data.measured.pixels[0])).decode(),
+        captions=list(data.measured.captions[0]),
+    )
+    return Results(
+        schema=SCHEMA,
+        environment=environment(settings.threads),
+        settings=_shown(settings, recipe),
+        data=DataInfo(
+            name=printable(settings.data),
+            pairs=len(data.training) + len(data.measured),
+            seed=settings.seed,
+            train=len(data.training),
+            validation=len(data.measured),
+            bad_images=data.measured.bad_images,
+        ),
+        rows=rows,
+        losses=losses,
+        test_image=test_image,
+    )
+
+
+def _check_places(out: Path) -> None:
+    """Refuse to replace what is not ours."""
+    for name, sign in (("checkpoint", "config.json"), ("bundle", MANIFEST)):
+        folder = out / name
+        if folder.exists() and not (folder / sign).is_file():
+            raise ConfigError(
+                f"{folder}, which is no {name}",
+                expected="nothing there, or an earlier run's",
+                fix="choose another --out",
+            )
+
+
+def carry_out(
+    settings: DistillSettings,
+    recipe: DistillRecipe,
+    teacher: Loaded,
+    data: Data,
+    test_crop: NDArray[np.uint8],
+    out: Path,
+    *,
+    resume: bool,
+) -> tuple[list[Row], dict[str, list[float]]] | None:
+    """`distill` with a teacher and data that are there, and any image (H, W, 3) uint8 to name the best caption of.
+
+    Returns:
+        The rows and the loss curve of each stage; None in all but the first of several processes.
+    """
+    student, losses, is_main = _train(settings, recipe, teacher, data, out, resume)
+    if not is_main:
+        return None
+    save_checkpoint(student.model, student.preprocess_config, student.tokenizer, out / "checkpoint")
+    return _rows(settings, recipe, teacher, student, data, test_crop, out), losses
+
+
+def _shown(settings: DistillSettings, recipe: DistillRecipe) -> dict[str, Any]:
+    """Settings and recipe for the report."""
+    named = {"name": printable(Path(settings.recipe).stem), "weights": recipe.loss.weights}
+    given = {key: printable(v) if isinstance(v, str) else v for key, v in msgspec.to_builtins(settings).items()}
+    return given | {"recipe": named | msgspec.to_builtins(recipe)}
+
+
+def _train(
+    settings: DistillSettings, recipe: DistillRecipe, teacher: Loaded, data: Data, out: Path, resume: bool
+) -> tuple[Loaded, dict[str, list[float]], bool]:
+    """Train every stage.
+
+    Returns:
+        The last student, the loss curve of each stage, and whether this process is the first.
+    """
+    captions = _captions_to_keep(recipe, data)
+    plan = stages(recipe.shrink)
+    _ = Sampler(len(data.training), recipe.train.batch_size, settings.seed)  # its checks, before anything takes time
+    student = make_student(teacher, plan[0], teacher, data.calibration, captions)  # likewise
+    accelerator = start_accelerator(recipe.train.mixed_precision)
+    warned: set[str] = set()
+
+    def warn_once(reason: str) -> None:
+        if reason not in warned:
+            print(f"left out: {reason}", file=sys.stderr)
+        warned.add(reason)
+
+    with accelerator.main_process_first(), stage("the teacher's view", len(data.training)) as advance:
+        cache = build_cache(
+            teacher.model,
+            teacher.tokenizer,
+            teacher.preprocess_config,
+            data.training,
+            out / "cache",
+            augmentations=recipe.cache.augmentations,
+            augment=recipe.cache.augment,
+            seed=settings.seed,
+            workers=settings.workers,
+            on_bad_image=warn_once,
+            advance=advance,
+        )
+    lesson = Lesson(
+        recipe=recipe,
+        seed=settings.seed,
+        records=data.training,
+        cache=cache,
+        teacher_config=teacher.model.config,
+        folder=output_folder(out / "state"),
+        workers=settings.workers,
+        accelerator=accelerator,
+        on_bad_image=warn_once,
+    )
+    losses = {}
+    for number, kept in enumerate(plan, 1):
+        if number > 1:
+            student = make_student(student, kept, teacher, data.calibration, captions)
+        if recipe.qad_share > 0:
+            equalize_student(student, data.calibration)
+        name = f"stage-{number}"
+        with stage(f"training, stage {number} of {len(plan)}", lesson.steps) as advance:
+            losses[name] = train_stage(
+                student,
+                lesson,
+                name=name,
+                resume=resume and (lesson.folder / f"{name}.pt").is_file(),
+                advance=advance,
+            )
+    is_main = accelerator.is_main_process
+    accelerator.end_training()
+    return student, losses, is_main
+
+
+def _captions_to_keep(recipe: DistillRecipe, data: Data) -> list[str] | None:
+    """The captions whose tokens a student keeps; None for all tokens."""
+    if recipe.shrink is None or recipe.shrink.kept_vocabulary == "whole":
+        return None
+    return [caption for record in data.training for caption in record.captions]
+
+
+def _rows(
+    settings: DistillSettings,
+    recipe: DistillRecipe,
+    teacher: Loaded,
+    student: Loaded,
+    data: Data,
+    test_crop: NDArray[np.uint8],
+    out: Path,
+) -> list[Row]:
+    """Export and measure; only the distilled bundle is kept."""
+    calibration = data.calibration.first(CALIBRATION)
+    samples = Samples(printable(settings.data), settings.seed, calibration, data.measured.first(CARD_PAIRS))
+    few = replace(samples, measured=data.measured.first(CALIBRATION))
+    name = Path(settings.recipe).stem
+    with tempfile.TemporaryDirectory(dir=out, prefix=".") as scratch:
+        whole, quantized, distilled = Path(scratch) / "fp32", Path(scratch) / "int8", out / "bundle"
+        export_bundle(teacher, whole, few, precision="fp32", threads=settings.threads)
+        export_bundle(teacher, quantized, few, precision="int8", threads=settings.threads)
+        export_bundle(
+            student,
+            distilled,
+            samples,
+            precision="int8",
+            threads=settings.threads,
+            teacher=teacher,
+            as_trained=recipe.qad_share > 0,
+        )
+        contenders = [
+            Contender("TEACHER", "fp32 bundle", whole),
+            Contender("STUDENT", "post-training int8", quantized),
+            Contender("DISTILLED", f"{name}, int8", distilled),
+        ]
+        return bundle_rows(contenders, data.measured, test_crop, threads=settings.threads, repeats=settings.repeats)

@@ -1,0 +1,97 @@
+"""A model in float that computes, with gradients, what its int8 bundle computes (see `quantize.scheme`).
+
+Three things differ from the model itself, besides the rounding. Ranges are those of one image or one text, as a device
+encodes them. The last block is computed for the pooled token alone, so that its query, its output projection and its
+MLP have that token's range. And padding must not count, since a device runs a text up to its end only: a token after
+the end of text is a copy of it in every layer (the same embedding, sight of the same tokens), which changes no range.
+
+Shape legend: B images or texts, C channels, H and W pixels, T tokens, D hidden size, E projection size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeclip.model import Clip
+from edgeclip.model.layers import Attention, Block, Transformer
+from edgeclip.model.text import end_of_text_index
+from edgeclip.quantize.fake_quant import fake_quant_activation, fake_quant_weight
+from edgeclip.quantize.scheme import ROW_LIMIT
+
+
+class DeployedClip(nn.Module):
+    """The two encoders of a model as int8 computes them; the parameters are the model's own."""
+
+    def __init__(self, model: Clip) -> None:
+        super().__init__()
+        self.model = model
+
+    def encode_image(self, pixel_values_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) float -> (B, E) L2-normalised `image_embeds`."""
+        tower = self.model.vision
+        patches_BTD = _int8(tower.unfold(pixel_values_BCHW), tower.patch_embedding.weight, None)
+        class_B1D = tower.class_embedding.expand(len(patches_BTD), 1, -1)
+        x_BTD = tower.pre_norm(torch.cat([class_B1D, patches_BTD], dim=1) + tower.position_embedding)
+        first_B = torch.zeros(len(x_BTD), dtype=torch.int64, device=x_BTD.device)
+        pooled_BD = _run(tower.transformer, x_BTD, first_B, None)
+        return _project(tower.projection, tower.post_norm(pooled_BD))
+
+    def encode_text(self, input_ids_BT: Tensor) -> Tensor:
+        """(B, T) int64 -> (B, E) L2-normalised `text_embeds`, whatever follows the end of a text."""
+        tower = self.model.text
+        position_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
+        end_B = end_of_text_index(input_ids_BT, tower.config.eos_token_id)
+        source_BT = torch.minimum(position_T, end_B[:, None])
+        seen_B1TT = (position_T <= source_BT[:, :, None])[:, None]
+        table_VD = fake_quant_weight(tower.token_embedding.weight, ROW_LIMIT)
+        x_BTD = functional.embedding(input_ids_BT.gather(1, source_BT), table_VD) + tower.position_embedding[source_BT]
+        return _project(tower.projection, tower.final_norm(_run(tower.transformer, x_BTD, end_B, seen_B1TT)))
+
+
+def _int8(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """A Linear layer of the int8 graph."""
+    return functional.linear(fake_quant_activation(x, per_sample=True), fake_quant_weight(weight_OI), bias_O)
+
+
+def _project(projection: nn.Linear, x_BD: Tensor) -> Tensor:
+    return functional.normalize(functional.linear(x_BD, fake_quant_weight(projection.weight, ROW_LIMIT)), dim=-1)
+
+
+def _run(transformer: Transformer, x_BTD: Tensor, pooled_B: Tensor, seen_B1TT: Tensor | None) -> Tensor:
+    """All blocks, the last one for the pooled tokens only: (B, T, D) -> (B, D)."""
+    blocks = [block for block in transformer.blocks if isinstance(block, Block)]
+    for block in blocks[:-1]:
+        x_BTD = _block(block, x_BTD, seen_B1TT)
+    return _last_block(blocks[-1], x_BTD, pooled_B, seen_B1TT)
+
+
+def _block(block: Block, x_BTD: Tensor, seen_B1TT: Tensor | None) -> Tensor:
+    qkv = block.attention.qkv
+    query_BTD, key_BTD, value_BTD = _int8(block.norm1(x_BTD), qkv.weight, qkv.bias).chunk(3, dim=-1)
+    return _mlp(block, x_BTD + _attend(block.attention, query_BTD, key_BTD, value_BTD, seen_B1TT))
+
+
+def _last_block(block: Block, x_BTD: Tensor, pooled_B: Tensor, seen_B1TT: Tensor | None) -> Tensor:
+    B, _, D = x_BTD.shape
+    rows_B = torch.arange(B, device=x_BTD.device)
+    qkv, normed_BTD = block.attention.qkv, block.norm1(x_BTD)
+    query_B1D = _int8(normed_BTD[rows_B, pooled_B, None], qkv.weight[:D], qkv.bias[:D])
+    key_BTD, value_BTD = _int8(normed_BTD, qkv.weight[D:], qkv.bias[D:]).chunk(2, dim=-1)
+    seen_B11T = None if seen_B1TT is None else seen_B1TT[rows_B, :, pooled_B, None]
+    y_B1D = _attend(block.attention, query_B1D, key_BTD, value_BTD, seen_B11T)
+    return _mlp(block, x_BTD[rows_B, pooled_B, None] + y_B1D).squeeze(1)
+
+
+def _attend(attention: Attention, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
+    """Queries (B, Q, D) over keys and values (B, T, D), and the output projection; `seen` (B, 1, Q, T) bool."""
+    query, key, value = (x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in (query, key, value))
+    y_BHQK = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+    return _int8(y_BHQK.transpose(1, 2).flatten(2), attention.out.weight, attention.out.bias)
+
+
+def _mlp(block: Block, x: Tensor) -> Tensor:
+    fc1, fc2 = block.mlp.fc1, block.mlp.fc2
+    hidden = block.mlp.activation(_int8(block.norm2(x), fc1.weight, fc1.bias))
+    return x + _int8(hidden, fc2.weight, fc2.bias)

@@ -1,0 +1,211 @@
+"""`edgeclip distill` from a recipe to a bundle, at mini size; also killed, resumed, and told something wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import edgeclip as package
+from edgeclip.checkpoint import load_checkpoint
+from edgeclip.cli.main import main
+from edgeclip.quantize.deployed import DeployedClip
+
+RECIPE = """
+samples = 19
+qad_share = 0.5
+[shrink]
+fractions = [0.8, 0.7]
+vocabulary = "captions"
+[loss]
+feature = 1.0
+affinity = 1.0
+[train]
+epochs = 10
+batch_size = 4
+lr = 1e-3
+checkpoint_every = 2
+chunk_size = 3
+[cache]
+augmentations = 2
+"""
+PLAN = """
+[shrink.plan]
+vocabulary = "whole"
+[shrink.plan.vision]
+layers = [0, 1, 2]
+num_attention_heads = 2
+intermediate_size = 48
+[shrink.plan.text]
+layers = [0]
+num_attention_heads = 3
+intermediate_size = 48
+"""
+
+
+@pytest.fixture(scope="module")
+def command(mini_checkpoint: Path, captioned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    recipe = tmp_path_factory.mktemp("recipes") / "mine.toml"
+    recipe.write_text(RECIPE)
+    options = ("--workers", 0, "--threads", 1, "--repeats", 3)
+    return ["distill", mini_checkpoint, "--recipe", recipe, "--data", captioned_folder, *options]
+
+
+@pytest.fixture(scope="module")
+def run(edgeclip, command: list[object], tmp_path_factory: pytest.TempPathFactory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    done = edgeclip(*command, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return done, out
+
+
+def test_rows_report_and_files(run):
+    done, out = run
+    results = json.loads((out / "results.json").read_text())
+    assert [(row["name"], row["variant"], row["precision"]) for row in results["rows"]] == [
+        ("TEACHER", "fp32 bundle", "fp32"),
+        ("STUDENT", "post-training int8", "int8"),
+        ("DISTILLED", "mine, int8", "int8"),
+    ]
+    teacher, student, distilled = results["rows"]
+    assert distilled["params"] < 0.7 * teacher["params"] == 0.7 * student["params"]
+    assert distilled["size_mb"] < student["size_mb"] < teacher["size_mb"]
+    assert distilled["peak_rss_mb"] < 200  # a process without torch
+    assert {name: len(losses) for name, losses in results["losses"].items()} == {"stage-1": 40, "stage-2": 40}
+    assert (results["data"]["train"], results["data"]["validation"]) == (19, 5)
+    assert "feature 1, affinity 1; 50 % of each stage as int8 computes" in (out / "report.html").read_text()
+    assert "DISTILLED, mine, int8: " in done.stdout
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("bundle", "cache", "checkpoint", "report.html", "results.json", "state")
+    ]
+    assert not list(out.rglob("*.part"))
+
+
+@torch.no_grad()
+def test_the_bundle_computes_what_was_trained(run, captioned_folder: Path):
+    _, out = run
+    student, clip = load_checkpoint(out / "checkpoint"), package.load(out / "bundle", threads=1)
+    assert clip.bundle.manifest.float_layers == []
+    assert clip.bundle.manifest.card.pairs == 5
+    deployed = DeployedClip(student.model)
+    for index in range(6):
+        image, text = captioned_folder / "images" / f"{index:03}.jpg", f"the {index}th picture"
+        # A value at the border of two levels may fall either way.
+        expected = deployed.encode_image(student.preprocess(image)[None])[0]
+        np.testing.assert_allclose(clip.encode_image([image])[0], expected, atol=2e-3)
+        expected = deployed.encode_text(student.tokenize([text]))[0]
+        np.testing.assert_allclose(clip.encode_text([text])[0], expected, atol=2e-3)
+
+
+def stop(command: list[object], out: Path, when: Callable[[], bool], sign: signal.Signals) -> tuple[int, str]:
+    """Start the command, and send it a signal as soon as something is so."""
+    started = subprocess.Popen(
+        [sys.executable, "-m", "edgeclip.cli.main", *map(str, command), "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not when() and started.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(started.pid, sign)
+    _, errors = started.communicate(timeout=60)
+    return started.returncode, errors
+
+
+def test_killed_in_the_cache_and_in_training_it_still_ends_with_the_same_weights(
+    run, command: list[object], tmp_path: Path
+):
+    out = tmp_path / "cut"
+    code, _ = stop(command, out, lambda: (out / "cache").is_dir(), signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    code, _ = stop([*command, "--resume"], out, lambda: (out / "state" / "stage-1.pt").is_file(), signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    code, errors = stop([*command, "--resume"], out, lambda: (out / "state" / "stage-2.pt").is_file(), signal.SIGINT)
+    assert code == 130
+    assert errors.strip().splitlines()[-1].startswith("edgeclip: interrupted")
+    assert not (out / "checkpoint").exists()
+    stop([*command, "--resume"], out, lambda: (out / "checkpoint").is_dir(), signal.SIGINT)
+    weights = [(folder / "checkpoint" / "model.safetensors").read_bytes() for folder in (run[1], out)]
+    assert weights[0] == weights[1]
+    assert not (out / "bundle").exists()
+
+
+MISTAKES = {
+    "unknown key": (RECIPE + "colour = 1\n", "colour"),
+    "larger": (RECIPE[: RECIPE.index("[shrink]")] + PLAN + RECIPE[RECIPE.index("[loss]") :], "vision layer 2"),
+    "batch": (RECIPE.replace("batch_size = 4", "batch_size = 20"), "batch size 20 for 19"),
+    "not finite": (RECIPE.replace("lr = 1e-3", "lr = 1e30\nmax_grad_norm = 1e12"), "lower the learning rate"),
+}
+
+
+@pytest.fixture
+def mistake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run the command in this process, which is quicker, and give the last line that a user reads."""
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["edgeclip", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert last.startswith("edgeclip: ")
+        return last
+
+    return run
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_the_recipe_is_one_line(mistake, command: list[object], tmp_path: Path, name: str):
+    text, message = MISTAKES[name]
+    (tmp_path / "wrong.toml").write_text(text)
+    last = mistake(*command[:3], tmp_path / "wrong.toml", *command[4:], "--out", tmp_path / "out")
+    assert message in last
+    assert not (tmp_path / "out" / "checkpoint").exists()
+    assert (tmp_path / "out" / "cache" / "index.json").exists() == (name == "not finite")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samples", 20], "24 images, 5 of them to measure on, for --samples 20"),
+        (["--recipe", "tenth"], "--recipe tenth; expected qad, half, quarter, eighth"),
+        (["--pairs", 1], "--pairs 1"),
+        (["--threads", 0], "--threads 0"),
+    ],
+)
+def test_a_mistaken_option_is_one_line(
+    mistake, command: list[object], tmp_path: Path, options: list[object], message: str
+):
+    assert message in mistake(*command, *options, "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "bundle"])
+def test_what_is_in_the_way_is_not_replaced(mistake, command: list[object], tmp_path: Path, name: str):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("mine")
+    assert f"{name}, which is no {name}" in mistake(*command, "--out", tmp_path)
+    assert (tmp_path / name / "thesis.txt").is_file()
+
+
+def test_a_cache_of_something_else_or_damaged_is_refused(mistake, run, command: list[object], tmp_path: Path):
+    (tmp_path / "cache").mkdir()
+    for file in (run[1] / "cache").iterdir():
+        (tmp_path / "cache" / file.name).write_bytes(file.read_bytes())
+    assert "a cache with another data and another seed" in mistake(*command, "--out", tmp_path, "--seed", 1)
+    shard = tmp_path / "cache" / "shard-00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-10])
+    assert "shard-00000.safetensors, which was changed" in mistake(*command, "--out", tmp_path)
+
+
+def test_the_state_of_another_recipe_is_refused(mistake, run, command: list[object], tmp_path: Path):
+    (tmp_path / "other.toml").write_text(RECIPE.replace("lr = 1e-3", "lr = 1e-2"))
+    last = mistake(*command[:3], tmp_path / "other.toml", *command[4:], "--out", run[1], "--resume")
+    assert "stage-1.pt of a run with another recipe and config" in last
