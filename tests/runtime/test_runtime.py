@@ -259,3 +259,14 @@ def test_an_export_that_fails_leaves_the_old_bundle(
         export_bundle(loaded, copy, few_pairs, precision="fp32", threads=1)
     assert sorted(p.name for p in copy.rglob("*")) == before
     assert [p.name for p in copy.parent.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**6])
+def test_a_number_of_threads_that_no_machine_has(bundles: dict[str, Path], threads: int):
+    with pytest.raises(ConfigError, match="threads"):
+        edgeclip.load(bundles["fp32"], threads=threads)
+
+
+def test_a_group_of_no_texts_is_refused(clip: ClipRuntime):
+    with pytest.raises(ConfigError, match="group 0"):
+        next(clip.stream_texts(["a"], group=0))

@@ -25,6 +25,7 @@ from edgeclip.runtime.session import LazySession
 from edgeclip.runtime.stream import Embedded, embedded, in_groups, in_order, threads
 
 MAX_BATCH = 4096
+MAX_GROUP = 2**20
 MAX_WORKERS = 256
 
 
@@ -153,6 +154,7 @@ class ClipRuntime:
             BundleError, ConfigError, TypeError: as for `encode_text`.
         """
         check_range("workers", workers, 0, MAX_WORKERS)
+        check_range("group", group, 1, MAX_GROUP)
         with threads(workers) as pool:
             encoded = in_order(
                 lambda some: list(zip(some, self.encode_text(some, batch_size=batch_size), strict=True)),
@@ -234,8 +236,10 @@ def load(folder: str | Path, *, threads: int | None = None, cache: str | Path | 
         cache: folder of the prompt bank; XDG_CACHE_HOME/edgeclip or ~/.cache/edgeclip by default.
 
     Raises:
-        EdgeclipError: the bundle is incomplete, of a newer version, or a file is malformed.
+        EdgeclipError: the bundle is incomplete, of a newer version, or a file is malformed; or a number of threads that
+            no machine has.
     """
-    return ClipRuntime(
-        read_bundle(Path(folder)), threads=threads or os.cpu_count() or 1, cache=Path(cache) if cache else None
-    )
+    if threads is None:
+        threads = os.cpu_count() or 1
+    check_range("threads", threads, 1, MAX_WORKERS)
+    return ClipRuntime(read_bundle(Path(folder)), threads=threads, cache=Path(cache) if cache else None)
