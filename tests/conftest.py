@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from edgeclip.checkpoint import save_checkpoint
@@ -16,6 +17,9 @@ from edgeclip.distill.vocabulary import learn_vocabulary
 from edgeclip.export.samples import Samples, SampleSettings, load_samples
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WORDS = ["a red ball on the table", "two blue boxes", "a photo of a small green star", "large white mug in the snow"]

@@ -20,7 +20,7 @@ from typing import BinaryIO, Literal
 import msgspec
 
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
-from edgeclip.errors import BundleError
+from edgeclip.errors import BundleError, ConfigError
 from edgeclip.hf_config import read_config, read_preprocess
 from edgeclip.results import Recalls
 from edgeclip.tokenizer import ClipTokenizer, load_tokenizer
@@ -94,7 +94,8 @@ class Manifest(Config, frozen=True, kw_only=True):
     """The content of edgeclip.json.
 
     `card` is None only while it is being measured; `float_layers` are Linear layers that int8 would have cost too
-    much, as "image: name" or "text: name"; `files` by path within the bundle, all but edgeclip.json itself.
+    much, as "image: name" or "text: name"; `files` by path within the bundle, all but edgeclip.json itself; `seal` is
+    the hash of all other fields.
     """
 
     schema: int
@@ -107,6 +108,7 @@ class Manifest(Config, frozen=True, kw_only=True):
     golden: Golden
     card: Card | None
     files: dict[str, FileEntry]
+    seal: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ def fingerprint(files: dict[str, FileEntry]) -> str:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Read a bundle's manifest and small files; sizes are checked, hashes by `verify_files`.
+    """Read a bundle's manifest and small files. Sizes are checked, and all hashes but those of the large graphs, which
+    `verify_files` checks.
 
     Raises:
         BundleError: it is no bundle, of a newer schema, or a file is missing or of another size.
@@ -186,13 +189,44 @@ def read_bundle(folder: Path) -> Bundle:
             raise BundleError(
                 f"{path} of {path.stat().st_size} bytes", expected=f"{entry.bytes}", fix="copy the bundle again"
             )
+        if path.suffix != ".onnx":
+            _check_hash(path, entry)
     config = read_config(folder)
-    return Bundle(
-        folder=folder,
-        manifest=manifest,
-        config=config,
-        preprocess=read_preprocess(folder, config.vision.image_size),
-    )
+    preprocess = read_preprocess(folder, config.vision.image_size)
+    side, final = config.vision.image_size, preprocess.crop_size or preprocess.resize_to
+    if final != (side, side):
+        raise BundleError(f"{folder}, whose images are of {final}", expected=f"{side}x{side}", fix="export it again")
+    for golden in (manifest.golden.image_embeds, manifest.golden.text_embeds):
+        if len(golden) != config.projection_dim:
+            raise BundleError(
+                f"{folder / MANIFEST} with embeddings of {len(golden)} numbers",
+                expected=f"{config.projection_dim}, the model's",
+                fix="copy the bundle again",
+            )
+    return Bundle(folder=folder, manifest=manifest, config=config, preprocess=preprocess)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse to replace what is not a bundle, or holds more than its bundle.
+
+    Raises:
+        ConfigError: naming what would be lost.
+    """
+    if not folder.exists():
+        return
+    if folder.is_mount() or not folder.is_dir():
+        raise ConfigError(f"--out {folder}, which cannot be replaced", expected="a folder", fix="choose one inside it")
+    try:
+        known = set(msgspec.json.decode((folder / MANIFEST).read_bytes(), type=dict)["files"])
+    except (OSError, KeyError, TypeError, RecursionError, msgspec.DecodeError, UnicodeDecodeError):
+        known = set()
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    if foreign := next((name for name in found if name not in known | ({MANIFEST} if known else set())), None):
+        raise ConfigError(
+            f"--out {folder}, which is no bundle or holds more than one: {foreign}",
+            expected="a new folder",
+            fix="choose another place",
+        )
 
 
 def verify_files(bundle: Bundle) -> None:
@@ -202,13 +236,23 @@ def verify_files(bundle: Bundle) -> None:
         BundleError: naming the first file that was changed.
     """
     for name, entry in bundle.manifest.files.items():
-        if _entry(bundle.folder / name).sha256 != entry.sha256:
-            raise BundleError(f"{bundle.folder / name}, which was changed", expected=entry.sha256, fix="copy it again")
+        _check_hash(bundle.folder / name, entry)
     found = fingerprint(bundle.manifest.files)
     if found != bundle.manifest.fingerprint:
         raise BundleError(
             f"the fingerprint {bundle.manifest.fingerprint}", expected=found, fix="export the bundle again"
         )
+
+
+def _check_hash(path: Path, entry: FileEntry) -> None:
+    if _entry(path).sha256 != entry.sha256:
+        raise BundleError(f"{path}, which was changed", expected=entry.sha256, fix="copy it again")
+
+
+def sealed(manifest: Manifest) -> Manifest:
+    """The manifest with the hash of all its other fields."""
+    unsealed = msgspec.structs.replace(manifest, seal="")
+    return msgspec.structs.replace(manifest, seal=hashlib.sha256(msgspec.json.encode(unsealed)).hexdigest())
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -221,17 +265,21 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         raw = msgspec.json.decode(data, type=dict)
         schema, layout = raw.get("schema"), raw.get("layout")
-        if isinstance(schema, int) and schema > SCHEMA:
-            raise BundleError(f"{path} of schema {schema}", expected=f"at most {SCHEMA}", fix="update edgeclip")
+        if isinstance(schema, int) and schema != SCHEMA:
+            fix = "update edgeclip" if schema > SCHEMA else "export the model again"
+            raise BundleError(f"{path} of schema {schema}", expected=f"schema {SCHEMA}", fix=fix)
         if layout is not None:
             raise BundleError(
                 f"{path} of the layout {layout!r}, for another client",
                 expected="a bundle in edgeclip's own layout",
                 fix="export the model again without --layout",
             )
-        return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{path} ({error})", expected="a bundle's manifest", fix="copy the bundle again") from error
+    if manifest != sealed(manifest):
+        raise BundleError(f"{path}, which was changed", expected=f"seal {manifest.seal}", fix="copy the bundle again")
+    return manifest
 
 
 def _inside(folder: Path, name: str) -> Path:

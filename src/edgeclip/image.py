@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeclip.config import PreprocessConfig
-from edgeclip.decoding import Opened, opened
+from edgeclip.decoding import MAX_DECODE_BYTES, Opened, opened
 from edgeclip.errors import ImageError
 from edgeclip.resample import bicubic_window
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
+BYTES_A_RESIZED_PIXEL = 8
+"""Pillow keeps 4 bytes a pixel, and as much again between its two passes."""
 WINDOW_FACTOR = 8
 """From this many crops' worth of resized pixels on, only the crop is resampled."""
 BAND_PIXELS = 2**20
@@ -118,6 +120,12 @@ def _resize(image: Image.Image, config: PreprocessConfig) -> NDArray[np.uint8]:
     if crop and config.resample == Image.Resampling.BICUBIC and math.prod(size) > WINDOW_FACTOR * math.prod(crop):
         start, extent = _window(size, crop)
         return bicubic_window(image, size=size, start=start, extent=extent)
+    if BYTES_A_RESIZED_PIXEL * math.prod(size) > MAX_DECODE_BYTES:
+        raise ImageError(
+            f"a picture of {image.width}x{image.height}, which resizes to {size[0]}x{size[1]}",
+            expected=f"at most {MAX_DECODE_BYTES // 10**6} MB of memory",
+            fix="cut it first",
+        )
     return np.asarray(image.resize(size, config.resample) if size != image.size else image)
 
 

@@ -78,3 +78,32 @@ def test_inspect_shows_the_release_card(edgeclip, bundle: Path):
         (bundle / "elsewhere").rename(bundle / "config.json")
     assert done.returncode == 2
     assert "without config.json" in done.stderr
+
+
+def test_labels_are_read_once_each(edgeclip, bundle: Path, captioned_folder: Path, tmp_path: Path):
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfball\r\nbox\r\nball\r\n")
+    picture = captioned_folder / "images" / "001.jpg"
+    done = edgeclip("classify", bundle, picture, "--labels-file", tmp_path / "labels.txt", "--json")
+    assert done.returncode == 0, done.stderr
+    labels = json.loads(done.stdout)["labels"]
+    assert set(labels) == {"ball", "box"}
+    assert abs(sum(labels.values()) - 1) < 1e-6
+
+
+def test_a_closed_standard_input(bundle: Path, captioned_folder: Path):
+    picture = captioned_folder / "images" / "001.jpg"
+    command = f"exec <&-; {sys.executable} -m edgeclip.cli.main classify {bundle} {{}} --labels a,b"
+    done = subprocess.run(["sh", "-c", command.format(picture)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run(["sh", "-c", command.format("-")], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("edgeclip: a closed standard input")
+
+
+def test_what_lies_in_a_bundle_is_not_lost(edgeclip, bundle: Path, mini_checkpoint: Path, tmp_path: Path):
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    (copy / "photos.npy").write_bytes(b"mine")
+    done = edgeclip("export", mini_checkpoint, "--out", copy, "--samples", 6)
+    assert done.returncode == 2
+    assert "photos.npy" in done.stderr
+    assert (copy / "photos.npy").read_bytes() == b"mine"

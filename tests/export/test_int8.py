@@ -11,10 +11,9 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from edgeclip.export.graph import write_image_graph, write_text_graph
-from edgeclip.export.int8 import PROJECTION, quantize_graph
+from edgeclip.export.int8 import PROJECTION, quantize_graph, round_what_is_stored
 from edgeclip.export.towers import ImageTower, TextTower
 from edgeclip.model import Clip
-from edgeclip.quantize.fake_quant import fake_quant_weight
 from edgeclip.quantize.scheme import ROW_LIMIT, WEIGHT_LIMIT
 from edgeclip.quantize.sensitivity import fake_quantized
 
@@ -38,12 +37,6 @@ def graphs(towers: tuple[ImageTower, TextTower], tmp_path: Path) -> tuple[Path, 
 def run(path: Path, batch: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: batch})[0]
-
-
-def round_what_is_stored(tower: nn.Module) -> None:
-    for module in (tower.tower.projection, getattr(tower.tower, "token_embedding", None)):
-        if module is not None:
-            module.weight.data.copy_(fake_quant_weight(module.weight, ROW_LIMIT))
 
 
 def layers(tower: nn.Module) -> list[str]:

@@ -93,11 +93,11 @@ def test_a_layer_that_int8_ruins_is_found_and_left_in_float(varied: Clip):
     assert max(losses, key=losses.__getitem__) == "blocks.0.mlp.fc2"
     with fake_quantized(tower, names):
         ruined = mean_cosine(run(), embeds(exact, samples))
-    left, cosine = choose_float_layers(tower, names, run, min_cosine=(1 + ruined) / 2, at_most=2)
+    left, cosine = choose_float_layers(tower, names, run, run(), min_cosine=(1 + ruined) / 2, at_most=2)
     assert left == ["blocks.0.mlp.fc2"]
     assert cosine >= (1 + ruined) / 2
-    assert choose_float_layers(tower, names, run, min_cosine=0.0, at_most=2)[0] == []
-    assert len(choose_float_layers(tower, names, run, min_cosine=1.1, at_most=2)[0]) == 2
+    assert choose_float_layers(tower, names, run, run(), min_cosine=0.0, at_most=2)[0] == []
+    assert len(choose_float_layers(tower, names, run, run(), min_cosine=1.1, at_most=2)[0]) == 2
 
 
 def test_layers_come_back_after_a_measurement(varied: Clip):

@@ -5,13 +5,14 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import edgeclip
-from edgeclip.bundle import read_bundle, verify_files
+from edgeclip.bundle import Manifest, check_replaceable, read_bundle, sealed, verify_files
 from edgeclip.checkpoint import Loaded
 from edgeclip.errors import BundleError, ConfigError, EdgeclipError, ImageError
 from edgeclip.export import export_bundle
@@ -201,37 +202,106 @@ def test_incomplete_and_foreign_bundles(copy: Path, tmp_path: Path):
         edgeclip.load(tmp_path)
 
 
+def rewrite(folder: Path, change: dict) -> None:
+    """Change the manifest as its maker could have: sealed."""
+    path = folder / "edgeclip.json"
+    manifest = json.loads(path.read_text()) | change
+    path.write_bytes(msgspec.json.encode(sealed(msgspec.convert(manifest, Manifest))))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"schema": 99}, "schema 99.*update edgeclip"),
+        ({"schema": 1}, "schema 1.*export the model again"),
         ({"surprise": 1}, "surprise"),
-        ({"files": {}}, "without onnx/vision_model"),
-        ({"files": {"../../etc/passwd": {"sha256": "", "bytes": 1}}}, "without onnx/vision_model"),
+        ({"logit_scale": 0.5}, "which was changed"),
+        ({"card": None}, "which was changed"),
         ({"precision": "int4"}, "int4"),
     ],
 )
-def test_manifests_of_another_kind(copy: Path, change: dict, message: str):
+def test_manifests_that_were_changed(copy: Path, change: dict, message: str):
     path = copy / "edgeclip.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BundleError, match=message):
         edgeclip.load(copy)
 
 
+def test_a_nested_manifest_is_one_error(copy: Path):
+    (copy / "edgeclip.json").write_text('{"a":' * 100_000)
+    with pytest.raises(BundleError, match=r"edgeclip\.json"):
+        edgeclip.load(copy)
+
+
+def test_a_changed_small_file_is_named_when_the_bundle_is_loaded(copy: Path):
+    path = copy / "preprocessor_config.json"
+    path.write_text(path.read_text().replace("0.48145466", "0.98145466"))
+    with pytest.raises(BundleError, match=r"preprocessor_config\.json, which was changed"):
+        edgeclip.load(copy)
+
+
+def test_golden_embeddings_of_another_model(copy: Path):
+    golden = json.loads((copy / "edgeclip.json").read_text())["golden"]
+    rewrite(copy, {"golden": golden | {"text_embeds": [1.0]}})
+    with pytest.raises(BundleError, match="embeddings of 1 numbers"):
+        edgeclip.load(copy)
+
+
+def test_a_batch_that_the_graph_does_not_take(clip: ClipRuntime):
+    with pytest.raises(BundleError, match=r"batch of shape \(1, 3, 8, 8\)"):
+        clip._image.run(np.zeros((1, 3, 8, 8), np.float32))
+
+
+def test_where_there_is_no_home(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", fail)
+    clip = edgeclip.load(bundles["fp32"], threads=1)
+    np.testing.assert_array_equal(clip.encode_text(["a"], cached=True), clip.encode_text(["a"]))
+
+
+def test_none_is_no_image(clip: ClipRuntime, pictures: list[Path]):
+    with pytest.raises(TypeError, match="None at index 1"):
+        clip.encode_image([pictures[0], None])
+    with pytest.raises(ConfigError, match="int4"):
+        clip.encode_image(pictures, dtype="int4")
+
+
+def test_only_a_bundle_is_replaced(copy: Path, tmp_path: Path):
+    check_replaceable(copy)
+    check_replaceable(tmp_path / "new")
+    (copy / "photos.npy").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match=r"photos\.npy"):
+        check_replaceable(copy)
+    with pytest.raises(ConfigError, match="which is no bundle"):
+        check_replaceable(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"files": {}}, "without onnx/vision_model"),
+        ({"files": {"../../etc/passwd": {"sha256": "", "bytes": 1}}}, "without onnx/vision_model"),
+    ],
+)
+def test_manifests_of_another_kind(copy: Path, change: dict, message: str):
+    rewrite(copy, change)
+    with pytest.raises(BundleError, match=message):
+        edgeclip.load(copy)
+
+
 def test_a_name_that_leads_out_of_the_bundle_is_refused(copy: Path):
-    path = copy / "edgeclip.json"
-    manifest = json.loads(path.read_text())
-    manifest["files"]["../secret"] = {"sha256": "", "bytes": 1}
-    path.write_text(json.dumps(manifest))
+    files = json.loads((copy / "edgeclip.json").read_text())["files"]
+    rewrite(copy, {"files": files | {"../secret": {"sha256": "", "bytes": 1}}})
     with pytest.raises(BundleError, match="inside the bundle"):
         edgeclip.load(copy)
 
 
 def test_a_machine_that_computes_something_else_is_found_out(copy: Path):
-    path = copy / "edgeclip.json"
-    manifest = json.loads(path.read_text())
-    manifest["golden"]["image_embeds"] = [-value for value in manifest["golden"]["image_embeds"]]
-    path.write_text(json.dumps(manifest))
+    golden = json.loads((copy / "edgeclip.json").read_text())["golden"]
+    rewrite(copy, {"golden": golden | {"image_embeds": [-value for value in golden["image_embeds"]]}})
     with pytest.raises(BundleError, match="image embedding with a cosine of -1"):
         self_test(edgeclip.load(copy))
 

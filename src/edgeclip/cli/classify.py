@@ -32,10 +32,11 @@ def command(
 
     if labels is not None and labels_file is not None:
         raise ConfigError("both --labels and --labels-file", expected="one of them", fix="choose")
-    given = labels_file.read_text("utf-8", "replace").splitlines() if labels_file else (labels or "").split(",")
+    given = labels_file.read_text("utf-8-sig", "replace").splitlines() if labels_file else (labels or "").split(",")
+    names = dict.fromkeys(printable(label.strip()) for label in given if label.strip())
     clip = load(bundle, threads=threads)
     images = not_empty(list_images(paths or []), "images")
-    classifier = clip.classifier([label.strip() for label in given if label.strip()], template=template)
+    classifier = clip.classifier(list(names), template=template)
     embedded = clip.stream_images(images, workers=options.processors() if workers is None else workers)
     none = True
     for path, embeds in intact(embedded, on_bad_image):

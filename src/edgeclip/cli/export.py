@@ -40,15 +40,15 @@ def command(
 
     import torch
 
-    from edgeclip.bundle import MANIFEST
+    from edgeclip.bundle import check_replaceable
     from edgeclip.checkpoint import load_checkpoint
     from edgeclip.config import check_run, decode_options
     from edgeclip.errors import ConfigError
     from edgeclip.export import export_bundle, export_immich
     from edgeclip.export.samples import SampleSettings, load_samples
 
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out {out}, which is no bundle", expected="a new folder", fix="choose another place")
+    out = out.resolve()
+    check_replaceable(out)
     if joint_graph and layout == "immich":
         raise ConfigError("--with-joint-graph with --layout immich", expected="one of them", fix="leave one out")
     given = {

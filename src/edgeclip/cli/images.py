@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from io import FileIO
+from io import BytesIO, FileIO
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from edgeclip.errors import DataError, ImageError
+from edgeclip.errors import ConfigError, DataError, ImageError
 from edgeclip.files import printable
 
 if TYPE_CHECKING:
@@ -21,16 +21,22 @@ T = TypeVar("T")
 
 
 def open_stdin() -> FileIO:
-    """Standard input without a buffer, so that what has come can be told from what has not."""
+    """Standard input without a buffer, so that what has come can be told from what has not.
+
+    Raises:
+        ConfigError: there is none, as in some services.
+    """
+    if sys.stdin is None:
+        raise ConfigError("a closed standard input", expected="a list on it", fix="name files or folders instead of -")
     return FileIO(sys.stdin.fileno(), closefd=False)
 
 
 def list_images(arguments: Sequence[str]) -> Iterator[str | None]:
     """The images that the arguments of a command name; see `runtime.listing`, also for the errors."""
-    from edgeclip.runtime.listing import check_paths, find_images
+    from edgeclip.runtime.listing import STDIN, check_paths, find_images
 
     check_paths(arguments)
-    return find_images(arguments, open_stdin())
+    return find_images(arguments, open_stdin() if STDIN in arguments else BytesIO())
 
 
 def count_images(arguments: Sequence[str]) -> int | None:

@@ -25,12 +25,13 @@ from edgeclip.bundle import (
     Precision,
     entries,
     fingerprint,
+    sealed,
 )
 from edgeclip.checkpoint import Loaded
 from edgeclip.checkpoint.save import write_model_files
 from edgeclip.export.card import measure
 from edgeclip.export.graph import write_image_graph, write_text_graph
-from edgeclip.export.int8 import PROJECTION, quantize_graph
+from edgeclip.export.int8 import PROJECTION, quantize_graph, round_what_is_stored
 from edgeclip.export.joint import write_joint_graph
 from edgeclip.export.joints import joints
 from edgeclip.export.samples import Samples
@@ -131,8 +132,10 @@ def _adapt(tower: ImageTower | TextTower, samples: list[NDArray[Any]]) -> list[s
 
     equalize(joints(tower), embeds)
     layers = [name for name, module in tower.named_modules() if isinstance(module, nn.Linear) and name != PROJECTION]
+    exact_NE = embeds()
+    round_what_is_stored(tower)
     float_layers, _ = choose_float_layers(
-        tower, layers, embeds, min_cosine=MIN_COSINE, at_most=len(layers) // FLOAT_SHARE
+        tower, layers, embeds, exact_NE, min_cosine=MIN_COSINE, at_most=len(layers) // FLOAT_SHARE
     )
     return float_layers
 
@@ -174,4 +177,4 @@ def _measured(
         text_embeds=clip.encode_text([GOLDEN_TEXT])[0].tolist(),
     )
     card = measure(teacher, clip, samples)
-    return msgspec.structs.replace(draft, golden=golden, card=card), card
+    return sealed(msgspec.structs.replace(draft, golden=golden, card=card)), card

@@ -14,10 +14,13 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from edgeclip.errors import ConfigError
 from edgeclip.export.towers import ImageTower, TextTower
 
 OPSET = 18
 MAX_BATCH = 4096
+MAX_BYTES = 2**31 - 2**24
+"""What one ONNX file can hold, the graph itself left aside."""
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where the exporter notes the module that a node was made from."""
 
@@ -44,6 +47,11 @@ def _dim(name: str, largest: int) -> Dim:
 def _export(
     tower: nn.Module, example: torch.Tensor, input_name: str, output_name: str, dims: dict[int, Dim], path: Path
 ) -> None:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tower.state_dict().values())
+    if size >= MAX_BYTES:
+        raise ConfigError(
+            f"a tower of {size / 1e9:.1f} GB", expected="at most 2 GB, as ONNX files have", fix="take a smaller one"
+        )
     with quiet():
         program = torch.onnx.export(
             tower,

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import nn
 
 from edgeclip.export.graph import SCOPES, quiet
+from edgeclip.export.towers import ImageTower, TextTower
+from edgeclip.quantize.fake_quant import fake_quant_weight
 from edgeclip.quantize.scheme import ROW_LIMIT, quantize_rows
 
 PROJECTION = "tower.projection"
@@ -44,6 +48,16 @@ def quantize_graph(source: Path, target: Path, *, float_layers: Collection[str] 
             weight_type=QuantType.QInt8,
             nodes_to_exclude=[*left_out, *(f"{name}_MatMul" for name in left_out)],  # as it renames a Gemm
         )
+
+
+@torch.no_grad()
+def round_what_is_stored(tower: ImageTower | TextTower) -> None:
+    """Give the projection and the token embedding the values that their int8 storage will hold."""
+    tables: list[nn.Linear | nn.Embedding] = [tower.tower.projection]
+    if isinstance(tower, TextTower):
+        tables.append(tower.tower.token_embedding)
+    for table in tables:
+        table.weight.copy_(fake_quant_weight(table.weight, ROW_LIMIT))
 
 
 def _module(node: onnx.NodeProto) -> str:

@@ -50,14 +50,19 @@ def sensitivity(model: nn.Module, names: Iterable[str], run: Callable[[], Tensor
 
 @torch.no_grad()
 def choose_float_layers(
-    model: nn.Module, names: list[str], run: Callable[[], Tensor], *, min_cosine: float, at_most: int
+    model: nn.Module,
+    names: list[str],
+    run: Callable[[], Tensor],
+    exact_NE: Tensor,
+    *,
+    min_cosine: float,
+    at_most: int,
 ) -> tuple[list[str], float]:
-    """Leave the most sensitive layers in float until the embeddings are close enough.
+    """Leave the most sensitive layers in float until the embeddings are close enough to `exact_NE`.
 
     Returns:
         The layers to leave in float, most sensitive first, and the mean cosine then.
     """
-    exact_NE = run()
 
     def cosine_without(count: int) -> float:
         with fake_quantized(model, [name for name in names if name not in order[:count]]):

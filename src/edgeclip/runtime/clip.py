@@ -19,7 +19,7 @@ from edgeclip.config import check_range
 from edgeclip.errors import ConfigError, ImageError
 from edgeclip.image import ImageSource
 from edgeclip.runtime.classifier import Classifier, Label
-from edgeclip.runtime.precision import EmbeddingDtype, as_dtype
+from edgeclip.runtime.precision import EmbeddingDtype, as_dtype, check_dtype
 from edgeclip.runtime.prompt_bank import PromptBank, cache_folder
 from edgeclip.runtime.session import LazySession
 from edgeclip.runtime.stream import Embedded, embedded, in_groups, in_order, threads
@@ -79,6 +79,10 @@ class ClipRuntime:
             TypeError: `images` is no list, or holds something else than images.
         """
         _check_list(images)
+        check_dtype(dtype)
+        for index, image in enumerate(images):
+            if image is None:
+                raise TypeError(f"expected an image, not None at index {index}")
         rows: list[NDArray[np.float32]] = []
         for _, embeds in self.stream_images(images, batch_size=batch_size, workers=workers):
             if isinstance(embeds, ImageError):
@@ -130,6 +134,7 @@ class ClipRuntime:
             TypeError: `texts` is no list, or holds something else than strings.
         """
         _check_list(texts)
+        check_dtype(dtype)
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"expected strings, not {type(text).__name__} at index {index}")

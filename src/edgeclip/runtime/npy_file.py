@@ -54,7 +54,13 @@ class NpyFile:
         self._file.truncate(len(self._header(0)) + rows * self._row_bytes)
 
     def append(self, embeds_E: NDArray[Any]) -> None:
-        """Write one more row."""
+        """Write one more row.
+
+        Raises:
+            ValueError: it has another length.
+        """
+        if embeds_E.shape != (self._embedding_size,):
+            raise ValueError(f"a row of shape {embeds_E.shape}; expected ({self._embedding_size},)")
         self._file.seek(len(self._header(0)) + self.rows * self._row_bytes)
         self._file.write(embeds_E.astype(self._dtype, copy=False).tobytes())
         self._file.flush()

@@ -20,14 +20,23 @@ cosine of an embedding with its own int8 form is about 1 - E / (24 * 127^2): 0.9
 """
 
 
+def check_dtype(dtype: str) -> None:
+    """Refuse a type that embeddings are not given out in.
+
+    Raises:
+        ConfigError: the type is none of `EmbeddingDtype`.
+    """
+    if dtype not in get_args(EmbeddingDtype):
+        raise ConfigError(f"the dtype {dtype!r}", expected=" or ".join(get_args(EmbeddingDtype)), fix="correct it")
+
+
 def as_dtype(embeds_NE: NDArray[np.float32], dtype: EmbeddingDtype) -> NDArray[Any]:
     """Unit vectors (N, E) in another type: float16 by rounding, int8 as round(127 x).
 
     Raises:
         ConfigError: the type is none of these.
     """
+    check_dtype(dtype)
     if dtype == "int8":
         return np.rint(embeds_NE * INT8_SCALE).clip(-INT8_SCALE, INT8_SCALE).astype(np.int8)
-    if dtype not in get_args(EmbeddingDtype):
-        raise ConfigError(f"the dtype {dtype!r}", expected=" or ".join(get_args(EmbeddingDtype)), fix="correct it")
     return embeds_NE.astype(dtype, copy=False)

@@ -27,8 +27,11 @@ _CHECKSUM_BYTES = 32
 
 
 def cache_folder() -> Path:
-    """XDG_CACHE_HOME/edgeclip, or ~/.cache/edgeclip where that is not set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeclip"
+    """XDG_CACHE_HOME/edgeclip, or ~/.cache/edgeclip; where there is no home, a place that keeps nothing."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeclip"
+    except RuntimeError:  # a container's user without an entry, a service without HOME: prompts stay in memory
+        return Path(os.devnull) / "edgeclip"
 
 
 class PromptBank:

@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 
 from edgeclip.errors import BundleError
 
+_STATE = onnxruntime.capi.onnxruntime_pybind11_state
+RUNTIME_ERRORS = (
+    *(RuntimeError, ValueError),
+    *(_STATE.InvalidProtobuf, _STATE.InvalidArgument, _STATE.InvalidGraph, _STATE.Fail, _STATE.RuntimeException),
+)
+"""What ONNX Runtime raises; its own errors share no class but Exception."""
+
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
     """How graphs are opened; `benchmarks/peers.py` measures each choice against ONNX Runtime's own.
@@ -43,10 +50,17 @@ class LazySession:
         """Run the graph on one batch.
 
         Raises:
-            BundleError: the graph can't be opened.
+            BundleError: the graph can't be opened, or doesn't take the batch.
         """
         session = self._open()
-        return session.run(None, {session.get_inputs()[0].name: batch})[0]
+        try:
+            return session.run(None, {session.get_inputs()[0].name: batch})[0]
+        except RUNTIME_ERRORS as error:
+            raise BundleError(
+                f"{self._path} with a batch of shape {batch.shape} ({str(error).splitlines()[0]})",
+                expected="a graph of this bundle",
+                fix="export the model again",
+            ) from error
 
     def _open(self) -> onnxruntime.InferenceSession:
         with self._lock:
@@ -55,7 +69,7 @@ class LazySession:
                     self._session = onnxruntime.InferenceSession(
                         str(self._path), session_options(self._threads), providers=["CPUExecutionProvider"]
                     )
-                except (RuntimeError, ValueError, onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf) as error:
+                except RUNTIME_ERRORS as error:
                     raise BundleError(
                         f"{self._path} ({str(error).splitlines()[0]})", expected="an ONNX graph", fix="copy it again"
                     ) from error

@@ -111,7 +111,7 @@ def test_none_is_negative_and_none_depends_on_the_order_of_the_batch(name: str, 
 def test_those_that_compare_with_the_teacher_are_0_at_the_teacher_alone(name: str, seed: int, B: int):
     student, teacher = outputs(seed, B), outputs(seed + 1, B)
     assert value(name, teacher, teacher).item() == pytest.approx(0, abs=1e-6)
-    if B > 1:
+    if B > 3:  # of few pairs both may be sure of the same ones
         assert value(name, student, teacher).item() > 1e-3
 
 
