@@ -5,12 +5,8 @@ Every peer gets the same ViT-B/32 weights, the same number of threads, and its o
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,20 +31,10 @@ class Peer:
     file: Callable[[Path], object]
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Exporters and quantizers talk a lot."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 def make_files(work: Path, vocabulary: Path, photos: list[NDArray[np.float32]]) -> None:
     """Write the checkpoint, our bundles, the plain exports and OpenVINO's models, each where it is not there yet."""
+    from edgeclip.export.graph import quiet
+
     if not (work / "checkpoint").is_dir():
         _checkpoint(work / "checkpoint", vocabulary)
     for precision in ("int8", "fp32"):
@@ -85,6 +71,8 @@ def _bundle(work: Path, precision: str) -> None:
 
 def _tower(work: Path, kind: str) -> Any:
     from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
+
+    from edgeclip.export.graph import quiet
 
     class_ = CLIPVisionModelWithProjection if kind == "vision" else CLIPTextModelWithProjection
     with quiet():
@@ -172,6 +160,8 @@ def _torch(name: str, work: Path, threads: int) -> Peer:
         model = _tower(work, kind)
         if engine is None:
             return model
+        from edgeclip.export.graph import quiet
+
         torch.backends.quantized.engine = engine
         with quiet():
             return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
