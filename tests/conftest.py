@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,14 @@ def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory, config: ClipConfig
     folder = tmp_path_factory.mktemp("checkpoints") / "mini"
     torch.manual_seed(0)
     save_checkpoint(Clip(config), PreprocessConfig.clip(config.vision.image_size), tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def folder_with_a_broken_image(captioned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures, but 005.jpg is none."""
+    folder = Path(shutil.copytree(captioned_folder, tmp_path_factory.mktemp("broken") / "pictures"))
+    (folder / "images" / "005.jpg").write_bytes(b"broken")
     return folder
 
 

@@ -168,13 +168,17 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_mistake_gives_one_line_and_exit_code_2(
-    edgeclip, mini_checkpoint: Path, captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    edgeclip,
+    mini_checkpoint: Path,
+    folder_with_a_broken_image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    (captioned_folder / "images" / "005.jpg").write_bytes(b"broken")
     (tmp_path / "r.toml").write_text(RECIPE.format(epochs=1))
-    cases = mistakes(mini_checkpoint, captioned_folder, tmp_path)
+    cases = mistakes(mini_checkpoint, folder_with_a_broken_image, tmp_path)
     assert sorted(cases) == sorted(NAMES)
     arguments, message = cases[name]
     done = edgeclip(*arguments)

@@ -9,12 +9,18 @@ MINI = ("--samples", 24, "--epochs", 1, "--batch-size", 4, "--workers", 1, "--re
 
 
 @pytest.fixture(scope="module")
-def run(edgeclip, mini_checkpoint: Path, captioned_folder: Path, tmp_path_factory: pytest.TempPathFactory):
+def run(edgeclip, mini_checkpoint: Path, folder_with_a_broken_image: Path, tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("runs") / "demo"
-    (captioned_folder / "images" / "005.jpg").write_bytes(b"broken")
     done = edgeclip(
-        *("reproduce", "--model", mini_checkpoint, "--data", captioned_folder, "--out", out, *MINI),
-        *("--sweep-alpha", "0.2,0.8", "--test-image", captioned_folder / "images" / "000.jpg", "--normalize", "report"),
+        *("reproduce", "--model", mini_checkpoint, "--data", folder_with_a_broken_image, "--out", out, *MINI),
+        *(
+            "--sweep-alpha",
+            "0.2,0.8",
+            "--test-image",
+            folder_with_a_broken_image / "images" / "000.jpg",
+            "--normalize",
+            "report",
+        ),
     )
     assert done.returncode == 0, done.stderr
     return done, out, json.loads((out / "results.json").read_text())
@@ -75,10 +81,10 @@ def test_everything_is_written_and_nothing_half(run):
     assert not list(out.rglob("*.part"))
 
 
-def test_a_student_can_be_evaluated_and_inspected(run, edgeclip, captioned_folder: Path):
+def test_a_student_can_be_evaluated_and_inspected(run, edgeclip, folder_with_a_broken_image: Path):
     _, out, _ = run
     student = out / "models" / "student-int8-qnnpack"
-    done = edgeclip("evaluate", student, "--data", captioned_folder, "--json", "--workers", 0)
+    done = edgeclip("evaluate", student, "--data", folder_with_a_broken_image, "--json", "--workers", 0)
     assert done.returncode == 0, done.stderr
     evaluation = json.loads(done.stdout)
     assert evaluation["images"] == 23
@@ -91,10 +97,12 @@ def test_a_student_can_be_evaluated_and_inspected(run, edgeclip, captioned_folde
     assert "text.token_embedding.weight" in listed["float_tensors"]
 
 
-def test_a_finished_run_resumes_and_gets_the_better_rows(run, edgeclip, mini_checkpoint: Path, captioned_folder: Path):
+def test_a_finished_run_resumes_and_gets_the_better_rows(
+    run, edgeclip, mini_checkpoint: Path, folder_with_a_broken_image: Path
+):
     _, out, results = run
     done = edgeclip(
-        *("reproduce", "--model", mini_checkpoint, "--data", captioned_folder, "--out", out, *MINI),
+        *("reproduce", "--model", mini_checkpoint, "--data", folder_with_a_broken_image, "--out", out, *MINI),
         *("--normalize", "report", "--resume", "--with-better"),
     )
     assert done.returncode == 0, done.stderr
