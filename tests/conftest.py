@@ -84,6 +84,15 @@ def clip(config: ClipConfig) -> Clip:
     return Clip(config).eval()
 
 
+@pytest.fixture
+def varied(clip: Clip) -> Clip:
+    """Random biases and normalisations too: at their initial values they would hide mistakes."""
+    torch.manual_seed(2)
+    for parameter in clip.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return clip
+
+
 @pytest.fixture(scope="session")
 def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory, config: ClipConfig, tokenizer: ClipTokenizer) -> Path:
     """A small random model in the Hugging Face layout."""

@@ -6,6 +6,7 @@ configuration files are read key by key in `checkpoint/`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -159,14 +160,14 @@ def load_toml(path: Path, type_: type[T]) -> T:
         ) from error
 
 
-def decode_options(options: dict[str, object], type_: type[T]) -> T:
-    """Check a command's options strictly as `type_`.
+def decode_options(options: Mapping[str, object], type_: type[T]) -> T:
+    """Check a command's options strictly as `type_`; those that are None were not given.
 
     Raises:
         ConfigError: a value is of the wrong type or not among those allowed.
     """
     try:
-        return msgspec.convert(options, type_)
+        return msgspec.convert({key: value for key, value in options.items() if value is not None}, type_)
     except msgspec.ValidationError as error:
         message, _, field = str(error).partition(" - at `$.")
         option = "--" + field.rstrip("`").split("[")[0].replace("_", "-")

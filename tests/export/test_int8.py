@@ -19,11 +19,8 @@ from edgeclip.quantize.sensitivity import fake_quantized
 
 
 @pytest.fixture
-def towers(clip: Clip) -> tuple[ImageTower, TextTower]:
-    torch.manual_seed(2)
-    for parameter in clip.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    return ImageTower(clip).eval(), TextTower(clip).eval()
+def towers(varied: Clip) -> tuple[ImageTower, TextTower]:
+    return ImageTower(varied).eval(), TextTower(varied).eval()
 
 
 @pytest.fixture

@@ -22,15 +22,6 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-@pytest.fixture
-def varied(clip: Clip) -> Clip:
-    """Random biases and normalisations too: at their initial values they would hide mistakes."""
-    torch.manual_seed(2)
-    for parameter in clip.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    return clip
-
-
 def transformers(model: Clip) -> list[tuple[Transformer, int]]:
     return [(model.vision.transformer, 32), (model.text.transformer, 24)]
 

@@ -24,14 +24,6 @@ LENGTHS = (3, 6, 9, 12)
 
 
 @pytest.fixture
-def varied(clip: Clip) -> Clip:
-    torch.manual_seed(2)
-    for parameter in clip.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    return clip
-
-
-@pytest.fixture
 def images() -> torch.Tensor:
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(5))
 

@@ -2,7 +2,6 @@
 
 import copy
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,14 +13,6 @@ from edgeclip.model import Clip
 from edgeclip.model.outliers import outlier_twin
 from edgeclip.quantize.equalize import Joint, equalize
 from edgeclip.quantize.sensitivity import choose_float_layers, fake_quantized, mean_cosine, sensitivity
-
-
-@pytest.fixture
-def varied(clip: Clip) -> Clip:
-    torch.manual_seed(2)
-    for parameter in clip.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    return clip
 
 
 def towers(model: Clip) -> list[tuple[nn.Module, list[Tensor]]]:

@@ -56,7 +56,7 @@ def command(
         "on_bad_image": on_bad_image,
         "repeats": repeats,
     }
-    settings = decode_options({key: value for key, value in given.items() if value is not None}, DistillSettings)
+    settings = decode_options(given, DistillSettings)
     output_folder(out)
     results = distill(settings, out, resume=resume)
     if results is None:

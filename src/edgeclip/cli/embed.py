@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Optional
@@ -44,15 +45,15 @@ def command(
         fingerprint=clip.bundle.manifest.fingerprint, rows=kind, dtype=dtype, embedding_size=clip.embedding_size
     )
     unit = "images" if texts is None else "texts"
-    total = count_images(paths or []) if texts is None else _count_texts(texts)
+    total = None
+    if sys.stderr.isatty():  # counting means walking all folders once more, and only a bar shows it
+        total = count_images(paths or []) if texts is None else _count_texts(texts)
     names = not_empty(list_images(paths or []) if texts is None else _read_texts(texts), unit)
     group = batch_size if texts is None or batch_size == 1 else batch_size * BATCHES_SORTED_TOGETHER
     workers = options.processors() if workers is None else workers
     with EmbeddingFile(out, origin, group=group) as file:
         before = file.rows
-        with stage(
-            "Embedding", total and max(total - before, 0), unit="images" if texts is None else "texts"
-        ) as advance:
+        with stage("Embedding", total and max(total - before, 0), unit=unit) as advance:
             new = file.missing(names)
             if texts is None:
                 images = clip.stream_images(new, batch_size=batch_size, workers=workers)

@@ -45,7 +45,7 @@ def command(
         "split": split,
         "on_bad_image": on_bad_image,
     }
-    settings = decode_options({key: value for key, value in given.items() if value is not None}, EvaluationSettings)
+    settings = decode_options(given, EvaluationSettings)
     evaluation = evaluate(settings)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(evaluation)).decode())

@@ -70,7 +70,7 @@ def command(
         "repeats": repeats,
         "with_better": with_better,
     }
-    settings = decode_options({key: value for key, value in given.items() if value is not None}, Settings)
+    settings = decode_options(given, Settings)
     output_folder(out)
     results = reproduce(settings, out, resume=resume)
     write_results(results, out / "results.json")

@@ -9,12 +9,11 @@ import numpy as np
 
 from edgeclip.compress.settings import DistillSettings
 from edgeclip.config import PreprocessConfig
-from edgeclip.data.prepare import Prepared, prepare
+from edgeclip.data.prepare import Prepared, prepare_parts
 from edgeclip.data.records import CaptionSet, Record
 from edgeclip.data.source import TRAINING_WORLD, load_data
 from edgeclip.errors import DataError
 from edgeclip.names import BUILTIN
-from edgeclip.progress import stage
 
 CALIBRATION = 64
 """Images of the training set on which importance and the sizes of channels are measured."""
@@ -61,16 +60,5 @@ def load_split(settings: DistillSettings, samples: int, preprocess: PreprocessCo
         measured, rest = order[:pairs], order[pairs:]
         training = [unseen.records[index] for index in rest[:wanted]]
     calibration = list(range(min(CALIBRATION, len(training))))
-    with stage("decoding images", len(calibration) + len(measured)) as advance:
-        parts = [
-            prepare(
-                captions,
-                indices,
-                preprocess,
-                workers=settings.workers,
-                on_bad_image=settings.on_bad_image,
-                advance=advance,
-            )
-            for captions, indices in ((CaptionSet(unseen.name, training), calibration), (unseen, measured))
-        ]
-    return Data(training, *parts)
+    parts = [(CaptionSet(unseen.name, training), calibration), (unseen, measured)]
+    return Data(training, *prepare_parts(parts, preprocess, settings))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeclip.bundle import MANIFEST
+from edgeclip.bundle import check_replaceable
 from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
 from edgeclip.compress.data import Data, load_split
 from edgeclip.compress.rows import Contender, bundle_rows
@@ -83,14 +83,14 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
 
 def _check_places(out: Path) -> None:
     """Refuse to replace what is not ours."""
-    for name, sign in (("checkpoint", "config.json"), ("bundle", MANIFEST)):
-        folder = out / name
-        if folder.exists() and not (folder / sign).is_file():
-            raise ConfigError(
-                f"{folder}, which is no {name}",
-                expected="nothing there, or an earlier run's",
-                fix="choose another --out",
-            )
+    folder = out / "checkpoint"
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"{folder}, which is no checkpoint",
+            expected="nothing there, or an earlier run's",
+            fix="choose another --out",
+        )
+    check_replaceable(out / "bundle")
 
 
 def carry_out(

@@ -6,10 +6,10 @@ Shape legend: N items, E embedding size.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from edgeclip.compress.measure import measure
 from edgeclip.data.prepare import Prepared
 from edgeclip.evaluate.footprint import bytes_on_disk
 from edgeclip.evaluate.table import Embedded, jpeg, make_row, measure_in_turn, rounds
-from edgeclip.progress import Advance, stage
+from edgeclip.export.card import one_by_one
+from edgeclip.progress import stage
 from edgeclip.results import Row
 from edgeclip.runtime import load
 from edgeclip.shrink.plan import count_parameters
@@ -59,8 +60,8 @@ def bundle_rows(
         clip = load(contender.folder, threads=threads)
         with stage(f"evaluating {contender.name} {contender.variant}", len(pairs) + len(captions)) as advance:
             embeds = Embedded(
-                images=_one_by_one(clip.encode_image, pairs.pixels, advance),
-                texts=_one_by_one(clip.encode_text, captions, advance),
+                images=one_by_one(clip.encode_image, pairs.pixels, advance),
+                texts=one_by_one(clip.encode_text, captions, advance),
                 test_image=clip.encode_image([test_crop])[0],
             )
         rows.append(
@@ -77,14 +78,3 @@ def bundle_rows(
             )
         )
     return rows
-
-
-def _one_by_one(
-    encode: Callable[[Sequence[Any]], NDArray[np.float32]], items: Sequence[Any] | NDArray[np.uint8], advance: Advance
-) -> NDArray[np.float32]:
-    """(N, E); a batch of several would share the ranges of int8."""
-    parts = []
-    for item in items:
-        parts.append(encode([item]))
-        advance(1)
-    return np.concatenate(parts)

@@ -6,12 +6,11 @@ import os
 
 import msgspec
 
-from edgeclip.config import Config, check_range, check_run
-from edgeclip.data.prepare import OnBadImage
-from edgeclip.data.source import DataOptions
+from edgeclip.config import check_range, check_run
+from edgeclip.data.settings import DataSettings
 
 
-class DistillSettings(Config, frozen=True, kw_only=True):
+class DistillSettings(DataSettings, frozen=True, kw_only=True):
     """Options of `edgeclip distill`.
 
     `samples` images are trained on, None for as many as the recipe says and the data set has; `pairs` others are
@@ -23,14 +22,9 @@ class DistillSettings(Config, frozen=True, kw_only=True):
     data: str = "builtin:tabletop"
     samples: int | None = None
     pairs: int = 1000
-    seed: int = 0
     workers: int = 2
     threads: int = msgspec.field(default_factory=lambda: os.cpu_count() or 1)
     vocabulary: str | None = None
-    image_column: str | None = None
-    caption_column: str | None = None
-    split: str | None = None
-    on_bad_image: OnBadImage = "skip"
     repeats: int = 20
 
     def __post_init__(self) -> None:
@@ -38,8 +32,3 @@ class DistillSettings(Config, frozen=True, kw_only=True):
         check_range("--samples", 2 if self.samples is None else self.samples, 2, 2**40)
         check_range("--pairs", self.pairs, 2, 2**31)
         check_range("--repeats", self.repeats, 1, 100_000)
-
-    @property
-    def data_options(self) -> DataOptions:
-        """The data set's form."""
-        return DataOptions(self.image_column, self.caption_column, self.split)

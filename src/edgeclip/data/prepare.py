@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 from edgeclip.config import PreprocessConfig
 from edgeclip.data.decode import decode, in_chunks
 from edgeclip.data.records import CaptionSet
+from edgeclip.data.settings import DataSettings, OnBadImage
 from edgeclip.errors import DataError
-
-OnBadImage = Literal["skip", "fail"]
+from edgeclip.progress import stage
 
 
 @dataclass(frozen=True)
@@ -82,3 +81,21 @@ def prepare(
         captions=[record.captions for record in records],
         bad_images=bad,
     )
+
+
+def prepare_parts(
+    parts: Sequence[tuple[CaptionSet, Sequence[int]]], config: PreprocessConfig, settings: DataSettings
+) -> list[Prepared]:
+    """Decode some records of several sets, or several parts of one, in one stage; see `prepare`."""
+    with stage("decoding images", sum(len(indices) for _, indices in parts)) as advance:
+        return [
+            prepare(
+                captions,
+                indices,
+                config,
+                workers=settings.workers,
+                on_bad_image=settings.on_bad_image,
+                advance=advance,
+            )
+            for captions, indices in parts
+        ]

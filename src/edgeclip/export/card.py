@@ -27,8 +27,8 @@ def measure(loaded: Loaded, clip: ClipRuntime, samples: Samples) -> Card:
         images_NE = encode_images(loaded.model, pixels, loaded.preprocess_config, batch_size=1, advance=advance)
         texts_NE = encode_texts(loaded.model, texts, loaded.tokenizer, batch_size=1, advance=advance)
     with stage("measuring the bundle", 2 * len(texts)) as advance:
-        own_images_NE = _one_by_one(clip.encode_image, pixels, advance)
-        own_texts_NE = _one_by_one(clip.encode_text, texts, advance)
+        own_images_NE = one_by_one(clip.encode_image, pixels, advance)
+        own_texts_NE = one_by_one(clip.encode_text, texts, advance)
     pair_N = np.arange(len(texts))
     teacher_i2t, teacher_t2i = retrieval(images_NE, texts_NE, pair_N)
     i2t, t2i = retrieval(own_images_NE, own_texts_NE, pair_N)
@@ -45,9 +45,10 @@ def measure(loaded: Loaded, clip: ClipRuntime, samples: Samples) -> Card:
     )
 
 
-def _one_by_one(
+def one_by_one(
     encode: Callable[[Sequence[Any]], NDArray[np.float32]], items: Iterable[Any], advance: Advance
 ) -> NDArray[np.float32]:
+    """Encode N items a call each, (N, E): a batch of several would share the ranges of int8."""
     parts = []
     for item in items:
         parts.append(encode([item]))

@@ -6,27 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeclip.config import Config, PreprocessConfig, check_range, check_run
-from edgeclip.data.prepare import OnBadImage, Prepared, prepare
-from edgeclip.data.source import DataOptions, load_data
+from edgeclip.config import PreprocessConfig, check_range, check_run
+from edgeclip.data.prepare import Prepared, prepare_parts
+from edgeclip.data.settings import DataSettings
+from edgeclip.data.source import load_data
 from edgeclip.errors import DataError
-from edgeclip.progress import stage
 
 CALIBRATION = 16
 """Ranges of dynamic int8 are not learned from the samples, only where to put the channels' sizes: few are enough."""
 
 
-class SampleSettings(Config, frozen=True, kw_only=True):
+class SampleSettings(DataSettings, frozen=True, kw_only=True):
     """Which data, and how many image-caption pairs to measure on."""
 
-    data: str
     samples: int = 200
-    seed: int = 0
     workers: int = 2
-    image_column: str | None = None
-    caption_column: str | None = None
-    split: str | None = None
-    on_bad_image: OnBadImage = "skip"
 
     def __post_init__(self) -> None:
         check_range("--samples", self.samples, 2, 2**31)
@@ -50,26 +44,11 @@ def load_samples(settings: SampleSettings, preprocess: PreprocessConfig) -> Samp
         DataError: the data can't be used, or has fewer than 3 pairs.
     """
     wanted = settings.samples + CALIBRATION
-    captions = load_data(
-        settings.data,
-        samples=wanted,
-        seed=settings.seed,
-        options=DataOptions(settings.image_column, settings.caption_column, settings.split),
-    )
+    captions = load_data(settings.data, samples=wanted, seed=settings.seed, options=settings.data_options)
     if len(captions) < 3:
         raise DataError(f"{settings.data} of {len(captions)} pairs", expected="at least 3", fix="use more data")
     order = np.random.default_rng(settings.seed).permutation(len(captions))[:wanted].tolist()
     measuring = min(settings.samples, len(order) - min(CALIBRATION, len(order) // 3))
-    with stage("decoding images", len(order)) as advance:
-        calibration, measured = (
-            prepare(
-                captions,
-                indices,
-                preprocess,
-                workers=settings.workers,
-                on_bad_image=settings.on_bad_image,
-                advance=advance,
-            )
-            for indices in (order[measuring:], order[:measuring])
-        )
+    parts = [(captions, order[measuring:]), (captions, order[:measuring])]
+    calibration, measured = prepare_parts(parts, preprocess, settings)
     return Samples(captions.name, settings.seed, calibration, measured)

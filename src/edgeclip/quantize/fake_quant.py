@@ -30,24 +30,27 @@ def fake_quant_activation(x: Tensor, *, per_sample: bool = False) -> Tensor:
     """
     with torch.no_grad():
         dims = tuple(range(1, x.ndim)) if per_sample and x.ndim > 1 else tuple(range(x.ndim))
-        low = x.amin(dim=dims, keepdim=True).clamp(max=0)
-        high = x.amax(dim=dims, keepdim=True).clamp(min=0)
-        scale = (high - low) / ACTIVATION_LEVELS
-        scale = torch.where(scale > 0, scale, 1.0)
-        zero_point = (-low / scale).round()
+        scale, zero_point = activation_range(x.amin(dim=dims, keepdim=True), x.amax(dim=dims, keepdim=True))
         levels = ((x / scale).round() + zero_point).clamp(0, ACTIVATION_LEVELS)
         rounded = (levels - zero_point) * scale
     return x + (rounded - x).detach()
 
 
-class FakeQuantLinear(nn.Module):
-    """A Linear as the int8 graph computes it."""
+def activation_range(smallest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of ONNX's DynamicQuantizeLinear, for values within [smallest, largest]; 0 is exact."""
+    low, high = smallest.clamp(max=0), largest.clamp(min=0)
+    scale = (high - low) / ACTIVATION_LEVELS
+    scale = torch.where(scale > 0, scale, 1.0)
+    return scale, (-low / scale).round()
 
-    def __init__(self, linear: nn.Linear, *, per_sample: bool = False) -> None:
+
+class FakeQuantLinear(nn.Module):
+    """A Linear as the int8 graph computes it in one call."""
+
+    def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.linear, self.per_sample = linear, per_sample
+        self.linear = linear
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
-        activation = fake_quant_activation(x, per_sample=self.per_sample)
-        return functional.linear(activation, fake_quant_weight(self.linear.weight), self.linear.bias)
+        return functional.linear(fake_quant_activation(x), fake_quant_weight(self.linear.weight), self.linear.bias)

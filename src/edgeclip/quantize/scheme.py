@@ -43,12 +43,3 @@ def quantize_rows(
     """
     scale_O = weight_scale(weight_OI, limit)
     return np.clip(np.rint(weight_OI / scale_O[:, None]), -limit, limit).astype(np.int8), scale_O
-
-
-def activation_range(smallest: float, largest: float) -> tuple[float, int]:
-    """Scale and zero point of ONNX's DynamicQuantizeLinear, for values within [smallest, largest]; 0 is exact."""
-    smallest, largest = min(smallest, 0.0), max(largest, 0.0)
-    scale = (largest - smallest) / ACTIVATION_LEVELS
-    if scale == 0:
-        return 1.0, 0
-    return scale, int(np.clip(np.rint(-smallest / scale), 0, ACTIVATION_LEVELS))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 
-from edgeclip.bundle import Card
-from edgeclip.report.terminal import console, interval, tower
-from edgeclip.results import Recalls
+from edgeclip.bundle import MAX_LOSS, MIN_COSINE, Card
+from edgeclip.report.terminal import console, recalls_table, tower
 from edgeclip.runtime.inspection import BundleInspection
 
 
@@ -20,8 +18,8 @@ def print_card(inspection: BundleInspection) -> None:
     lines = [f"teacher     {manifest.teacher}, exported by edgeclip {manifest.edgeclip}"]
     if card := manifest.card:
         lines += [
-            f"accuracy    {'kept' if card.keeps_accuracy else 'NOT kept'}: R@1 within a point both ways, mean cosine "
-            "at least 0.995",
+            f"accuracy    {'kept' if card.keeps_accuracy else 'NOT kept'}: R@1 within {MAX_LOSS:g} point both ways, "
+            f"mean cosine at least {MIN_COSINE}",
             f"cosines     images {card.image_cosine.mean:.5f} (smallest {card.image_cosine.smallest:.5f}), "
             f"texts {card.text_cosine.mean:.5f} (smallest {card.text_cosine.smallest:.5f})",
         ]
@@ -41,18 +39,14 @@ def print_card(inspection: BundleInspection) -> None:
 
 
 def _recalls(name: str, card: Card) -> Table:
-    table = Table(
-        title=escape(f"{name} on {card.pairs} pairs of {card.data}, seed {card.seed}"),
+    return recalls_table(
+        "model",
+        [
+            ("teacher", "image to text", card.teacher_i2t),
+            ("bundle", "image to text", card.i2t),
+            ("teacher", "text to image", card.teacher_t2i),
+            ("bundle", "text to image", card.t2i),
+        ],
+        title=f"{name} on {card.pairs} pairs of {card.data}, seed {card.seed}",
         caption="recall in %, 95 % bootstrap interval; one caption an image",
     )
-    for column in ("model", "direction", "R@1", "R@5", "R@10"):
-        table.add_column(column, justify="left" if column in ("model", "direction") else "right")
-
-    def add(model: str, direction: str, recalls: Recalls) -> None:
-        table.add_row(model, direction, *(interval(r) for r in (recalls.r1, recalls.r5, recalls.r10)))
-
-    add("teacher", "image to text", card.teacher_i2t)
-    add("bundle", "image to text", card.i2t)
-    add("teacher", "text to image", card.teacher_t2i)
-    add("bundle", "text to image", card.t2i)
-    return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -67,19 +69,33 @@ def print_results(results: Results) -> None:
         output.print(f"left out: {bad}", markup=False, highlight=False)
 
 
+def recalls_table(
+    kind: str, rows: Sequence[tuple[str, str, Recalls]], *, title: str, caption: str | None = None
+) -> Table:
+    """A row for each kind and direction."""
+    table = Table(title=escape(title), caption=caption)
+    for column in (kind, "direction"):
+        table.add_column(column)
+    for column in ("R@1", "R@5", "R@10"):
+        table.add_column(column, justify="right")
+    for name, direction, recalls in rows:
+        table.add_row(name, direction, *(interval(r) for r in (recalls.r1, recalls.r5, recalls.r10)))
+    return table
+
+
 def print_evaluation(evaluation: Evaluation) -> None:
     """Recalls by both protocols."""
-    table = Table(title=escape(f"{evaluation.model} on {evaluation.data}: {evaluation.images} images"))
-    for column in ("protocol", "direction", "R@1", "R@5", "R@10"):
-        table.add_column(column, justify="left" if column in ("protocol", "direction") else "right")
-
-    def add(protocol: str, direction: str, recalls: Recalls) -> None:
-        table.add_row(protocol, direction, *(interval(r) for r in (recalls.r1, recalls.r5, recalls.r10)))
-
-    add("first caption", "image to text", evaluation.i2t)
-    add("first caption", "text to image", evaluation.t2i)
-    add(f"all {evaluation.standard.captions} captions", "image to text", evaluation.standard.i2t)
-    add(f"all {evaluation.standard.captions} captions", "text to image", evaluation.standard.t2i)
+    every = f"all {evaluation.standard.captions} captions"
+    table = recalls_table(
+        "protocol",
+        [
+            ("first caption", "image to text", evaluation.i2t),
+            ("first caption", "text to image", evaluation.t2i),
+            (every, "image to text", evaluation.standard.i2t),
+            (every, "text to image", evaluation.standard.t2i),
+        ],
+        title=f"{evaluation.model} on {evaluation.data}: {evaluation.images} images",
+    )
     output = console()
     output.print(table)
     for bad in evaluation.bad_images:

@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 import torch
 
-from edgeclip.config import Config, check_range, check_run
-from edgeclip.data.prepare import OnBadImage, prepare
-from edgeclip.data.source import DataOptions, load_data
+from edgeclip.config import check_range, check_run
+from edgeclip.data.prepare import prepare_parts
+from edgeclip.data.settings import DataSettings
+from edgeclip.data.source import load_data
 from edgeclip.errors import DataError
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.retrieval import retrieval
@@ -25,20 +26,13 @@ from edgeclip.results import SCHEMA, Evaluation, Standard
 DEFAULT_SCENES = 1000
 
 
-class EvaluationSettings(Config, frozen=True, kw_only=True):
+class EvaluationSettings(DataSettings, frozen=True, kw_only=True):
     """Options of `edgeclip evaluate`; `samples` None means every image."""
 
     model: str
-    data: str
     samples: int | None = None
-    seed: int = 0
-    workers: int = 4
     threads: int = msgspec.field(default_factory=lambda: os.cpu_count() or 1)
     vocabulary: str | None = None
-    image_column: str | None = None
-    caption_column: str | None = None
-    split: str | None = None
-    on_bad_image: OnBadImage = "skip"
 
     def __post_init__(self) -> None:
         check_run(threads=self.threads, workers=self.workers, seed=self.seed)
@@ -59,16 +53,13 @@ def evaluate(settings: EvaluationSettings) -> Evaluation:
         settings.data,
         samples=settings.samples or DEFAULT_SCENES,
         seed=settings.seed,
-        options=DataOptions(settings.image_column, settings.caption_column, settings.split),
+        options=settings.data_options,
     )
     samples = len(captions) if settings.samples is None else settings.samples
     if samples > len(captions):
         raise DataError(f"--samples {samples} of {len(captions)} images", expected="at most all", fix="lower it")
     chosen = np.random.default_rng(settings.seed).permutation(len(captions))[:samples].tolist()
-    with stage("decoding images", samples) as advance:
-        pairs = prepare(
-            captions, chosen, config, workers=settings.workers, on_bad_image=settings.on_bad_image, advance=advance
-        )
+    (pairs,) = prepare_parts([(captions, chosen)], config, settings)
     texts, image_of_caption = pairs.all_captions
     batch_size = 1 if int8_layers(model) else 32
     with stage("encoding", len(pairs) + len(texts)) as advance:

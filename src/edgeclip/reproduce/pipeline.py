@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
-from edgeclip.data.prepare import Prepared, prepare
+from edgeclip.data.prepare import Prepared, prepare_parts
 from edgeclip.data.records import Record, sample_split
 from edgeclip.data.source import load_data
 from edgeclip.distill.batches import Sampler
@@ -117,19 +117,9 @@ def _prepare(settings: Settings, loaded: Loaded) -> tuple[list[Record], Prepared
         len(captions), samples=settings.samples, val_fraction=settings.val_fraction, seed=settings.seed
     )
     _ = Sampler(len(split.train), settings.batch_size, settings.seed)  # its checks, before anything takes time
-    with stage("decoding images", settings.samples) as advance:
-        parts = [
-            prepare(
-                captions,
-                indices,
-                loaded.preprocess_config,
-                workers=settings.workers,
-                on_bad_image=settings.on_bad_image,
-                advance=advance,
-            )
-            for indices in (split.train, split.validation)
-        ]
-    return [captions.records[index] for index in split.train], parts[0], parts[1]
+    parts = [(captions, split.train), (captions, split.validation)]
+    train, validation = prepare_parts(parts, loaded.preprocess_config, settings)
+    return [captions.records[index] for index in split.train], train, validation
 
 
 def _teach(loaded: Loaded, train: Prepared) -> DistillData:

@@ -9,16 +9,15 @@ from typing import Literal
 
 import msgspec
 
-from edgeclip.config import Config, check_range, check_run
-from edgeclip.data.prepare import OnBadImage
-from edgeclip.data.source import DataOptions
+from edgeclip.config import check_range, check_run
+from edgeclip.data.settings import DataSettings
 from edgeclip.distill.trainer import TrainConfig
 from edgeclip.errors import ConfigError
 
 Engine = Literal["auto", "qnnpack", "x86", "onednn"]
 
 
-class Settings(Config, frozen=True, kw_only=True):
+class Settings(DataSettings, frozen=True, kw_only=True):
     """Options of `edgeclip reproduce`: the report's where they are known; `lr` is the usual default of Adam.
 
     `workers` decode images; `threads` run the models; `repeats` timed calls per model and call.
@@ -33,18 +32,12 @@ class Settings(Config, frozen=True, kw_only=True):
     epochs: int = 3
     lr: float = 1e-3
     batch_size: int = 32
-    workers: int = 4
     engine: Engine = "auto"
     normalize: Literal["checkpoint", "report"] = "checkpoint"
-    seed: int = 0
     threads: int = msgspec.field(default_factory=lambda: os.cpu_count() or 1)
     sweep_alpha: tuple[float, ...] = ()
     test_image: str | None = None
     vocabulary: str | None = None
-    image_column: str | None = None
-    caption_column: str | None = None
-    split: str | None = None
-    on_bad_image: OnBadImage = "skip"
     repeats: int = 20
     with_better: bool = False
 
@@ -67,8 +60,3 @@ class Settings(Config, frozen=True, kw_only=True):
     def train(self) -> TrainConfig:
         """How the students are trained."""
         return TrainConfig(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, checkpoint_every=50)
-
-    @property
-    def data_options(self) -> DataOptions:
-        """The data set's form."""
-        return DataOptions(self.image_column, self.caption_column, self.split)
