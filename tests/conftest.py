@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from edgeclip.export.samples import Samples, SampleSettings, load_samples
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
 
+# The models here are tiny: a second thread mostly waits, for the processes that tests start too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
