@@ -26,7 +26,7 @@ demo: setup
 
 test: setup
 	@command -v npm >/dev/null && $(MAKE) --no-print-directory node || echo "no JavaScript client: its tests are skipped"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 node: $(NODE_STAMP)
 

@@ -14,8 +14,11 @@ def print_card(inspection: BundleInspection) -> None:
     manifest, config = inspection.manifest, inspection.config
     output = console()
     if manifest.card is not None:
-        output.print(_recalls(inspection.name, manifest.card))
-    lines = [f"teacher     {manifest.teacher}, exported by edgeclip {manifest.edgeclip}"]
+        output.print(_recalls(manifest.card))
+    lines = [
+        f"bundle      {inspection.name}",
+        f"teacher     {manifest.teacher}, exported by edgeclip {manifest.edgeclip}",
+    ]
     if card := manifest.card:
         lines += [
             f"accuracy    {'kept' if card.keeps_accuracy else 'NOT kept'}: R@1 within {MAX_LOSS:g} point both ways, "
@@ -38,7 +41,7 @@ def print_card(inspection: BundleInspection) -> None:
         output.print(line, highlight=False, markup=False)
 
 
-def _recalls(name: str, card: Card) -> Table:
+def _recalls(card: Card) -> Table:
     return recalls_table(
         "model",
         [
@@ -47,6 +50,6 @@ def _recalls(name: str, card: Card) -> Table:
             ("teacher", "text to image", card.teacher_t2i),
             ("bundle", "text to image", card.t2i),
         ],
-        title=f"{name} on {card.pairs} pairs of {card.data}, seed {card.seed}",
+        title=f"{card.pairs} pairs of {card.data}, seed {card.seed}",
         caption="recall in %, 95 % bootstrap interval; one caption an image",
     )
