@@ -20,6 +20,9 @@ from edgeclip.config import ClipConfig
 from edgeclip.evaluate.latency import time_calls
 from edgeclip.runtime.session import session_options
 
+CAPTION_TOKENS = 14
+READ_BYTES = 2**28
+"""More than any cache holds."""
 BUSY = "import numpy as np\na = np.ones((1500, 1500), np.float32)\nwhile True: a @ a"
 """Another program that computes."""
 
@@ -28,13 +31,19 @@ def bounds(work: Path, photos: Photos, threads: int) -> dict[str, Any]:
     """Measured peaks, and how far a graph is from them."""
     bundle = read_bundle(work / "bundle-int8")
     ours = onnxruntime.InferenceSession(str(bundle.image_graph), session_options(1))
+    text = onnxruntime.InferenceSession(str(bundle.text_graph), session_options(1))
+    input_ids = np.arange(320, 320 + CAPTION_TOKENS)[None]
     pixel_values = np.random.default_rng(0).standard_normal((1, 3, SIDE, SIDE), np.float32)
     products = image_products(bundle.config)
+    memory = np.zeros(READ_BYTES, np.uint8)
     calls = {
         "graph": lambda: ours.run(None, {"pixel_values": pixel_values}),
+        "text graph": lambda: text.run(None, {"input_ids": input_ids}),
         "int8": product(np.uint8, 400),
         "int8, 50 rows": product(np.uint8, 50),
+        "int8, 14 rows": product(np.uint8, CAPTION_TOKENS),
         "fp32": product(np.float32, 400),
+        "read": lambda: memory.max(),
         "decode 1920x1080": lambda: decode(photos.full_hd, 2),
         "decode 4032x3024": lambda: decode(photos.large, 8),
         "decode 4032x3024 in full": lambda: decode(photos.large, 1),
@@ -42,13 +51,19 @@ def bounds(work: Path, photos: Photos, threads: int) -> dict[str, Any]:
     fastest = {name: min(times) for name, times in time_calls(calls, repeats=15, pause_s=0.02).items()}
     rates = {
         name: round(rows * 768 * 3072 / fastest[name] / 1e6, 1)
-        for name, rows in (("int8", 400), ("int8, 50 rows", 50), ("fp32", 400))
+        for name, rows in (("int8", 400), ("int8, 50 rows", 50), ("int8, 14 rows", CAPTION_TOKENS), ("fp32", 400))
     }
+    text_products = caption_products(bundle.config)
     return {
         "billions of products a second, one thread": rates,
         "billions of products of our image graph": round(products / 1e9, 3),
         "our image graph on one thread, ms": round(fastest["graph"], 2),
         "its products at the rate of 50 rows, ms": round(products / rates["int8, 50 rows"] / 1e6, 2),
+        "billions of products of our text graph": round(text_products / 1e9, 3),
+        "our text graph on one thread, ms": round(fastest["text graph"], 2),
+        "its products at the rate of 14 rows, ms": round(text_products / rates["int8, 14 rows"] / 1e6, 2),
+        "its weights, MB": round(caption_weights(bundle.config) / 1e6, 1),
+        "reading from memory, GB a second": round(READ_BYTES / fastest["read"] / 1e6, 1),
         "JPEG decoder alone, ms": {
             name.removeprefix("decode "): round(ms, 2) for name, ms in fastest.items() if name.startswith("decode")
         },
@@ -62,6 +77,19 @@ def image_products(config: ClipConfig) -> int:
     D, F, T = vision.hidden_size, vision.intermediate_size, vision.num_patches + 1
     block, last = T * (4 * D * D + 2 * D * F), T * 2 * D * D + 2 * D * D + 2 * D * F
     return (vision.num_hidden_layers - 1) * block + last + (T - 1) * 3 * vision.patch_size**2 * D
+
+
+def caption_products(config: ClipConfig) -> int:
+    """Multiplications of the int8 layers of one caption: of the last block only keys and values for all tokens."""
+    D, F = config.text.hidden_size, config.text.intermediate_size
+    block, last = CAPTION_TOKENS * (4 * D * D + 2 * D * F), CAPTION_TOKENS * 2 * D * D + 2 * D * D + 2 * D * F
+    return (config.text.num_hidden_layers - 1) * block + last
+
+
+def caption_weights(config: ClipConfig) -> int:
+    """Bytes of the int8 layers that every caption reads."""
+    D, F = config.text.hidden_size, config.text.intermediate_size
+    return config.text.num_hidden_layers * (4 * D * D + 2 * D * F)
 
 
 def product(dtype: type, rows: int) -> Any:

@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/peers"), help="where models and photos are made")
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="clip-bpe and flickr8k-1k")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

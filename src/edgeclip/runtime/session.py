@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +35,30 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.dynamic_block_base", "4")
     return options
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
+
+
+@contextmanager
+def _weights_apart() -> Iterator[None]:
+    """Have glibc give every weight pages of its own while a graph is opened, which go back once it is packed.
+
+    glibc starts so, but once a large array was freed it takes blocks up to that size from the heap. Between packed
+    weights the heap then keeps the holes of the unpacked ones: 90 of 260 MB for the image graph of ViT-B/32.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(M_MMAP_THRESHOLD, 128 * 1024)
+    try:
+        yield
+    finally:
+        # What a call needs may come from the heap again, and stay there for the next one.
+        mallopt(M_MMAP_THRESHOLD, 4 * 2**20)
+        mallopt(M_TRIM_THRESHOLD, 8 * 2**20)
 
 
 class LazySession:
@@ -66,9 +94,10 @@ class LazySession:
         with self._lock:
             if self._session is None:
                 try:
-                    self._session = onnxruntime.InferenceSession(
-                        str(self._path), session_options(self._threads), providers=["CPUExecutionProvider"]
-                    )
+                    with _weights_apart():
+                        self._session = onnxruntime.InferenceSession(
+                            str(self._path), session_options(self._threads), providers=["CPUExecutionProvider"]
+                        )
                 except RUNTIME_ERRORS as error:
                     raise BundleError(
                         f"{self._path} ({str(error).splitlines()[0]})", expected="an ONNX graph", fix="copy it again"
