@@ -148,6 +148,16 @@ def test_two_cannot_write_at_once(tmp_path: Path, suffix: str):
     assert read(tmp_path / f"out.{suffix}")[0] == ["a.jpg", "b.jpg"]
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_without_rows_nothing_is_left(tmp_path: Path, suffix: str):
+    path = tmp_path / f"out.{suffix}"
+    with EmbeddingFile(path, ORIGIN):
+        assert path.is_file()
+    with pytest.raises(KeyboardInterrupt):
+        run(path, stop=0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_suffixes(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"\.npy or \.jsonl or \.csv"):
         EmbeddingFile(tmp_path / "out.parquet", ORIGIN)

@@ -47,7 +47,7 @@ class Origin(Config, frozen=True, kw_only=True):
 
 
 class EmbeddingFile:
-    """One such file, open for writing; a context manager."""
+    """One such file, open for writing; a context manager, which leaves nothing behind where there are no rows."""
 
     def __init__(self, path: Path, origin: Origin, *, group: int = 1) -> None:
         """Open what an earlier run has written, or begin a new file.
@@ -71,7 +71,7 @@ class EmbeddingFile:
         self._is_path = origin.rows == "path"
         self._array = NpyFile(path, origin.dtype, origin.embedding_size) if path.suffix == ".npy" else None
         layout = Csv(origin.rows, origin.embedding_size) if path.suffix == ".csv" else JsonLines(origin.rows)
-        self._log = RowLog(path.with_name(f"{path.name}.rows.jsonl") if self._array else path, layout)
+        self._log = RowLog(_rows_of(path) if self._array else path, layout)
         there = min(len(self._log.names), self._array.rows) if self._array else len(self._log.names)
         self.rows = there - max(there - self._origin.finished, 0) % group
         self._log.cut(self.rows)
@@ -103,11 +103,18 @@ class EmbeddingFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if not self.rows:  # while the file is still this process's
+            for path in (self._path, _rows_of(self._path), _note(self._path)):
+                path.unlink(missing_ok=True)
         if self._array:
             self._array.close()
         self._log.close()
-        if error is None:
+        if error is None and self.rows:
             _write_note(self._path, msgspec.structs.replace(self._origin, finished=self.rows))
+
+
+def _rows_of(array: Path) -> Path:
+    return array.with_name(f"{array.name}.rows.jsonl")
 
 
 def _note(path: Path) -> Path:
