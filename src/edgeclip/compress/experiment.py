@@ -161,7 +161,7 @@ def _train(
         seed=settings.seed,
         records=data.training,
         cache=cache,
-        teacher_config=teacher.model.config,
+        teacher=teacher.model,
         folder=output_folder(out / "state"),
         workers=settings.workers,
         accelerator=accelerator,

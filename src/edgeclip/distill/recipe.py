@@ -9,14 +9,13 @@ from typing import Literal
 
 from edgeclip.config import Config, check_range, load_toml
 from edgeclip.data.augment import AugmentConfig
-from edgeclip.distill.losses.mix import LossMix
+from edgeclip.distill.losses.mix import TOKEN_LOSSES, LossMix
 from edgeclip.distill.trainer import TrainConfig
 from edgeclip.errors import ConfigError
 from edgeclip.shrink.plan import ShrinkPlan
 
 NAMES = ("qad", "half", "quarter", "eighth")
 """The recipes in `edgeclip.assets.recipes`."""
-TOKEN_LOSSES = {"patch_word", "hidden_state"}
 
 
 class ShrinkConfig(Config, frozen=True, kw_only=True):
@@ -69,7 +68,8 @@ class DistillRecipe(Config, frozen=True, kw_only=True):
 
     `samples` scenes are drawn of the built-in world; of another data set at most so many images are used. `qad_share`
     is the last part of the training of each stage during which the student computes what int8 computes: 1 is
-    quantization-aware distillation throughout, 0 is none. Without `shrink` the student starts as a copy.
+    quantization-aware distillation throughout, 0 is none. Losses that compare tokens are left out in that part, and
+    those that need the teacher's tokens run the teacher in the other. Without `shrink` the student starts as a copy.
     """
 
     samples: int
@@ -88,11 +88,18 @@ class DistillRecipe(Config, frozen=True, kw_only=True):
                 expected="full precision, in which int8 is computed exactly",
                 fix="set one of them to no or 0",
             )
-        if unusable := sorted(TOKEN_LOSSES & set(self.loss.weights)):
+        of_tokens = [name for name in self.loss.weights if name in TOKEN_LOSSES]
+        if of_tokens and self.train.chunk_size is not None:
             raise ConfigError(
-                f"loss {unusable[0]}, which needs the teacher's tokens",
-                expected="losses of embeddings, which the cache has",
-                fix="leave it out of the recipe",
+                f"loss {of_tokens[0]} with chunk_size {self.train.chunk_size}",
+                expected="the tokens of a whole batch",
+                fix="leave chunk_size out, and lower batch_size where memory is short",
+            )
+        if self.qad_share > 0 and len(of_tokens) == len(self.loss.weights):
+            raise ConfigError(
+                f"loss {of_tokens[0]} alone with qad_share {self.qad_share:g}",
+                expected="a loss of embeddings for the part that computes int8",
+                fix="add one, such as feature, or set qad_share to 0",
             )
 
 

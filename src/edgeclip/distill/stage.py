@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,18 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from edgeclip.checkpoint import Loaded
-from edgeclip.config import ClipConfig
 from edgeclip.data.records import Record
 from edgeclip.distill.batches import Batch, Sampler, stream_batches
 from edgeclip.distill.cache import CachedTeacher
 from edgeclip.distill.embed import embed_in_chunks, gather
 from edgeclip.distill.losses.distillation import DistillationLoss
-from edgeclip.distill.losses.outputs import Outputs
+from edgeclip.distill.losses.mix import TOKEN_LOSSES
+from edgeclip.distill.losses.outputs import Outputs, outputs_of
 from edgeclip.distill.recipe import DistillRecipe
 from edgeclip.distill.trainer import fit
+from edgeclip.errors import ConfigError
 from edgeclip.model import Clip
+from edgeclip.model.layers import Tokens
 from edgeclip.progress import Advance
 from edgeclip.quantize.deployed import DeployedClip
 
@@ -30,14 +33,14 @@ from edgeclip.quantize.deployed import DeployedClip
 class Lesson:
     """What all stages share: the training set, what the teacher makes of it, and where the work is done.
 
-    `folder` is where states and metrics are kept.
+    `teacher` itself only runs for losses that need its tokens; `folder` is where states and metrics are kept.
     """
 
     recipe: DistillRecipe
     seed: int
     records: Sequence[Record]
     cache: CachedTeacher
-    teacher_config: ClipConfig
+    teacher: Clip
     folder: Path
     workers: int
     accelerator: Accelerator
@@ -67,6 +70,59 @@ class Pupil(nn.Module):
         self.loss.clamp_logit_scale()
 
 
+class StepLoss:
+    """The loss of a step's batch, the student being in float at first, and in the last part of a stage as int8."""
+
+    def __init__(self, student: Clip, loss: DistillationLoss, lesson: Lesson) -> None:
+        """Check that the loss can be had.
+
+        Raises:
+            ConfigError: it is one of tokens, and several processes train.
+        """
+        if loss.needs_student_tokens and lesson.accelerator.num_processes > 1:
+            raise ConfigError(
+                f"a loss of tokens with {lesson.accelerator.num_processes} processes",
+                expected="one, which has the tokens of the whole batch",
+                fix="start one process, or leave out " + " and ".join(TOKEN_LOSSES),
+            )
+        self._student, self._deployed, self._loss, self._lesson = student, DeployedClip(student), loss, lesson
+        self._first_int8 = round(lesson.steps * (1 - lesson.recipe.qad_share))
+        self._scale = torch.tensor(lesson.cache.logit_scale, device=lesson.accelerator.device)
+        self._teacher = copy.deepcopy(lesson.teacher).to(self._scale.device) if loss.needs_teacher_tokens else None
+
+    def __call__(self, numbered: tuple[int, Batch]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of a step's number and this process's share of its batch; see `DistillationLoss`."""
+        step, batch = numbered[0], numbered[1].to(self._scale.device)
+        assert batch.targets is not None  # noqa: S101 - there is a cache
+        as_int8 = step >= self._first_int8
+        tokens = self._loss.needs_student_tokens and not as_int8
+        if tokens:
+            seen = outputs_of(self._student, batch.pixel_values, batch.input_ids, tokens=True)
+        else:
+            seen = self._embeddings(self._deployed if as_int8 else self._student, batch)
+        image_embeds, text_embeds = (gather(embeds, self._lesson.accelerator) for embeds in batch.targets)
+        image_tokens, text_tokens = self._teacher_tokens(batch) if tokens else (None, None)
+        wanted = Outputs(image_embeds, text_embeds, self._scale, image_tokens, text_tokens)
+        return self._loss(seen, wanted, progress=step / self._lesson.steps, tokens=tokens)
+
+    def _embeddings(self, encoder: Clip | DeployedClip, batch: Batch) -> Outputs:
+        chunk, accelerator = self._lesson.recipe.train.chunk_size, self._lesson.accelerator
+        return Outputs(
+            gather(embed_in_chunks(encoder.encode_image, batch.pixel_values, chunk), accelerator),
+            gather(embed_in_chunks(encoder.encode_text, batch.input_ids, chunk), accelerator),
+            self._student.logit_scale,
+        )
+
+    @torch.no_grad()
+    def _teacher_tokens(self, batch: Batch) -> tuple[Tokens | None, Tokens | None]:
+        """Those of the towers whose layers are compared."""
+        mix = self._lesson.recipe.loss
+        return (
+            self._teacher.image_features(batch.pixel_values)[1] if self._teacher and mix.vision_layers else None,
+            self._teacher.text_features(batch.input_ids)[1] if self._teacher and mix.text_layers else None,
+        )
+
+
 def train_stage(student: Loaded, lesson: Lesson, *, name: str, resume: bool, advance: Advance) -> list[float]:
     """Train a student in place; its state is `name`.pt and its metrics are `name`.jsonl in the lesson's folder.
 
@@ -74,15 +130,13 @@ def train_stage(student: Loaded, lesson: Lesson, *, name: str, resume: bool, adv
         The loss of every step.
 
     Raises:
-        ConfigError: the losses do not fit the two models.
+        ConfigError: the losses do not fit the two models, or the number of processes.
         DataError: the cache is of other images, or the set is smaller than a batch.
         TrainingError: see `trainer.fit`.
     """
     recipe, accelerator, steps = lesson.recipe, lesson.accelerator, lesson.steps
     torch.manual_seed(lesson.seed)
-    pupil = Pupil(student.model, DistillationLoss(recipe.loss, student.model.config, lesson.teacher_config))
-    encoders = (student.model, DeployedClip(student.model))
-    teacher_scale = torch.tensor(lesson.cache.logit_scale)
+    loss = DistillationLoss(recipe.loss, student.model.config, lesson.teacher.config)
 
     def batches(wanted: range) -> Iterator[tuple[int, Batch]]:
         stream = stream_batches(
@@ -98,24 +152,10 @@ def train_stage(student: Loaded, lesson: Lesson, *, name: str, resume: bool, adv
         )
         return zip(wanted, stream, strict=True)
 
-    def loss_of(numbered: tuple[int, Batch]) -> tuple[Tensor, dict[str, Tensor]]:
-        step, batch = numbered[0], numbered[1].to(accelerator.device)
-        assert batch.targets is not None  # noqa: S101 - there is a cache
-        encoder = encoders[step >= round(steps * (1 - recipe.qad_share))]
-        chunk = recipe.train.chunk_size
-        seen = Outputs(
-            gather(embed_in_chunks(encoder.encode_image, batch.pixel_values, chunk), accelerator),
-            gather(embed_in_chunks(encoder.encode_text, batch.input_ids, chunk), accelerator),
-            student.model.logit_scale,
-        )
-        image_embeds, text_embeds = (gather(embeds, accelerator) for embeds in batch.targets)
-        wanted = Outputs(image_embeds, text_embeds, teacher_scale.to(accelerator.device))
-        return pupil.loss(seen, wanted, progress=step / steps)
-
     return fit(
-        pupil,
+        Pupil(student.model, loss),
         batches,
-        loss_of,
+        StepLoss(student.model, loss, lesson),
         recipe.train,
         steps=steps,
         identity={"recipe": msgspec.to_builtins(recipe), "seed": lesson.seed, "cache": lesson.cache.identity},

@@ -18,7 +18,7 @@ from edgeclip.distill.losses.contrastive_relational import contrastive_relationa
 from edgeclip.distill.losses.feature import feature_loss, projection
 from edgeclip.distill.losses.hidden_state import HiddenStateLoss, LayerPairs
 from edgeclip.distill.losses.interactive import InteractiveLoss
-from edgeclip.distill.losses.mix import LossMix
+from edgeclip.distill.losses.mix import TOKEN_LOSSES, LossMix
 from edgeclip.distill.losses.outputs import Outputs
 from edgeclip.distill.losses.patch_word import patch_word_loss
 from edgeclip.distill.losses.similarity import similarities, widened
@@ -72,13 +72,16 @@ class DistillationLoss(nn.Module):
         if self.interactive is not None:
             self.interactive.clamp_logit_scale()
 
-    def forward(self, student: Outputs, teacher: Outputs, *, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, student: Outputs, teacher: Outputs, *, progress: float, tokens: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare both models' outputs for the same B pairs; gathered from several processes or not is all the same.
 
         Args:
             student: with tokens where `needs_student_tokens`.
             teacher: with tokens where `needs_teacher_tokens`; no gradient reaches it.
             progress: the part of training that is done, in [0, 1].
+            tokens: False leaves out the losses that compare tokens.
 
         Returns:
             The weighted sum, a 0-d tensor, and each loss in use without its weight and without a gradient.
@@ -88,8 +91,8 @@ class DistillationLoss(nn.Module):
         """
         with torch.autocast(student.image_embeds.device.type, enabled=False):  # it would take the products in half
             losses = self._losses(student, teacher, progress)
-            parts = {name: losses[name]() for name in self.mix.weights}
-        total = torch.stack([weight * parts[name] for name, weight in self.mix.weights.items()]).sum()
+            parts = {name: losses[name]() for name in self.mix.weights if tokens or name not in TOKEN_LOSSES}
+        total = torch.stack([self.mix.weights[name] * part for name, part in parts.items()]).sum()
         return total, {name: part.detach() for name, part in parts.items()}
 
     def _losses(self, student: Outputs, teacher: Outputs, progress: float) -> dict[str, Callable[[], Tensor]]:

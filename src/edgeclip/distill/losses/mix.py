@@ -17,6 +17,8 @@ LOSSES = (
     "hidden_state",
 )
 """The keys of `LossMix` that are weights; each is explained in the file of its name."""
+TOKEN_LOSSES = ("patch_word", "hidden_state")
+"""Those that compare tokens, which an int8 graph computes only in part; the others compare embeddings."""
 
 
 class LossMix(Config, frozen=True, kw_only=True):
