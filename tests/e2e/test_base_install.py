@@ -63,8 +63,11 @@ def test_a_bundle_works_without_the_extras(device, bundle: Path, captioned_folde
     loaded = device("python", "-c", LOAD, bundle, picture)
     assert loaded.stdout.splitlines() == ["[]", "(1, 16) (2, 16)"], loaded.stderr
     for arguments in (
+        ["inspect", bundle],
+        ["inspect", bundle, "--json"],
         ["verify", bundle],
         ["classify", bundle, picture, "--labels", "ball,box"],
+        ["embed", bundle, "--texts", captioned_folder / "captions.csv", "--out", tmp_path / "texts.csv"],
         ["embed", bundle, captioned_folder, "--out", tmp_path / "out.npy"],
     ):
         done = device("edgeclip", *arguments)

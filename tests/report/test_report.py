@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from edgeclip.errors import ConfigError
-from edgeclip.report import write_report
+from edgeclip.report.html import write_report
 from edgeclip.report.explain import headlines, times, why_distillation_drifts, why_engines_differ
 from edgeclip.report.html import render_report
 from edgeclip.report.published import PUBLISHED

@@ -36,7 +36,7 @@ def command(
     from edgeclip.compress.settings import DistillSettings
     from edgeclip.config import decode_options
     from edgeclip.files import output_folder
-    from edgeclip.report import write_report
+    from edgeclip.report.html import write_report
     from edgeclip.report.terminal import print_results
     from edgeclip.results import write_results
 

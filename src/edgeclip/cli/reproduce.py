@@ -40,7 +40,7 @@ def command(
     """Teacher, quantized student and distilled student of the report, measured side by side."""
     from edgeclip.config import decode_options
     from edgeclip.files import output_folder
-    from edgeclip.report import write_report
+    from edgeclip.report.html import write_report
     from edgeclip.report.terminal import print_results
     from edgeclip.reproduce import Settings, reproduce
     from edgeclip.results import write_results
