@@ -10,9 +10,8 @@ import msgspec
 import pytest
 
 from edgeclip.errors import ConfigError
-from edgeclip.report.html import write_report
 from edgeclip.report.explain import headlines, times, why_distillation_drifts, why_engines_differ
-from edgeclip.report.html import render_report
+from edgeclip.report.html import render_report, write_report
 from edgeclip.report.published import PUBLISHED
 from edgeclip.report.terminal import print_results
 from edgeclip.results import (
