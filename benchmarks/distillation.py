@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeclip.checkpoint import Loaded, load_checkpoint
+from edgeclip.compress.data import CALIBRATION
 from edgeclip.data.prepare import Prepared, prepare
 from edgeclip.data.source import TRAINING_WORLD, load_data
 from edgeclip.distill.batches import Sampler
@@ -45,6 +46,7 @@ from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.model.outliers import outlier_twin
 from edgeclip.quantize.deployed import DeployedClip
 from edgeclip.quantize.paper import load_student
+from edgeclip.reproduce.pipeline import teacher_view
 from edgeclip.shrink.depth import spread_layers
 
 STEPS = {"teacher": 40, "outlier twin": 40, "half": 150, "quarter": 150, "eighth": 150}
@@ -53,7 +55,6 @@ RECIPES = {"teacher": "qad", "outlier twin": "qad", "half": "half", "quarter": "
 UNTRAINED, REPORT_INT8, REPORT_FLOAT = "untrained", "report: int8, then distilled", "report: distilled, then int8"
 MIX, RECIPE = "the recipe's losses in float", "the recipe"
 METHODS = (UNTRAINED, REPORT_INT8, REPORT_FLOAT, *LOSSES, MIX, RECIPE)
-CALIBRATION = 64
 BATCH = 50
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for a 95 % interval of the mean of so many values."""
@@ -114,15 +115,7 @@ def prepare_bench(steps: int, batch_size: int, pairs: int) -> Bench:
         prepare(captions, range(len(captions)), teacher.preprocess_config, workers=0, on_bad_image="fail")
         for captions in (drawn, unseen)
     )
-    data = DistillData(
-        pixels=training.pixels,
-        input_ids=teacher.tokenizer(training.first_captions, pad_to_longest=True),
-        image_embeds=encode_images(teacher.model, training.pixels, teacher.preprocess_config),
-        text_embeds=encode_texts(teacher.model, training.first_captions, teacher.tokenizer),
-        teacher_scale=teacher.model.logit_scale.item(),
-        preprocess=teacher.preprocess_config,
-    )
-    return Bench(teacher, data, training.first(CALIBRATION), measured, batch_size)
+    return Bench(teacher, teacher_view(teacher, training), training.first(CALIBRATION), measured, batch_size)
 
 
 def run(bench: Bench, name: str, method: str, seed: int) -> dict[str, float]:

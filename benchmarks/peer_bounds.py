@@ -21,8 +21,6 @@ from edgeclip.evaluate.latency import time_calls
 from edgeclip.runtime.session import session_options
 
 CAPTION_TOKENS = 14
-READ_BYTES = 2**28
-"""More than any cache holds."""
 BUSY = "import numpy as np\na = np.ones((1500, 1500), np.float32)\nwhile True: a @ a"
 """Another program that computes."""
 
@@ -35,7 +33,6 @@ def bounds(work: Path, photos: Photos, threads: int) -> dict[str, Any]:
     input_ids = np.arange(320, 320 + CAPTION_TOKENS)[None]
     pixel_values = np.random.default_rng(0).standard_normal((1, 3, SIDE, SIDE), np.float32)
     products = image_products(bundle.config)
-    memory = np.zeros(READ_BYTES, np.uint8)
     calls = {
         "graph": lambda: ours.run(None, {"pixel_values": pixel_values}),
         "text graph": lambda: text.run(None, {"input_ids": input_ids}),
@@ -43,7 +40,6 @@ def bounds(work: Path, photos: Photos, threads: int) -> dict[str, Any]:
         "int8, 50 rows": product(np.uint8, 50),
         "int8, 14 rows": product(np.uint8, CAPTION_TOKENS),
         "fp32": product(np.float32, 400),
-        "read": lambda: memory.max(),
         "decode 1920x1080": lambda: decode(photos.full_hd, 2),
         "decode 4032x3024": lambda: decode(photos.large, 8),
         "decode 4032x3024 in full": lambda: decode(photos.large, 1),
@@ -62,8 +58,6 @@ def bounds(work: Path, photos: Photos, threads: int) -> dict[str, Any]:
         "billions of products of our text graph": round(text_products / 1e9, 3),
         "our text graph on one thread, ms": round(fastest["text graph"], 2),
         "its products at the rate of 14 rows, ms": round(text_products / rates["int8, 14 rows"] / 1e6, 2),
-        "its weights, MB": round(caption_weights(bundle.config) / 1e6, 1),
-        "reading from memory, GB a second": round(READ_BYTES / fastest["read"] / 1e6, 1),
         "JPEG decoder alone, ms": {
             name.removeprefix("decode "): round(ms, 2) for name, ms in fastest.items() if name.startswith("decode")
         },
@@ -84,12 +78,6 @@ def caption_products(config: ClipConfig) -> int:
     D, F = config.text.hidden_size, config.text.intermediate_size
     block, last = CAPTION_TOKENS * (4 * D * D + 2 * D * F), CAPTION_TOKENS * 2 * D * D + 2 * D * D + 2 * D * F
     return (config.text.num_hidden_layers - 1) * block + last
-
-
-def caption_weights(config: ClipConfig) -> int:
-    """Bytes of the int8 layers that every caption reads."""
-    D, F = config.text.hidden_size, config.text.intermediate_size
-    return config.text.num_hidden_layers * (4 * D * D + 2 * D * F)
 
 
 def product(dtype: type, rows: int) -> Any:

@@ -24,7 +24,7 @@ from edgeclip.model.outliers import outlier_twin
 
 TEACHER, TWIN = "builtin:tabletop", "twin"
 RUNS = (("half", TEACHER), ("quarter", TEACHER), ("eighth", TEACHER), ("qad", TEACHER), ("qad", TWIN))
-"""Longest first; those after the first of a teacher and of its number of samples take over its cache."""
+"""In order: `quarter` and `eighth` take over the cache of `half`, which has the same scenes and teacher."""
 
 
 def main() -> None:

@@ -95,8 +95,7 @@ def _bounds(bounds: dict[str, Any]) -> list[str]:
         f"- With the 14 rows of a caption the rate is {rates['int8, 14 rows']}, as each weight is read for few rows. "
         f"Our text graph has {bounds['billions of products of our text graph']} billion: "
         f"{bounds['its products at the rate of 14 rows, ms']} of the {bounds['our text graph on one thread, ms']} ms "
-        f"that it takes on one thread. After another model's call its {bounds['its weights, MB']} MB of weights come "
-        f"from memory, which one thread reads at {bounds['reading from memory, GB a second']} GB a second.",
+        "that it takes on one thread.",
         "- The JPEG decoder alone takes " + ", ".join(f"{ms} ms for {name}" for name, ms in decoder.items()) + ".",
         "",
         "| an image and a text in turn, ms | image | text | image, beside a busy program | text, beside it |",

@@ -79,7 +79,7 @@ def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results
         loaded = loaded.with_report_normalization()
     training, train, validation = _prepare(settings, loaded)
     test_crop, test_image = _test_image(settings, loaded, validation)
-    data = _teach(loaded, train)
+    data = teacher_view(loaded, train)
     work = Run(settings, out, loaded, data, resume)
     variants, losses, findings = work.variants()
     sweep = work.sweep(validation)
@@ -122,7 +122,7 @@ def _prepare(settings: Settings, loaded: Loaded) -> tuple[list[Record], Prepared
     return [captions.records[index] for index in split.train], train, validation
 
 
-def _teach(loaded: Loaded, train: Prepared) -> DistillData:
+def teacher_view(loaded: Loaded, train: Prepared) -> DistillData:
     """Run the teacher over the training pairs, once."""
     with stage("teacher's view of the pairs", 2 * len(train)) as advance:
         return DistillData(

@@ -104,8 +104,10 @@ class EmbeddingFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if not self.rows:  # while the file is still this process's
-            for path in (self._path, _rows_of(self._path), _note(self._path)):
-                path.unlink(missing_ok=True)
+            if self._array:
+                _rows_of(self._path).unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
+            _note(self._path).unlink(missing_ok=True)
         if self._array:
             self._array.close()
         self._log.close()
