@@ -141,6 +141,12 @@ def test_killed_in_the_cache_and_in_training_it_still_ends_with_the_same_weights
 MISTAKES = {
     "unknown key": (RECIPE + "colour = 1\n", "colour"),
     "larger": (RECIPE[: RECIPE.index("[shrink]")] + PLAN + RECIPE[RECIPE.index("[loss]") :], "vision layer 2"),
+    "layers": (
+        RECIPE.replace("chunk_size = 3\n", "").replace(
+            "affinity = 1.0", "hidden_state = 1.0\nvision_layers = [[9, 1]]"
+        ),
+        "vision_layers with the pair [9, 1]",
+    ),
     "batch": (RECIPE.replace("batch_size = 4", "batch_size = 20"), "batch size 20 for 19"),
     "not finite": (RECIPE.replace("lr = 1e-3", "lr = 1e30\nmax_grad_norm = 1e12"), "lower the learning rate"),
 }

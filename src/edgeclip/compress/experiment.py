@@ -20,6 +20,7 @@ from edgeclip.compress.data import Data, load_split
 from edgeclip.compress.rows import Contender, bundle_rows
 from edgeclip.compress.settings import DistillSettings
 from edgeclip.distill.batches import Sampler
+from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.recipe import DistillRecipe, load_recipe
 from edgeclip.distill.stage import Lesson, train_stage
 from edgeclip.distill.student import equalize_student, make_student, stages
@@ -134,6 +135,7 @@ def _train(
     plan = stages(recipe.shrink)
     _ = Sampler(len(data.training), recipe.train.batch_size, settings.seed)  # its checks, before anything takes time
     student = make_student(teacher, plan[0], teacher, data.calibration, captions)  # likewise
+    _ = DistillationLoss(recipe.loss, student.model.config, teacher.model.config)  # likewise
     accelerator = start_accelerator(recipe.train.mixed_precision)
     warned: set[str] = set()
 
