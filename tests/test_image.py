@@ -134,6 +134,19 @@ def test_sources_agree(tmp_path):
         np.testing.assert_array_equal(preprocess(source, CLIP_224), expected)
 
 
+@pytest.mark.parametrize("size", [(224, 224), (300, 224), (224, 300)])
+def test_a_frame_that_needs_no_resize_has_the_bits_of_its_picture(size: tuple[int, int]):
+    image = picture(*size)
+    frame = np.array(image)
+    crop = crop_uint8(frame, CLIP_224)
+    frame[:] = 0  # a camera's buffer is used again
+    np.testing.assert_array_equal(crop, crop_uint8(image, CLIP_224))
+    np.testing.assert_array_equal(normalize(crop, CLIP_224), oracle(image))
+    for mode in ("L", "RGBA"):
+        converted = image.convert(mode)
+        np.testing.assert_array_equal(preprocess(np.array(converted), CLIP_224), oracle(converted))
+
+
 def test_batches_are_normalised_like_single_images():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     batch = normalize(pixels, CLIP_224)

@@ -51,6 +51,11 @@ def open_rgb(source: ImageSource) -> Image.Image:
 def _picture(source: ImageSource) -> str | Path | bytes | Image.Image:
     if not isinstance(source, np.ndarray):
         return source
+    _check_array(source)
+    return Image.fromarray(source)
+
+
+def _check_array(source: NDArray[np.uint8]) -> None:
     channels_ok = source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4))
     if source.dtype != np.uint8 or not channels_ok or 0 in source.shape:
         raise ImageError(
@@ -58,7 +63,6 @@ def _picture(source: ImageSource) -> str | Path | bytes | Image.Image:
             expected="uint8 of shape (H, W), (H, W, 3) or (H, W, 4)",
             fix="convert it first",
         )
-    return Image.fromarray(source)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -106,11 +110,20 @@ def crop_uint8(source: ImageSource, config: PreprocessConfig) -> NDArray[np.uint
     Raises:
         ImageError: see `open_rgb`.
     """
+    if isinstance(source, np.ndarray) and _needs_no_resize(source, config):
+        # Frames of the right size, as cameras deliver them. A copy: their buffer may hold the next one soon.
+        return np.array(center_crop(source, config.crop_size) if config.crop_size else source)
     # The other filters are either not meant to average (nearest) or were not measured.
     scalable = config.resample == Image.Resampling.BICUBIC
     with opened(_picture(source), (lambda size: _resized_size(*size, config)) if scalable else None) as picture:
         pixels = _resize_scaled(picture, config) if picture.is_scaled else _resize(_to_rgb(picture.image), config)
     return center_crop(pixels, config.crop_size) if config.crop_size else pixels
+
+
+def _needs_no_resize(source: NDArray[np.uint8], config: PreprocessConfig) -> bool:
+    _check_array(source)
+    height, width = source.shape[:2]
+    return source.shape[2:] == (3,) and _resized_size(width, height, config) == (width, height)
 
 
 def _resize(image: Image.Image, config: PreprocessConfig) -> NDArray[np.uint8]:
