@@ -14,6 +14,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("runs/recipes"))
     parser.add_argument("--recipes", default="half,quarter,eighth,qad", help="commas between them")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", default="0,1,2", help="commas between them")
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--report", action="store_true", help="print what is there and run nothing")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     wanted = [run for run in RUNS if run[0] in arguments.recipes.split(",")]
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
     if not arguments.report:
-        for seed in range(arguments.seeds):
+        for seed in seeds:
             for recipe, teacher in wanted:
                 distill(recipe, teacher, seed, arguments)
-    print(markdown(arguments.work, arguments.seeds))
+    print(markdown(arguments.work, seeds))
 
 
 def place(work: Path, recipe: str, teacher: str, seed: int) -> Path:
@@ -76,7 +78,7 @@ def model(work: Path, teacher: str) -> str:
     return str(folder)
 
 
-def markdown(work: Path, seeds: int) -> str:
+def markdown(work: Path, seeds: Sequence[int]) -> str:
     """A line for each recipe with what its runs have found."""
     lines = [
         "| recipe | seeds | TEACHER fp32 | STUDENT int8 | DISTILLED int8 | DISTILLED - TEACHER | bytes, fp32 teacher's "
@@ -84,7 +86,7 @@ def markdown(work: Path, seeds: int) -> str:
         "|---" * 8 + "|",
     ]
     for recipe, teacher in RUNS:
-        files = [place(work, recipe, teacher, seed) / "results.json" for seed in range(seeds)]
+        files = [place(work, recipe, teacher, seed) / "results.json" for seed in seeds]
         found = [[*map(Row, json.loads(file.read_text())["rows"])] for file in files if file.is_file()]
         if found:
             name = f"{recipe}{', outlier twin' if teacher == TWIN else ''}"

@@ -14,6 +14,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
 
 from edgeclip.export.graph import SCOPES, quiet
+from edgeclip.export.surgery import load_graph
 from edgeclip.export.towers import ImageTower, TextTower
 from edgeclip.quantize.fake_quant import fake_quant_weight
 from edgeclip.quantize.scheme import ROW_LIMIT, quantize_rows
@@ -48,6 +49,7 @@ def quantize_graph(source: Path, target: Path, *, float_layers: Collection[str] 
             weight_type=QuantType.QInt8,
             nodes_to_exclude=[*left_out, *(f"{name}_MatMul" for name in left_out)],  # as it renames a Gemm
         )
+    onnx.save_model(load_graph(target), target)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ end_texts (int64[batch, tokens] input_ids) => (int64[batch, tokens] ended_ids)
 
 
 def load_graph(path: Path) -> onnx.ModelProto:
-    """Load a graph without the sizes that were noted inside it, which no longer hold when its inputs change."""
+    """Load a graph without the sizes that were noted inside it: runtimes find them, and changed inputs change them."""
     model = onnx.load_model(path)
     del model.graph.value_info[:]
     return model
