@@ -66,8 +66,12 @@ def render(scene: Scene) -> NDArray[np.uint8]:
     for _ in range(scene.blur):
         canvas = _smooth(canvas)
     canvas += _bell_noise(noise) * np.float32(scene.noise)
-    pixels = np.floor(np.clip(canvas, 0, 255) + np.float32(0.5)).astype(np.uint8)
-    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    np.clip(canvas, 0, 255, out=canvas)
+    canvas += np.float32(0.5)
+    pixels = np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    for channel in range(3):
+        np.copyto(pixels[..., channel], canvas[channel], casting="unsafe")
+    return pixels
 
 
 def _channels(color: tuple[float, float, float]) -> Array:
@@ -83,16 +87,23 @@ def _random_bytes(noise: np.random.PCG64, *shape: int) -> NDArray[np.uint8]:
 
 def _bell_noise(noise: np.random.PCG64) -> Array:
     """(S, S) nearly normal noise of standard deviation 1: the sum of four uniform bytes, centred."""
-    total = _random_bytes(noise, 4, IMAGE_SIZE, IMAGE_SIZE).astype(np.int32)
-    return (total[0] + total[1] + total[2] + total[3] - 510).astype(np.float32) * np.float32(1 / 147.8)
+    total = _random_bytes(noise, 4, IMAGE_SIZE, IMAGE_SIZE).sum(axis=0, dtype=np.int16)
+    return (total - np.int16(510)).astype(np.float32) * np.float32(1 / 147.8)
 
 
 def _smooth(image: Array) -> Array:
     """One pass of the (1, 2, 1) / 4 filter both ways on (3, S, S); edges are repeated."""
-    padded = np.pad(image, ((0, 0), (1, 1), (0, 0)), mode="edge")
-    image = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 1:-1] + padded[:, 2:]) * np.float32(0.25)
-    padded = np.pad(image, ((0, 0), (0, 0), (1, 1)), mode="edge")
-    return (padded[..., :-2] + padded[..., 1:-1] + padded[..., 1:-1] + padded[..., 2:]) * np.float32(0.25)
+    for axis in (1, 2):
+        smoothed = np.empty_like(image)
+        lines, sums = np.moveaxis(image, axis, 0), np.moveaxis(smoothed, axis, 0)
+        np.add(lines[:-1], lines[1:], out=sums[1:])
+        np.add(lines[0], lines[0], out=sums[0])
+        smoothed += image
+        sums[:-1] += lines[1:]
+        sums[-1] += lines[-1]
+        smoothed *= np.float32(0.25)
+        image = smoothed
+    return image
 
 
 def _cloud(noise: np.random.PCG64, cells_y: int, cells_x: int) -> Array:
@@ -102,9 +113,8 @@ def _cloud(noise: np.random.PCG64, cells_y: int, cells_x: int) -> Array:
     columns = np.arange(IMAGE_SIZE, dtype=np.float32) * np.float32(cells_x / IMAGE_SIZE)
     r, c = np.floor(rows).astype(np.intp), np.floor(columns).astype(np.intp)
     fr, fc = (rows - r)[:, None].astype(np.float32), (columns - c)[None].astype(np.float32)
-    top = grid[r][:, c] * (1 - fc) + grid[r][:, c + 1] * fc
-    bottom = grid[r + 1][:, c] * (1 - fc) + grid[r + 1][:, c + 1] * fc
-    return top * (1 - fr) + bottom * fr
+    lines = grid[:, c] * (1 - fc) + grid[:, c + 1] * fc
+    return lines[r] * (1 - fr) + lines[r + 1] * fr
 
 
 def _ground(background: str, noise: np.random.PCG64) -> Array:
@@ -121,12 +131,12 @@ def _ground(background: str, noise: np.random.PCG64) -> Array:
     y = np.arange(IMAGE_SIZE, dtype=np.float32)[:, None] + offset[1]
     if background == "tiles":
         joint = (_phase(x, 40) < 0.07) | (_phase(y, 40) < 0.07)
-        ground = np.where(joint, _channels((208, 214, 218)), ground)
+        np.copyto(ground, _channels((208, 214, 218)), where=joint)
     if background == "checkered cloth":
         red = (_phase(x, 48) < 0.5) ^ (_phase(y, 48) < 0.5)
-        ground = np.where(red, ground - _channels((24, 118, 112)), ground)
+        np.subtract(ground, _channels((24, 118, 112)), out=ground, where=red)
     if background == "wood":
-        ground = np.where(_phase(y, 56) < 0.03, ground - np.float32(50), ground)
+        np.subtract(ground, np.float32(50), out=ground, where=_phase(y, 56) < 0.03)
     return ground
 
 
