@@ -49,7 +49,7 @@ from edgeclip.quantize.paper import load_student
 from edgeclip.reproduce.pipeline import teacher_view
 from edgeclip.shrink.depth import spread_layers
 
-STEPS = {"teacher": 40, "outlier twin": 40, "half": 150, "quarter": 150, "eighth": 150}
+STEPS = {"teacher": 20, "outlier twin": 20, "half": 80, "quarter": 100, "eighth": 120}
 """Training steps of each student; those of the teacher's size begin at their goal."""
 RECIPES = {"teacher": "qad", "outlier twin": "qad", "half": "half", "quarter": "quarter", "eighth": "eighth"}
 UNTRAINED, REPORT_INT8, REPORT_FLOAT = "untrained", "report: int8, then distilled", "report: distilled, then int8"
@@ -88,8 +88,8 @@ def main() -> None:
     students = arguments.students.split(",")
     bench = prepare_bench(max(STEPS[name] for name in students), arguments.batch_size, arguments.pairs)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    for name in students:
-        for seed in range(arguments.seeds):
+    for seed in range(arguments.seeds):
+        for name in students:
             for method in METHODS:
                 if (name, method, seed) in {(r["student"], r["method"], r["seed"]) for r in read(arguments.out)}:
                     continue

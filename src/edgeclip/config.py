@@ -154,7 +154,7 @@ def load_toml(path: Path, type_: type[T]) -> T:
         raise ConfigError(
             f"cannot read {path} ({error.strerror})", expected="a TOML file", fix="check the path"
         ) from error
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(
             f"{path}: {error}", expected="the keys of the recipe's documentation", fix="correct it"
         ) from error

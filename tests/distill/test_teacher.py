@@ -136,7 +136,7 @@ def test_a_killed_build_goes_on(mini_checkpoint: Path, captioned_folder: Path, r
     loaded = load_checkpoint(mini_checkpoint)
     images: list[int] = []
     build(loaded.model, loaded.tokenizer, records, tmp_path / "a", advance=images.append)
-    assert images == [5, 5, 4]
+    assert images == [10, 5, 5, 4]  # what was there, and then shard by shard
     build(loaded.model, loaded.tokenizer, records, tmp_path / "b")
     files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("a", "b")]
     assert files[0] == files[1]
@@ -210,6 +210,7 @@ def test_broken_images_are_reported_and_have_no_targets(
     reasons: list[str] = []
     cache = build(clip, tokenizer, records, tmp_path / "cache", on_bad_image=reasons.append)
     assert len(reasons) == 1
+    assert cache.unreadable == (4,)
     seen = batches(records, tokenizer, cache, on_bad_image=reasons.append)
     assert {len(batch.indices) for batch in seen} == {7, 8}
     for batch in seen:

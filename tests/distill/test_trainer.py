@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -115,6 +116,46 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_good_state(
     assert all(tensor.isfinite().all() for tensor in kept["tensors"].values())
 
 
+def test_weights_that_diverge_do_not_replace_the_last_good_state(tmp_path: Path):
+    """The step that ruins them has a finite loss yet; the state after it is written, and never taken."""
+    model = new_model()
+
+    def ruin(step: int, loss: float) -> None:
+        if step == 10:
+            model[2].weight.data.fill_(3e38)
+
+    config = msgspec.structs.replace(CONFIG, checkpoint_every=1)
+    files = {"state_file": tmp_path / "state.pt"}
+    with pytest.raises(TrainingError, match=r"at step 11 of 20"):
+        fit(model, batches, lambda x: model(x).square().mean(), config, steps=STEPS, on_step=ruin, **files)
+    kept = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert len(kept["losses"]) == 9
+    assert kept["tensors"]["2.weight"].abs().max() < 1
+    train(new_model(), **files)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def save(state: object, file: BinaryIO) -> None:
+        file.write(b"half of it")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nand more")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(TrainingError, match=r"cannot write .*unexpected pos 64 vs 0\); expected room on the disk"):
+        train(new_model(), state_file=tmp_path / "state.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_of_a_state_is_never_taken(tmp_path: Path):
+    losses = train(new_model(), state_file=tmp_path / "state.pt")
+    (tmp_path / "state.pt.part").write_bytes(b"half of it")
+    done: list[int] = []
+    options = {"state_file": tmp_path / "state.pt", "resume": True}
+    assert train(new_model(), on_step=lambda step, loss: done.append(step), **options) == losses
+    assert done == [*range(1, STEPS + 1)]  # a bar shows what is done already
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
 def test_the_schedule():
     config = msgspec.structs.replace(CONFIG, warmup_fraction=0.1)
     rates = [learning_rate(step, 100, config) for step in range(100)]
@@ -155,14 +196,25 @@ def test_batches_cover_an_epoch_once_and_depend_on_the_step_alone():
     assert not np.array_equal(sampler.indices(0), sampler.indices(3))
 
 
+def test_records_that_are_left_out_are_in_no_batch():
+    sampler = Sampler(total=10, batch_size=4, seed=5, left_out=(2, 9))
+    for epoch in range(3):
+        steps = range(epoch * sampler.steps_per_epoch, (epoch + 1) * sampler.steps_per_epoch)
+        seen = np.concatenate([sampler.indices(step) for step in steps])
+        assert sorted(seen.tolist()) == [0, 1, 3, 4, 5, 6, 7, 8]
+    with pytest.raises(DataError, match="batch size 9 for 8"):
+        Sampler(total=10, batch_size=9, seed=5, left_out=(2, 9))
+
+
 def test_a_batch_larger_than_the_set_is_refused():
     with pytest.raises(DataError, match="batch size 32 for 10"):
         Sampler(total=10, batch_size=32, seed=0)
 
 
 def test_training_settings_are_checked():
-    with pytest.raises(ConfigError, match="--lr"):
-        TrainConfig(epochs=1, batch_size=2, lr=float("nan"))
+    for wrong in ({"lr": float("nan")}, {"lr": 0.0}, {"epochs": 10**400}, {"batch_size": 0}):
+        with pytest.raises(ConfigError, match=f"{next(iter(wrong))} .*; expected"):
+            TrainConfig(**{"epochs": 1, "batch_size": 2, "lr": 1e-3} | wrong)
 
 
 def test_a_gradient_that_is_not_finite_is_never_applied(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,9 @@ import torch
 import edgeclip as package
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.cli.main import main
+from edgeclip.compress.data import load_split
+from edgeclip.compress.settings import DistillSettings
+from edgeclip.config import PreprocessConfig
 from edgeclip.quantize.deployed import DeployedClip
 
 RECIPE = """
@@ -147,6 +151,9 @@ MISTAKES = {
         ),
         "vision_layers with the pair [9, 1]",
     ),
+    "second stage": (RECIPE.replace("[0.8, 0.7]", "[0.8, 0.05]"), "a text tower of"),
+    "not a number of steps": (RECIPE.replace("epochs = 10", f"epochs = {10**18}"), "epochs 1000000000000000000"),
+    "brackets": (RECIPE + "colour = " + "[" * 5000, "wrong.toml: "),
     "batch": (RECIPE.replace("batch_size = 4", "batch_size = 20"), "batch size 20 for 19"),
     "not finite": (RECIPE.replace("lr = 1e-3", "lr = 1e30\nmax_grad_norm = 1e12"), "lower the learning rate"),
 }
@@ -193,12 +200,61 @@ def test_a_mistaken_option_is_one_line(
     assert message in mistake(*command, *options, "--out", tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["checkpoint", "bundle"])
-def test_what_is_in_the_way_is_not_replaced(mistake, command: list[object], tmp_path: Path, name: str):
+@pytest.mark.parametrize(
+    ("name", "message"), [("checkpoint", "holds more than a checkpoint: thesis.txt"), ("bundle", "which is no bundle")]
+)
+def test_what_is_in_the_way_is_not_replaced(mistake, command: list[object], tmp_path: Path, name: str, message: str):
     (tmp_path / name).mkdir()
     (tmp_path / name / "thesis.txt").write_text("mine")
-    assert f"{name}, which is no {name}" in mistake(*command, "--out", tmp_path)
+    assert message in mistake(*command, "--out", tmp_path)
     assert (tmp_path / name / "thesis.txt").is_file()
+
+
+def test_the_teacher_is_not_replaced_by_its_student(
+    mistake, command: list[object], mini_checkpoint: Path, tmp_path: Path
+):
+    """As `edgeclip train --out X` leaves it, when `distill X/checkpoint --out X` follows."""
+    shutil.copytree(mini_checkpoint, tmp_path / "checkpoint")
+    before = (tmp_path / "checkpoint" / "model.safetensors").read_bytes()
+    assert "checkpoint, which is the teacher" in mistake(
+        "distill", tmp_path / "checkpoint", *command[2:], "--out", tmp_path
+    )
+    assert "checkpoint without the " in mistake(*command, "--out", tmp_path)
+    reproduce = ["reproduce", "--model", tmp_path / "better" / "checkpoint", "--with-better", "--out", tmp_path]
+    assert "checkpoint, which is the teacher" in mistake(*reproduce)
+    assert (tmp_path / "checkpoint" / "model.safetensors").read_bytes() == before
+
+
+def test_broken_images_are_left_out_and_counted(
+    edgeclip, command: list[object], captioned_folder: Path, tmp_path: Path
+):
+    """Every third of them: of a batch of 2 often all, which is no reason to stop."""
+    data = tmp_path / "data"
+    shutil.copytree(captioned_folder, data)
+    for index in range(0, 24, 3):
+        (data / "images" / f"{index:03}.jpg").write_bytes(b"rubbish")
+    (tmp_path / "mine.toml").write_text(RECIPE.replace("batch_size = 4", "batch_size = 2"))
+    arguments = [*command[:3], tmp_path / "mine.toml", "--data", data, *command[6:], "--out", tmp_path / "out"]
+    done = edgeclip(*arguments)
+    assert done.returncode == 0, done.stderr
+    counted = json.loads((tmp_path / "out" / "results.json").read_text())["data"]
+    assert counted["train"] + counted["validation"] == 16
+    assert sorted(bad[:3] for bad in counted["bad_images"]) == [f"{index:03}" for index in range(0, 24, 3)]
+    assert "left out: " in done.stderr
+
+
+def test_a_broken_image_ends_it_where_it_should(
+    mistake, command: list[object], captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("edgeclip.compress.data.CALIBRATION", 4)
+    data = tmp_path / "data"
+    shutil.copytree(captioned_folder, data)
+    settings = DistillSettings(model="m", recipe="r", data=str(data), workers=0, threads=1)
+    later = load_split(settings, 19, PreprocessConfig.clip(32)).training[10].name
+    (data / "images" / later).write_bytes(b"rubbish")
+    last = mistake(*command[:4], "--data", data, *command[6:], "--out", tmp_path / "out", "--on-bad-image", "fail")
+    assert later in last
+    assert "use --on-bad-image skip" in last
 
 
 def test_a_cache_of_something_else_or_damaged_is_refused(mistake, run, command: list[object], tmp_path: Path):

@@ -6,16 +6,23 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from edgeclip.checkpoint import hf
 from edgeclip.checkpoint.keys import to_theirs
 from edgeclip.config import PreprocessConfig
+from edgeclip.errors import ConfigError
 from edgeclip.files import folder_written_atomically
 from edgeclip.hf_config import write_config, write_preprocess
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
+
+CHECKPOINT_FILES = frozenset(
+    {"config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
+)
+"""What `save_checkpoint` writes."""
 
 
 def write_model_files(model: Clip, preprocess: PreprocessConfig, tokenizer: ClipTokenizer, folder: Path) -> None:
@@ -27,7 +34,12 @@ def write_model_files(model: Clip, preprocess: PreprocessConfig, tokenizer: Clip
 
 def write_tensors(state: dict[str, Tensor], path: Path) -> None:
     """Write safetensors, readable by whoever may read the folder (the library makes files private)."""
-    save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, path, metadata={"format": "pt"})
+    try:
+        save_file(
+            {name: tensor.detach().contiguous() for name, tensor in state.items()}, path, metadata={"format": "pt"}
+        )
+    except SafetensorError as error:
+        raise ConfigError(f"cannot write {path} ({error})", expected="room on the disk", fix="make some") from error
     path.chmod(path.parent.stat().st_mode & 0o666)
 
 

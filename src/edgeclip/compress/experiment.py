@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import shutil
 import sys
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,19 @@ from numpy.typing import NDArray
 
 from edgeclip.bundle import check_replaceable
 from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
+from edgeclip.checkpoint.save import CHECKPOINT_FILES
 from edgeclip.compress.data import Data, load_split
 from edgeclip.compress.rows import Contender, bundle_rows
 from edgeclip.compress.settings import DistillSettings
 from edgeclip.distill.batches import Sampler
+from edgeclip.distill.cache import INDEX, CachedTeacher
 from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.recipe import DistillRecipe, load_recipe
 from edgeclip.distill.stage import Lesson, train_stage
 from edgeclip.distill.student import equalize_student, make_student, stages
 from edgeclip.distill.teacher import build_cache
 from edgeclip.distill.trainer import start_accelerator
-from edgeclip.errors import ConfigError
+from edgeclip.errors import ConfigError, DataError
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.table import jpeg
 from edgeclip.export import export_bundle
@@ -50,7 +54,7 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
         EdgeclipError: anything in the recipe, the model or the data that can't be used.
     """
     torch.set_num_threads(settings.threads)
-    _check_places(out)
+    check_places(out, settings.model)
     recipe = load_recipe(settings.recipe)
     vocabulary = Path(settings.vocabulary) if settings.vocabulary else None
     teacher = load_checkpoint(settings.model, vocabulary=vocabulary)
@@ -59,10 +63,11 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
     if made is None:
         return None
     rows, losses = made
+    bad = [printable(data.training[index].name) for index in CachedTeacher(out / "cache").unreadable]
     test_image = TestImage(
-        name=data.measured.names[0],
+        name=printable(data.measured.names[0]),
         jpeg_base64=base64.b64encode(jpeg(data.measured.pixels[0])).decode(),
-        captions=list(data.measured.captions[0]),
+        captions=[*map(printable, data.measured.captions[0])],
     )
     return Results(
         schema=SCHEMA,
@@ -72,9 +77,9 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
             name=printable(settings.data),
             pairs=len(data.training) + len(data.measured),
             seed=settings.seed,
-            train=len(data.training),
+            train=len(data.training) - len(bad),
             validation=len(data.measured),
-            bad_images=data.measured.bad_images,
+            bad_images=[*bad, *data.measured.bad_images],
         ),
         rows=rows,
         losses=losses,
@@ -82,16 +87,24 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
     )
 
 
-def _check_places(out: Path) -> None:
-    """Refuse to replace what is not ours."""
+def check_places(out: Path, model: str) -> None:
+    """Refuse to replace what no earlier run of `distill` has made, and the teacher above all.
+
+    Raises:
+        ConfigError: naming it.
+    """
     folder = out / "checkpoint"
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"{folder}, which is no checkpoint",
-            expected="nothing there, or an earlier run's",
-            fix="choose another --out",
-        )
-    check_replaceable(out / "bundle")
+    foreign = sorted({path.name for path in folder.glob("*")} - CHECKPOINT_FILES)
+    if Path(model).resolve().is_relative_to(folder.resolve()):
+        found = f"{folder}, which is the teacher"
+    elif foreign:
+        found = f"{folder}, which holds more than a checkpoint: {foreign[0]}"
+    elif folder.exists() and not (out / "cache" / INDEX).is_file():
+        found = f"{folder} without the {out / 'cache'} that distilling leaves"
+    else:
+        check_replaceable(out / "bundle")
+        return
+    raise ConfigError(found, expected="nothing there, or an earlier run's", fix="choose another --out")
 
 
 def carry_out(
@@ -118,9 +131,13 @@ def carry_out(
 
 def _shown(settings: DistillSettings, recipe: DistillRecipe) -> dict[str, Any]:
     """Settings and recipe for the report."""
-    named = {"name": printable(Path(settings.recipe).stem), "weights": recipe.loss.weights}
+    named = {"name": _name(settings), "weights": recipe.loss.weights}
     given = {key: printable(v) if isinstance(v, str) else v for key, v in msgspec.to_builtins(settings).items()}
     return given | {"recipe": named | msgspec.to_builtins(recipe)}
+
+
+def _name(settings: DistillSettings) -> str:
+    return printable(Path(settings.recipe).stem)
 
 
 def _train(
@@ -134,12 +151,13 @@ def _train(
     captions = _captions_to_keep(recipe, data)
     plan = stages(recipe.shrink)
     _ = Sampler(len(data.training), recipe.train.batch_size, settings.seed)  # its checks, before anything takes time
-    student = make_student(teacher, plan[0], teacher, data.calibration, captions)  # likewise
-    _ = DistillationLoss(recipe.loss, student.model.config, teacher.model.config)  # likewise
+    student = _first_student(recipe, teacher, data, captions)  # likewise
     accelerator = start_accelerator(recipe.train.mixed_precision)
     warned: set[str] = set()
 
     def warn_once(reason: str) -> None:
+        if settings.on_bad_image == "fail":
+            raise DataError(reason, expected="an intact image", fix="replace it or use --on-bad-image skip")
         if reason not in warned:
             print(f"left out: {reason}", file=sys.stderr)
         warned.add(reason)
@@ -164,7 +182,7 @@ def _train(
         records=data.training,
         cache=cache,
         teacher=teacher.model,
-        folder=output_folder(out / "state"),
+        folder=_state_folder(out, resume, accelerator.is_main_process),
         workers=settings.workers,
         accelerator=accelerator,
         on_bad_image=warn_once,
@@ -189,6 +207,34 @@ def _train(
     return student, losses, is_main
 
 
+def _first_student(recipe: DistillRecipe, teacher: Loaded, data: Data, captions: list[str] | None) -> Loaded:
+    """The student of the first stage, once it is known that those of all stages can be made and taught."""
+    students: list[Loaded] = []
+    for kept in stages(recipe.shrink):
+        students.append(make_student(students[-1] if students else teacher, kept, teacher, data.calibration, captions))
+        _ = DistillationLoss(recipe.loss, students[-1].model.config, teacher.model.config)
+    return students[0]
+
+
+def _state_folder(out: Path, resume: bool, is_main: bool) -> Path:
+    """Where states are kept; those of a run that is not gone on with go, whichever stage it came to."""
+    folder = output_folder(out / "state")
+    for file in () if resume or not is_main else folder.glob("stage-*"):
+        file.unlink()
+    return folder
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder of a fixed name, so that what a killed run has left in it goes too."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
 def _captions_to_keep(recipe: DistillRecipe, data: Data) -> list[str] | None:
     """The captions whose tokens a student keeps; None for all tokens."""
     if recipe.shrink is None or recipe.shrink.kept_vocabulary == "whole":
@@ -209,9 +255,8 @@ def _rows(
     calibration = data.calibration.first(CALIBRATION)
     samples = Samples(printable(settings.data), settings.seed, calibration, data.measured.first(CARD_PAIRS))
     few = replace(samples, measured=data.measured.first(CALIBRATION))
-    name = Path(settings.recipe).stem
-    with tempfile.TemporaryDirectory(dir=out, prefix=".") as scratch:
-        whole, quantized, distilled = Path(scratch) / "fp32", Path(scratch) / "int8", out / "bundle"
+    with _scratch(out / ".measured") as scratch:
+        whole, quantized, distilled = scratch / "fp32", scratch / "int8", out / "bundle"
         export_bundle(teacher, whole, few, precision="fp32", threads=settings.threads)
         export_bundle(teacher, quantized, few, precision="int8", threads=settings.threads)
         export_bundle(
@@ -226,6 +271,6 @@ def _rows(
         contenders = [
             Contender("TEACHER", "fp32 bundle", whole),
             Contender("STUDENT", "post-training int8", quantized),
-            Contender("DISTILLED", f"{name}, int8", distilled),
+            Contender("DISTILLED", f"{_name(settings)}, int8", distilled),
         ]
         return bundle_rows(contenders, data.measured, test_crop, threads=settings.threads, repeats=settings.repeats)

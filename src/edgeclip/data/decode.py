@@ -55,7 +55,7 @@ def _decode(records: Sequence[Record], config: PreprocessConfig, views: Sequence
             bad[index] = error.got
         except OSError as error:
             bad[index] = f"{records[index].name} cannot be read ({error.strerror})"
-    height, width = config.crop_size or (0, 0)
+    height, width = config.crop_size or config.resize_to or (0, 0)
     pixels = np.stack(list(crops.values())) if crops else np.empty((0, height, width, 3), np.uint8)
     return Decoded(tuple(crops), pixels, bad)
 

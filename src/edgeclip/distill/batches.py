@@ -47,35 +47,43 @@ class Batch:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Shuffled batches of `batch_size` among `total` records; the incomplete last batch of an epoch is left out."""
+    """Shuffled batches of `batch_size` among `total` records but those `left_out`, which cannot be read.
+
+    The incomplete last batch of an epoch is left out too.
+    """
 
     total: int
     batch_size: int
     seed: int
+    left_out: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 2 <= self.batch_size <= self.total:
+        if not 2 <= self.batch_size <= self._count:
             raise DataError(
-                f"batch size {self.batch_size} for {self.total} training pairs",
+                f"batch size {self.batch_size} for {self._count} training pairs",
                 expected="at least 2 and at most the number of pairs",
                 fix="lower the batch size, or use more pairs",
             )
 
     @property
+    def _count(self) -> int:
+        return self.total - len(self.left_out)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Full batches in an epoch."""
-        return self.total // self.batch_size
+        return self._count // self.batch_size
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """Record indices of a step, (B,)."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = _order(self.total, self.seed, epoch)
+        order = _order(self.total, self.left_out, self.seed, epoch)
         return order[position * self.batch_size : (position + 1) * self.batch_size]
 
 
 @lru_cache(maxsize=2)
-def _order(total: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng((seed, epoch)).permutation(total)
+def _order(total: int, left_out: tuple[int, ...], seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(np.delete(np.arange(total), left_out))
 
 
 def choose_captions(

@@ -87,6 +87,12 @@ class CachedTeacher:
         self._folder = folder
         self._shards = [open_shard(folder, number, sha256) for number, sha256 in enumerate(index.shards)]
 
+    @property
+    def unreadable(self) -> tuple[int, ...]:
+        """Records whose image could not be read when the cache was built."""
+        missing = [~shard["image_embeds"].isfinite().all(dim=2).all(dim=1) for shard in self._shards]
+        return tuple(torch.cat(missing).nonzero().flatten().tolist())
+
     def augmentation(self, index: int, number: int) -> Augmentation:
         """The augmentation of that number of the record of that index."""
         shard, row = divmod(index, SHARD)

@@ -39,6 +39,12 @@ class ShrinkConfig(Config, frozen=True, kw_only=True):
                 expected="one of them",
                 fix="correct the recipe",
             )
+        if self.plan and (self.depth is not None or self.vocabulary != "whole"):
+            raise ConfigError(
+                "[shrink] with a plan and a depth or vocabulary beside it",
+                expected="a plan, which has its own",
+                fix="correct the recipe",
+            )
         for fraction in self.fractions:
             check_range("shrink fraction", fraction, 0.001, 1)
         check_range("shrink depth", 1 if self.depth is None else self.depth, 0.001, 1)

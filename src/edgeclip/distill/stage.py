@@ -49,7 +49,7 @@ class Lesson:
     @property
     def sampler(self) -> Sampler:
         """Which pairs make up each step."""
-        return Sampler(len(self.records), self.recipe.train.batch_size, self.seed)
+        return Sampler(len(self.records), self.recipe.train.batch_size, self.seed, self.cache.unreadable)
 
     @property
     def steps(self) -> int:
@@ -86,7 +86,8 @@ class StepLoss:
                 fix="start one process, or leave out " + " and ".join(TOKEN_LOSSES),
             )
         self._student, self._deployed, self._loss, self._lesson = student, DeployedClip(student), loss, lesson
-        self._first_int8 = round(lesson.steps * (1 - lesson.recipe.qad_share))
+        share = lesson.recipe.qad_share
+        self._first_int8 = lesson.steps - (max(round(lesson.steps * share), 1) if share > 0 else 0)
         self._scale = torch.tensor(lesson.cache.logit_scale, device=lesson.accelerator.device)
         self._teacher = copy.deepcopy(lesson.teacher).to(self._scale.device) if loss.needs_teacher_tokens else None
 

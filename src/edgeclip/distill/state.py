@@ -44,7 +44,11 @@ class TrainState:
     accelerator: Accelerator
 
     def save(self, losses: list[float]) -> None:
-        """Replace the file; call it on every process, since each has random numbers of its own."""
+        """Write the state beside the file; call it on every process, since each has random numbers of its own.
+
+        Raises:
+            TrainingError: there is no room for it.
+        """
         rng = gather_object([_rng_state(self.accelerator.device)])
         if not self.accelerator.is_main_process:
             return
@@ -57,12 +61,33 @@ class TrainState:
             "losses": losses,
             "rng": rng,
         }
-        temporary = self.path.with_name(self.path.name + ".part")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        try:
+            with self._written.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:  # the latter is what torch makes of the former
+            self._written.unlink(missing_ok=True)
+            raise TrainingError(
+                f"cannot write {self._written} ({str(error).splitlines()[0]})",
+                expected="room on the disk",
+                fix="make some, and go on with --resume",
+            ) from error
+
+    def accept(self) -> None:
+        """Let what was saved replace the file, if anything was: its weights have proved to give a finite loss."""
+        if self.accelerator.is_main_process and self._written.exists():
+            self._written.replace(self.path)
+
+    def remove(self) -> None:
+        """Remove the state of an earlier run."""
+        if self.accelerator.is_main_process:
+            self.path.unlink(missing_ok=True)
+            self._written.unlink(missing_ok=True)
+
+    @property
+    def _written(self) -> Path:
+        return self.path.with_name(self.path.name + ".part")
 
     def restore(self) -> list[float]:
         """Take up the state.
@@ -74,6 +99,8 @@ class TrainState:
             TrainingError: there is none, it is damaged, or it is another run's.
         """
         state = self._read()
+        if self.accelerator.is_main_process:
+            self._written.unlink(missing_ok=True)  # perhaps half of a state
         if state["identity"] != self.identity:
             changed = [key for key in self.identity if state["identity"].get(key) != self.identity[key]]
             raise TrainingError(

@@ -95,6 +95,7 @@ def build_cache(
         _check_identity(folder, index.identity, identity)
         for number, sha256 in enumerate(index.shards):
             open_shard(folder, number, sha256)
+        advance(min(SHARD * len(index.shards), len(records)))
     starts = range(SHARD * len(index.shards), len(records), SHARD)
     shards = [range(start, min(start + SHARD, len(records))) for start in starts]
     decoded = _decode_all(records, shards, identity, workers)

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,7 +17,7 @@ import msgspec
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast
+from accelerate.utils import InitProcessGroupKwargs, broadcast
 from torch import Tensor, nn
 
 from edgeclip.config import Config, check_range
@@ -51,11 +52,11 @@ class TrainConfig(Config, frozen=True, kw_only=True):
         check_range("beta2", self.beta2, 0, 0.999999)
         check_range("warmup_fraction", self.warmup_fraction, 0, 1)
         check_range("max_grad_norm", self.max_grad_norm, 1e-12, 1e12)
+        check_range("epochs", self.epochs, 1, 2**31)
+        check_range("batch_size", self.batch_size, 1, 2**31)
         check_range("checkpoint_every", self.checkpoint_every, 1, 2**31)
         check_range("chunk_size", 1 if self.chunk_size is None else self.chunk_size, 1, 2**31)
-        for name, value in (("epochs", self.epochs), ("batch-size", self.batch_size), ("lr", self.lr)):
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"--{name} {value}", expected="a positive number", fix="correct it")
+        check_range("lr", self.lr, 1e-12, 1e38)
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -84,7 +85,12 @@ def start_accelerator(mixed_precision: Precision = "no", *, cpu: bool = False) -
     # Else the first run of a process would settle device and precision of all that follow.
     AcceleratorState._reset_state(reset_partial_state=True)
     # Unless it is told, accelerate looks for other processes on GPUs only.
-    accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu or not torch.accelerator.is_available())
+    accelerator = Accelerator(
+        mixed_precision=mixed_precision,
+        cpu=cpu or not torch.accelerator.is_available(),
+        # While the first process runs the teacher the others wait, for longer than the half hour that is usual.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=30))],
+    )
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError("mixed_precision fp16 on a CPU", expected="a GPU", fix="use bf16, or no")
     started = int(os.environ.get("WORLD_SIZE", "1"))
@@ -124,10 +130,11 @@ def fit(
         config: rates and regularisation.
         steps: how many steps in all.
         identity: what else the result depends on, such as the data and the settings of the loss.
-        state_file: where the state is kept, every `checkpoint_every` steps and at the end.
+        state_file: where the state is kept, every `checkpoint_every` steps and at the end. It takes the place of the
+            one before once its weights have given a finite loss.
         metrics_file: where a line is added at every step, see `metrics.StepMetrics`.
         resume: go on from `state_file`; the result equals an uninterrupted run's. Without it, an earlier state goes.
-        on_step: called with (steps done, loss).
+        on_step: called with (steps done, loss), also for the steps of a state that is taken up.
         accelerator: of `start_accelerator`; by default this process's CPU, in full precision.
 
     Returns:
@@ -152,8 +159,10 @@ def fit(
         losses: list[float] = []
         if resume and state:
             losses = state.restore()
-        elif state and accelerator.is_main_process:
-            state.path.unlink(missing_ok=True)
+            for done, loss in enumerate(losses, 1):
+                on_step(done, loss)
+        elif state:
+            state.remove()
         with MetricsLog(metrics_file if accelerator.is_main_process else None, done=len(losses)) as log:
             for batch in batches(range(len(losses), steps)):
                 rate = learning_rate(len(losses), steps, config)
@@ -169,6 +178,8 @@ def fit(
                         fix=f"lower the learning rate (now {config.lr:g})"
                         + (f"; {state_file} is the last good state" if state_file else ""),
                     )
+                if state:
+                    state.accept()
                 optimizer.step()
                 if clamp := getattr(model, "clamp_logit_scale", None):
                     clamp()
@@ -177,6 +188,8 @@ def fit(
                 on_step(len(losses), loss)
                 if state and (len(losses) % config.checkpoint_every == 0 or len(losses) == steps):
                     state.save(losses)
+        if state:
+            state.accept()
     return losses
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
+from edgeclip.compress.experiment import check_places
 from edgeclip.data.prepare import Prepared, prepare_parts
 from edgeclip.data.records import Record, sample_split
 from edgeclip.data.source import load_data
@@ -72,6 +73,8 @@ def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results
     """
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
+    if settings.with_better:
+        check_places(out / "better", settings.model)
     vocabulary = Path(settings.vocabulary) if settings.vocabulary else None
     loaded = load_checkpoint(settings.model, vocabulary=vocabulary)
     _ = loaded.tokenizer  # which must be there, before anything takes time
