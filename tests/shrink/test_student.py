@@ -40,9 +40,15 @@ NARROW = ShrinkPlan(
 )
 
 
+SEEN = Calibration(
+    torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)),
+    torch.tensor([[558, 5, 559, 559], [558, 6, 7, 559]]),
+)
+
+
 @pytest.fixture(scope="module")
 def pixel_values() -> torch.Tensor:
-    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return SEEN.pixel_values
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,7 @@ def reduced(tokenizer: ClipTokenizer) -> Diet:
 
 @torch.no_grad()
 def test_keeping_everything_is_bit_equal(deep: Clip, pixel_values: torch.Tensor, input_ids: torch.Tensor):
-    student = shrink(deep, propose(deep.config, 1.0))
+    student = shrink(deep, propose(deep.config, 1.0), SEEN)
     assert student.config == deep.config
     assert torch.equal(student(pixel_values, input_ids), deep(pixel_values, input_ids))
     own = {parameter.data_ptr() for parameter in student.parameters()}
@@ -67,7 +73,7 @@ def test_keeping_everything_is_bit_equal(deep: Clip, pixel_values: torch.Tensor,
 
 @torch.no_grad()
 def test_depth_alone_keeps_exactly_the_listed_blocks(deep: Clip, pixel_values: torch.Tensor, input_ids: torch.Tensor):
-    student = shrink(deep, plan_of(deep.config, (0, 2, 3)))
+    student = shrink(deep, plan_of(deep.config, (0, 2, 3)), SEEN)
     for tower in (deep.vision, deep.text):
         del tower.transformer.blocks[1]
     assert student.config.vision.num_hidden_layers == student.config.text.num_hidden_layers == 3
@@ -78,13 +84,9 @@ def test_depth_alone_keeps_exactly_the_listed_blocks(deep: Clip, pixel_values: t
 
 @torch.no_grad()
 def test_stages_compose(deep: Clip):
-    stages = shrink(shrink(deep, plan_of(deep.config, (0, 2, 3))), plan_of(deep.config, (0, 2)))
-    at_once = shrink(deep, plan_of(deep.config, (0, 3)))
+    stages = shrink(shrink(deep, plan_of(deep.config, (0, 2, 3)), SEEN), plan_of(deep.config, (0, 2)), SEEN)
+    at_once = shrink(deep, plan_of(deep.config, (0, 3)), SEEN)
     assert all(torch.equal(stages.state_dict()[key], tensor) for key, tensor in at_once.state_dict().items())
-
-
-def calibrations(pixel_values: torch.Tensor, input_ids: torch.Tensor) -> list[Calibration | None]:
-    return [None, Calibration(pixel_values, input_ids)]
 
 
 @torch.no_grad()
@@ -96,11 +98,10 @@ def test_units_that_nothing_reads_leave_without_a_trace(
         block.mlp.fc2.weight[:, unread] = 0
     plan = plan_of(deep.config, (0, 1, 2, 3))
     vision, text = (msgspec.structs.replace(tower, intermediate_size=20) for tower in (plan.vision, plan.text))
-    for calibration in calibrations(pixel_values, input_ids):
-        student = shrink(deep, msgspec.structs.replace(plan, vision=vision, text=text), calibration=calibration)
-        images, texts = student.encode_image(pixel_values), student.encode_text(input_ids)
-        torch.testing.assert_close(images, deep.encode_image(pixel_values), atol=1e-6, rtol=0)
-        torch.testing.assert_close(texts, deep.encode_text(input_ids), atol=1e-6, rtol=0)
+    student = shrink(deep, msgspec.structs.replace(plan, vision=vision, text=text), SEEN)
+    images, texts = student.encode_image(pixel_values), student.encode_text(input_ids)
+    torch.testing.assert_close(images, deep.encode_image(pixel_values), atol=1e-6, rtol=0)
+    torch.testing.assert_close(texts, deep.encode_text(input_ids), atol=1e-6, rtol=0)
 
 
 def widened(small: Clip) -> Clip:
@@ -160,9 +161,8 @@ def test_a_student_hidden_in_a_wider_teacher_is_found(deep: Clip, pixel_values: 
     teacher = widened(deep)
     expected = deep(pixel_values, input_ids)
     torch.testing.assert_close(teacher(pixel_values, input_ids), expected, atol=1e-4, rtol=0)
-    for calibration in calibrations(pixel_values, input_ids):
-        student = shrink(teacher, plan_of(deep.config, (0, 1, 2, 3)), calibration=calibration)
-        torch.testing.assert_close(student(pixel_values, input_ids), expected, atol=1e-4, rtol=0)
+    student = shrink(teacher, plan_of(deep.config, (0, 1, 2, 3)), Calibration(pixel_values, input_ids))
+    torch.testing.assert_close(student(pixel_values, input_ids), expected, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
@@ -172,9 +172,7 @@ def test_padding_has_no_say_in_what_is_important(deep: Clip, pixel_values: torch
     after = after & after.roll(1, dims=1)
     other_padding[after] = 5
     assert not torch.equal(other_padding, input_ids)
-    first, second = (
-        shrink(deep, NARROW, calibration=Calibration(pixel_values, ids)) for ids in (input_ids, other_padding)
-    )
+    first, second = (shrink(deep, NARROW, Calibration(pixel_values, ids)) for ids in (input_ids, other_padding))
     assert all(torch.equal(second.state_dict()[key], tensor) for key, tensor in first.state_dict().items())
 
 
@@ -183,7 +181,7 @@ def test_a_reduced_vocabulary_gives_the_same_embeddings(
     deep: Clip, reduced: Diet, input_ids: torch.Tensor, pixel_values: torch.Tensor
 ):
     plan = msgspec.structs.replace(plan_of(deep.config, (0, 1, 2, 3)), vocabulary="captions")
-    student = shrink(deep, plan, kept_tokens=reduced.kept_tokens, calibration=Calibration(pixel_values, input_ids))
+    student = shrink(deep, plan, Calibration(pixel_values, input_ids), kept_tokens=reduced.kept_tokens)
     assert student.text.token_embedding.weight.shape == (reduced.tokenizer.vocab_size, 24)
     assert reduced.tokenizer.vocab_size < deep.config.text.vocab_size
     new_ids = torch.from_numpy(reduced.tokenizer(TEXTS))
@@ -199,16 +197,18 @@ def test_vocabularies_that_do_not_belong_to_the_teacher(deep: Clip, reduced: Die
         (np.append(kept[1:], 10_000), "lacks"),
     ):
         with pytest.raises(ConfigError, match=message):
-            shrink(deep, plan, kept_tokens=wrong)
+            shrink(deep, plan, SEEN, kept_tokens=wrong)
     with pytest.raises(ConfigError, match="without a reduced vocabulary"):
-        shrink(deep, plan)
+        shrink(deep, plan, SEEN)
 
 
 @torch.no_grad()
 def test_transformers_loads_a_student_and_computes_the_same(
     deep: Clip, reduced: Diet, few_pairs: Samples, tmp_path: Path, pixel_values: torch.Tensor
 ):
-    student = shrink(deep, msgspec.structs.replace(NARROW, vocabulary="captions"), kept_tokens=reduced.kept_tokens)
+    student = shrink(
+        deep, msgspec.structs.replace(NARROW, vocabulary="captions"), SEEN, kept_tokens=reduced.kept_tokens
+    )
     save_checkpoint(student, PreprocessConfig.clip(32), reduced.tokenizer, tmp_path / "student")
     input_ids = torch.from_numpy(reduced.tokenizer(TEXTS))
     theirs = CLIPModel.from_pretrained(tmp_path / "student").eval()(input_ids=input_ids, pixel_values=pixel_values)
@@ -220,7 +220,9 @@ def test_transformers_loads_a_student_and_computes_the_same(
 
 @torch.no_grad()
 def test_a_bundle_of_a_student_computes_the_same(deep: Clip, reduced: Diet, few_pairs: Samples, tmp_path: Path):
-    student = shrink(deep, msgspec.structs.replace(NARROW, vocabulary="captions"), kept_tokens=reduced.kept_tokens)
+    student = shrink(
+        deep, msgspec.structs.replace(NARROW, vocabulary="captions"), SEEN, kept_tokens=reduced.kept_tokens
+    )
     loaded = Loaded("student", "shrunk", "float32", student, PreprocessConfig.clip(32), reduced.tokenizer)
     export_bundle(loaded, tmp_path / "bundle", few_pairs, precision="fp32", threads=1)
     clip = edgeclip.load(tmp_path / "bundle", threads=1)

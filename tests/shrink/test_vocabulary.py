@@ -55,10 +55,10 @@ def test_flickr_captions_with_openais_vocabulary(clip_vocabulary: Path, flickr: 
         captions = [row["caption"] for row in csv.DictReader(file)]
     old = load_openai_vocabulary(clip_vocabulary, 77)
     reduced = diet(old, captions)
-    same = encodes_identically(old, reduced.tokenizer, captions)
-    assert same.captions == len(captions) == 5000
+    encodes_identically(old, reduced.tokenizer, captions)
+    assert len(captions) == 5000
     np.testing.assert_array_equal(reduced.kept_tokens[reduced.tokenizer(captions)], old(captions))
-    assert same.distinct_tokens < reduced.tokenizer.vocab_size == len(reduced.kept_tokens) < 6000
+    assert reduced.tokenizer.vocab_size == len(reduced.kept_tokens) < 6000
     assert_same_by_name(old, reduced.tokenizer, captions[::50])
     assert reduced.tokenizer.pad_token_id == 0
 
@@ -82,7 +82,7 @@ def test_odd_texts_with_openais_vocabulary(clip_vocabulary: Path):
     uncut.no_truncation()
     others = [text for text in texts[300:] if unkept.isdisjoint(uncut.encode(text).ids)]
     assert len(others) > 100
-    assert encodes_identically(old, reduced.tokenizer, others).captions == len(others)
+    encodes_identically(old, reduced.tokenizer, others)
     # What is not kept still encodes, into bytes at worst, and never as an unknown token.
     names = reduced.tokenizer._tokenizer.encode("Quizzical ünïcörns 龍").tokens
     assert EOS not in names[1:-1]
@@ -119,7 +119,7 @@ def test_the_first_caption_that_differs_is_named():
 def test_no_captions_leave_bytes_and_special_tokens():
     reduced = diet(RICH, [])
     assert reduced.tokenizer.vocab_size == 514
-    assert encodes_identically(RICH, reduced.tokenizer, []).captions == 0
+    encodes_identically(RICH, reduced.tokenizer, [])
 
 
 def test_special_tokens_come_last_wherever_they_were():

@@ -38,6 +38,7 @@ from edgeclip.export.samples import CALIBRATION, Samples
 from edgeclip.files import output_folder, printable
 from edgeclip.progress import stage
 from edgeclip.results import SCHEMA, DataInfo, Results, Row, TestImage
+from edgeclip.shrink.plan import explain
 
 CARD_PAIRS = 200
 
@@ -213,6 +214,8 @@ def _first_student(recipe: DistillRecipe, teacher: Loaded, data: Data, captions:
     for kept in stages(recipe.shrink):
         students.append(make_student(students[-1] if students else teacher, kept, teacher, data.calibration, captions))
         _ = DistillationLoss(recipe.loss, students[-1].model.config, teacher.model.config)
+        if kept is not None:
+            print(explain(teacher.model.config, students[-1].model.config), file=sys.stderr)
     return students[0]
 
 

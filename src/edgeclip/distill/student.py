@@ -67,7 +67,7 @@ def make_student(
         vocab_size = None if kept_tokens is None else len(kept_tokens)
         fraction = min(stage.fraction * whole / current, 1)
         plan = propose(parent.model.config, fraction, vocab_size=vocab_size, depth=stage.depth)
-    model = shrink(parent.model, plan, kept_tokens=kept_tokens, calibration=_calibration(parent, pairs))
+    model = shrink(parent.model, plan, _calibration(parent, pairs), kept_tokens=kept_tokens)
     return replace(parent, model=model, tokenizer_or_reason=small.tokenizer if small else parent.tokenizer)
 
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from edgeclip.model import Clip
-from edgeclip.model.layers import Block
 from edgeclip.model.text import end_of_text_index
 
 
@@ -31,39 +30,11 @@ class Calibration:
 
 
 @torch.no_grad()
-def input_importance(model: Clip, calibration: Calibration | None) -> dict[str, Tensor]:
-    """The importance (I,) of every input of the layers named above, by the layer's name in the model.
-
-    Without calibration the root mean squares are predicted from the weights alone: what a LayerNorm gives has unit
-    variance before its own scale and bias, and from there one Linear is followed, its activation left out.
-    """
-    sizes = _predicted_sizes(model) if calibration is None else _measured_sizes(model, calibration)
+def input_importance(model: Clip, calibration: Calibration) -> dict[str, Tensor]:
+    """The importance (I,) of every input of the layers named above, by the layer's name in the model."""
+    sizes = _measured_sizes(model, calibration)
     state = model.state_dict()
     return {name: size_I * state[f"{name}.weight"].norm(dim=0) for name, size_I in sizes.items()}
-
-
-def _predicted_sizes(model: Clip) -> dict[str, Tensor]:
-    sizes = {
-        "vision.projection": _after_norm(model.vision.post_norm),
-        "text.projection": _after_norm(model.text.final_norm),
-    }
-    for name, block in model.named_modules():
-        if isinstance(block, Block):
-            D = block.attention.out.in_features
-            sizes[f"{name}.attention.qkv"] = _after_norm(block.norm1)
-            sizes[f"{name}.attention.out"] = _after_linear(block.norm1, block.attention.qkv)[2 * D :]  # the values
-            sizes[f"{name}.mlp.fc1"] = _after_norm(block.norm2)
-            sizes[f"{name}.mlp.fc2"] = _after_linear(block.norm2, block.mlp.fc1)
-    return sizes
-
-
-def _after_norm(norm: nn.LayerNorm) -> Tensor:
-    return (norm.weight.square() + norm.bias.square()).sqrt()
-
-
-def _after_linear(norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
-    spread = (linear.weight * norm.weight).square().sum(dim=1)
-    return (spread + linear(norm.bias).square()).sqrt()
 
 
 def _measured_sizes(model: Clip, calibration: Calibration) -> dict[str, Tensor]:

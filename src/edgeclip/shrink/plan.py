@@ -1,4 +1,4 @@
-"""What a student keeps of its teacher, and proposals for half, a quarter and an eighth of the parameters.
+"""What a student keeps of its teacher, and proposals for a fraction of the parameters.
 
 Shape legend: D hidden size, E projection size, F intermediate size, H heads, K head size (D = H*K), L layers,
 V vocabulary.
@@ -16,7 +16,6 @@ from edgeclip.config import MAX_WIDTH, ClipConfig, Config, TextConfig, TowerConf
 from edgeclip.errors import ConfigError
 from edgeclip.shrink.depth import spread_layers
 
-FRACTIONS = {"half": 0.5, "quarter": 0.25, "eighth": 0.125}
 UNIT_STEP = 16
 """MLP widths are multiples of this, which fill the registers of every integer kernel."""
 
@@ -147,7 +146,7 @@ def propose(
 
     Args:
         teacher: the teacher's configuration.
-        fraction: of the parameters, embeddings included; see FRACTIONS.
+        fraction: of the parameters, embeddings included.
         vocab_size: tokens that the captions need (`vocabulary.diet`); None keeps the whole vocabulary.
         depth: the fraction of layers to keep, in place of `fraction`; MLP units then go down to an eighth before
             heads do. Of students of one size the deeper start much nearer to their teacher.
@@ -195,27 +194,22 @@ def _fit(
     )
 
 
-def explain(teacher: ClipConfig, plan: ShrinkPlan, vocab_size: int | None = None) -> str:
-    """What a plan keeps and what it comes to, a line for each tower and one for the whole.
-
-    Raises:
-        ConfigError: see `student_config`.
-    """
-    student = student_config(teacher, plan, vocab_size)
-    before, after = count_parameters(teacher), count_parameters(student)
-    text = _explain_tower("text", teacher.text, plan.text, student.text, teacher.projection_dim)
+def explain(teacher: ClipConfig, student: ClipConfig) -> str:
+    """What a student keeps and what it comes to, a line for each tower and one for the whole."""
+    E, before, after = teacher.projection_dim, count_parameters(teacher), count_parameters(student)
     return "\n".join(
         [
-            _explain_tower("vision", teacher.vision, plan.vision, student.vision, teacher.projection_dim),
-            f"{text}, {student.text.vocab_size} of {teacher.text.vocab_size} tokens",
+            _explain_tower("image", teacher.vision, student.vision, E),
+            f"{_explain_tower('text', teacher.text, student.text, E)}, "
+            f"{student.text.vocab_size} of {teacher.text.vocab_size} tokens",
             f"all: {after / 1e6:.2f} of {before / 1e6:.2f} M parameters, {100 * after / before:.1f} %",
         ]
     )
 
 
-def _explain_tower(name: str, teacher: TowerConfig, plan: TowerPlan, student: TowerConfig, E: int) -> str:
+def _explain_tower(name: str, teacher: TowerConfig, student: TowerConfig, E: int) -> str:
     return (
-        f"{name}: layers {', '.join(map(str, plan.layers))} of {teacher.num_hidden_layers}, "
+        f"{name}: {student.num_hidden_layers} of {teacher.num_hidden_layers} layers, "
         f"{student.num_attention_heads} of {teacher.num_attention_heads} heads "
         f"(width {student.hidden_size} of {teacher.hidden_size}), "
         f"{student.intermediate_size} of {teacher.intermediate_size} MLP units, "

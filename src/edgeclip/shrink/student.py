@@ -23,18 +23,18 @@ from edgeclip.shrink.width import choose, inherit
 def shrink(
     model: Clip,
     plan: ShrinkPlan,
+    calibration: Calibration,
     *,
     kept_tokens: NDArray[np.int64] | None = None,
-    calibration: Calibration | None = None,
 ) -> Clip:
     """A smaller model with inherited weights, in evaluation mode; the teacher is not changed.
 
     Args:
         model: the teacher, in float.
         plan: what is kept.
+        calibration: data to measure importance on.
         kept_tokens: (V,) int64, the teacher's id of each token that is kept (`vocabulary.Diet.kept_tokens`); for
             plans with `vocabulary = "captions"`.
-        calibration: data to measure importance on; without it, weights decide.
 
     Raises:
         ConfigError: the student would be larger than its teacher, or the tokens are not the plan's.
