@@ -56,7 +56,7 @@ UNTRAINED, REPORT_INT8, REPORT_FLOAT = "untrained", "report: int8, then distille
 MIX, RECIPE = "the recipe's losses in float", "the recipe"
 METHODS = (UNTRAINED, REPORT_INT8, REPORT_FLOAT, *LOSSES, MIX, RECIPE)
 BATCH = 50
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Student's t for a 95 % interval of the mean of so many values."""
 
 
@@ -75,14 +75,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/distillation.jsonl"))
     parser.add_argument("--students", default=",".join(STEPS), help="commas between them")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, choices=range(1, max(T_95) + 1))
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
+    sizes = {"pairs": arguments.pairs, "batch_size": arguments.batch_size}
     if arguments.report:
-        print(markdown(read(arguments.out)))
+        print(markdown([line for line in read(arguments.out) if sizes.items() <= line.items()]))
         return
     torch.set_num_threads(arguments.threads)
     students = arguments.students.split(",")
@@ -91,11 +92,12 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for name in students:
             for method in METHODS:
-                if (name, method, seed) in {(r["student"], r["method"], r["seed"]) for r in read(arguments.out)}:
+                settings = {"student": name, "method": method, "seed": seed, "steps": STEPS[name], **sizes}
+                if any(settings.items() <= line.items() for line in read(arguments.out)):
                     continue
                 start = time.perf_counter()
-                line = {"student": name, "method": method, "seed": seed, **run(bench, name, method, seed)}
-                line |= {"pairs": arguments.pairs, "seconds": round(time.perf_counter() - start)}
+                line = settings | run(bench, name, method, seed)
+                line["seconds"] = round(time.perf_counter() - start)
                 with arguments.out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 print(json.dumps(line), file=sys.stderr, flush=True)
@@ -225,6 +227,7 @@ def scores(model: Clip | DeployedClip, bench: Bench, *, batch_size: int) -> dict
 
 def markdown(runs: list[dict[str, Any]]) -> str:
     """Mean R@1 of each method and student, with the half width of its 95 % interval over the seeds."""
+    runs = [run for run in runs if run["steps"] == STEPS[run["student"]]]
     students = [name for name in STEPS if any(run["student"] == name for run in runs)]
     lines = [
         "| | " + " | ".join(f"{name}, {STEPS[name]} steps" for name in students) + " |",

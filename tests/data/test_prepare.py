@@ -44,6 +44,15 @@ def test_nothing_readable_is_an_error(with_broken: CaptionSet):
         prepare(with_broken, [2, 4], CONFIG, workers=0, on_bad_image="skip")
 
 
+def test_a_chunk_of_broken_images_alone_has_the_size_of_the_others(with_broken: CaptionSet):
+    """Also where preprocessing squashes instead of cropping."""
+    squash = PreprocessConfig(shortest_edge=None, resize_to=(32, 32), crop_size=None)
+    assert [part.pixels.shape for part in decode(with_broken.records, [[0, 1], [2, 4]], squash, workers=0)] == [
+        (2, 32, 32, 3),
+        (0, 32, 32, 3),
+    ]
+
+
 def test_worker_processes_give_the_same_in_the_same_order(captioned_folder: Path):
     captions = load_data(str(captioned_folder), samples=24, seed=0, options=DataOptions())
     order = np.random.default_rng(0).permutation(24).tolist()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,44 @@ def test_killed_in_the_cache_and_in_training_it_still_ends_with_the_same_weights
     weights = [(folder / "checkpoint" / "model.safetensors").read_bytes() for folder in (run[1], out)]
     assert weights[0] == weights[1]
     assert not (out / "bundle").exists()
+
+
+def trained(out: Path) -> dict[str, torch.Tensor]:
+    """Without the biases of keys: they change nothing, and their gradient is rounding alone, which Adam enlarges."""
+    state = load_checkpoint(out / "checkpoint").model.state_dict()
+    for name, tensor in state.items():
+        if name.endswith("qkv.bias"):
+            tensor.chunk(3)[1].zero_()
+    return state
+
+
+def test_two_processes_end_with_the_student_of_one(edgeclip, command: list[object], tmp_path: Path):
+    """From its cache, with embeddings gathered from both, by way of torchrun; in float, which has no borders."""
+    recipe = tmp_path / "float.toml"
+    changes = {"qad_share = 0.5": "qad_share = 0.0", "epochs = 10": "epochs = 2", "lr = 1e-3": "lr = 2e-4"}
+    recipe.write_text(reduce(lambda text, change: text.replace(*change), changes.items(), RECIPE))
+    arguments = [*command[:3], recipe, *command[4:], "--out"]
+    done = edgeclip(*arguments, tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    started = [*torchrun, "-m", "edgeclip.cli.main", *arguments, tmp_path / "two"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*map(str, started)], env=environment, check=True, timeout=300, capture_output=True)
+    torch.testing.assert_close(trained(tmp_path / "two"), trained(tmp_path / "one"), atol=1e-5, rtol=0)
+    losses = [json.loads((tmp_path / name / "results.json").read_text())["losses"] for name in ("two", "one")]
+    for stage, values in losses[1].items():
+        assert losses[0][stage] == pytest.approx(values, abs=1e-5)
+        assert values[0] - values[-1] > 1e-3  # it did learn
+
+
+def test_photographs_with_captions_teach_too(edgeclip, command: list[object], flickr: Path, tmp_path: Path):
+    (tmp_path / "short.toml").write_text(RECIPE.replace("epochs = 10", "epochs = 1"))
+    options = ["--data", flickr, "--pairs", 20, *command[6:]]
+    done = edgeclip(*command[:3], tmp_path / "short.toml", *options, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["data"]["train"], results["data"]["validation"]) == (19, 20)
+    assert package.load(tmp_path / "out" / "bundle").encode_text(["a dog runs"]).shape == (1, 16)
 
 
 MISTAKES = {
