@@ -122,7 +122,7 @@ def test_no_tokenizer_says_what_to_bring(tmp_path: Path):
         load_tokenizer(tmp_path, 77)
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(b"too\nfew")])
+@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(b"too\nfew")], ids=["not gzip", "too few"])
 def test_damaged_openai_vocabulary(tmp_path: Path, content: bytes):
     (tmp_path / "bpe.txt.gz").write_bytes(content)
     with pytest.raises(TokenizerError, match=r"bpe\.txt\.gz"):
