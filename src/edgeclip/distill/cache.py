@@ -66,7 +66,10 @@ class Targets(NamedTuple):
 
 
 class CachedTeacher:
-    """What `build_cache` left: the teacher's targets, without the teacher."""
+    """What `build_cache` left: the teacher's targets, without the teacher.
+
+    `unreadable` are the records whose image could not be read when it was built.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open a cache and check all of it against its hashes; the shards stay on disk, mapped into memory.
@@ -86,12 +89,8 @@ class CachedTeacher:
         self.logit_scale = index.logit_scale
         self._folder = folder
         self._shards = [open_shard(folder, number, sha256) for number, sha256 in enumerate(index.shards)]
-
-    @property
-    def unreadable(self) -> tuple[int, ...]:
-        """Records whose image could not be read when the cache was built."""
         missing = [~shard["image_embeds"].isfinite().all(dim=2).all(dim=1) for shard in self._shards]
-        return tuple(torch.cat(missing).nonzero().flatten().tolist())
+        self.unreadable: tuple[int, ...] = tuple(torch.cat(missing).nonzero().flatten().tolist())
 
     def augmentation(self, index: int, number: int) -> Augmentation:
         """The augmentation of that number of the record of that index."""
