@@ -36,7 +36,7 @@ def make_files(work: Path, vocabulary: Path, photos: list[NDArray[np.float32]]) 
     from edgeclip.export.graph import quiet
 
     if not (work / "checkpoint").is_dir():
-        _checkpoint(work / "checkpoint", vocabulary)
+        write_checkpoint(work / "checkpoint", vocabulary)
     for precision in ("int8", "fp32"):
         if not (work / f"bundle-{precision}").is_dir():
             _bundle(work, precision)
@@ -46,7 +46,8 @@ def make_files(work: Path, vocabulary: Path, photos: list[NDArray[np.float32]]) 
             _openvino(work, photos)
 
 
-def _checkpoint(folder: Path, vocabulary: Path) -> None:
+def write_checkpoint(folder: Path, vocabulary: Path) -> None:
+    """ViT-B/32 with random weights, as Hugging Face publishes it."""
     import torch
     from transformers import CLIPConfig, CLIPModel
 

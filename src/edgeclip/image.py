@@ -214,8 +214,8 @@ def normalize(pixels: NDArray[np.uint8], config: PreprocessConfig) -> NDArray[np
     result = np.empty((*pixels.shape[:-3], 3, *pixels.shape[-3:-1]), np.float32)
     for channel in range(3):
         table = (levels - np.float32(config.mean[channel])) / np.float32(config.std[channel])
-        # No level is out of range; "clip" only spares NumPy a buffer that "raise" needs.
-        np.take(table, pixels[..., channel], out=result[..., channel, :, :], mode="clip")
+        # No level is out of range; "wrap" spares NumPy the buffer of "raise" and the comparisons of "clip".
+        np.take(table, pixels[..., channel], out=result[..., channel, :, :], mode="wrap")
     return result
 
 
