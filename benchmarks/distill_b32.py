@@ -24,7 +24,7 @@ from edgeclip.evaluate.environment import environment
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--recipes", default="qad,half,quarter,eighth", help="commas between them")
-    parser.add_argument("--vocabulary", type=Path, default=Path("../shared/clip-bpe"))
+    parser.add_argument("--vocabulary", type=Path, default=Path("../shared/clip-bpe/bpe_simple_vocab_16e6.txt.gz"))
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -47,7 +47,7 @@ def distill(recipe: str, checkpoint: Path, out: Path, threads: int) -> dict[str,
     options = {"samples": batch_size, "pairs": 2, "threads": threads, "workers": 0}
     command = [sys.executable, "-m", "edgeclip.cli.main", "distill", str(checkpoint), "--recipe", recipe]
     command += ["--out", str(out), *(f"--{key}={value}" for key, value in options.items())]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stdout=sys.stderr)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command)

@@ -35,7 +35,7 @@ def main() -> None:
     student = arguments.work / "student"
     if not student.is_dir():
         command = [sys.executable, "-m", "edgeclip.cli.main", "export", TEACHER, "--out", str(student)]
-        subprocess.run([*command, "--precision", "int8"], check=True)
+        subprocess.run([*command, "--precision", "int8"], check=True, stdout=sys.stderr)
     folders = {STUDENT: student}
     folders |= {name: place(arguments.work, name, TEACHER, arguments.seed) / "bundle" for name in RECIPES}
     found = {name: folder for name, folder in folders.items() if folder.is_dir()}
