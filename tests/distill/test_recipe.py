@@ -50,9 +50,10 @@ def test_the_shipped_recipes_are_what_their_names_say():
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "qad"])
 def test_the_shipped_recipes_fit_small_and_full_size(name: str, teacher: ClipConfig):
     shrink = load_recipe(name).shrink
-    plan = propose(teacher, shrink.fractions[0], depth=shrink.depth)
+    plan = propose(teacher, shrink.fractions[0], depth=shrink.depth, width=shrink.width)
     share = count_parameters(student_config(teacher, plan)) / count_parameters(teacher)
-    assert 0.95 * shrink.fractions[0] < share <= shrink.fractions[0]
+    least = 0.95 if shrink.width == 1 else 0.8  # of four heads, one is a large part
+    assert least * shrink.fractions[0] < share <= shrink.fractions[0]
 
 
 def test_a_recipe_of_a_file(tmp_path: Path):
@@ -77,6 +78,8 @@ def test_a_recipe_of_a_file(tmp_path: Path):
         (TEXT.replace("samples = 20", "samples = 1"), "samples 1"),
         (TEXT.replace("lr = 1e-4", 'lr = 1e-4\nmixed_precision = "bf16"'), "mixed_precision bf16 with qad_share 0.5"),
         (TEXT + "[shrink]\nfractions = [0.5]\ndepth = 0\n", "depth 0"),
+        (TEXT + "[shrink]\nfractions = [0.5]\nwidth = 1.1\n", "width 1.1"),
+        (TEXT + PLAN.replace("[shrink.plan]", "[shrink]\nwidth = 0.5\n[shrink.plan]"), "depth, width or vocabulary"),
         (TEXT + "[shrink]\n", "without fractions or a plan"),
         (TEXT + PLAN + "[shrink]\nfractions = [0.5]\n", "fractions and a plan"),
         (TEXT + "[shrink]\nfractions = [0.25, 0.5]\n", "descending"),

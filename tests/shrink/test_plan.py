@@ -96,6 +96,17 @@ def test_a_deeper_half_has_fewer_units():
     assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
 
 
+def test_a_narrower_quarter_has_more_units_and_leaves_the_rest():
+    wide, narrow = (propose(TABLETOP, 0.25, depth=0.5, width=width) for width in (1.0, 0.67))
+    assert (wide.vision.layers, wide.vision.num_attention_heads, wide.vision.intermediate_size) == ((0, 3, 5), 3, 256)
+    assert (narrow.vision.layers, narrow.vision.num_attention_heads) == ((0, 3, 5), 2)
+    assert narrow.vision.intermediate_size == 1024 * 2 // 4  # as a head brings with it, though there were room for more
+    assert narrow.text == wide.text  # of three heads no more would fit
+    assert propose(TABLETOP, 0.25, width=0.01).vision.num_attention_heads == 1
+    with pytest.raises(ConfigError, match="width 0"):
+        propose(TABLETOP, 0.25, width=0)
+
+
 def test_the_vocabulary_decides_how_wide_the_text_tower_is():
     whole, reduced = propose(VIT_B_32, 0.25), propose(VIT_B_32, 0.25, vocab_size=6000)
     assert (whole.text.num_attention_heads, reduced.text.num_attention_heads) == (4, 8)

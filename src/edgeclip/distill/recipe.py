@@ -23,12 +23,13 @@ class ShrinkConfig(Config, frozen=True, kw_only=True):
 
     Each fraction is a stage, made from the student of the stage before and trained in turn (TinyCLIP's 100 -> 50 ->
     25 % is [0.5, 0.25]). `depth` is the fraction of layers that each keeps of the model before, where it is not to be
-    that of the parameters (see `plan.propose`). `vocabulary` "captions" keeps only the tokens that the training
-    captions need; a plan has its own.
+    that of the parameters, and `width` the most heads (see `plan.propose`). `vocabulary` "captions" keeps only the
+    tokens that the training captions need; a plan has its own.
     """
 
     fractions: tuple[float, ...] = ()
     depth: float | None = None
+    width: float = 1.0
     vocabulary: Literal["whole", "captions"] = "whole"
     plan: ShrinkPlan | None = None
 
@@ -39,15 +40,16 @@ class ShrinkConfig(Config, frozen=True, kw_only=True):
                 expected="one of them",
                 fix="correct the recipe",
             )
-        if self.plan and (self.depth is not None or self.vocabulary != "whole"):
+        if self.plan and (self.depth is not None or self.width != 1 or self.vocabulary != "whole"):
             raise ConfigError(
-                "[shrink] with a plan and a depth or vocabulary beside it",
+                "[shrink] with a plan and a depth, width or vocabulary beside it",
                 expected="a plan, which has its own",
                 fix="correct the recipe",
             )
         for fraction in self.fractions:
             check_range("shrink fraction", fraction, 0.001, 1)
         check_range("shrink depth", 1 if self.depth is None else self.depth, 0.001, 1)
+        check_range("shrink width", self.width, 0.001, 1)
         if any(a <= b for a, b in pairwise(self.fractions)):
             raise ConfigError(
                 f"shrink fractions {list(self.fractions)}", expected="descending ones", fix="correct the recipe"

@@ -23,10 +23,14 @@ from edgeclip.shrink.vocabulary import diet
 
 
 class Share(NamedTuple):
-    """A fraction of the teacher's parameters, and of the layers of the model before; None for the same fraction."""
+    """A fraction of the teacher's parameters; of the model before so many layers and at most so many heads.
+
+    `depth` None is the fraction itself.
+    """
 
     fraction: float
-    depth: float | None
+    depth: float | None = None
+    width: float = 1.0
 
 
 Stage: TypeAlias = Share | ShrinkPlan | None
@@ -37,7 +41,7 @@ def stages(config: ShrinkConfig | None) -> tuple[Stage, ...]:
     """The stages of a recipe, in order."""
     if config is None:
         return (None,)
-    return tuple(Share(fraction, config.depth) for fraction in config.fractions) or (config.plan,)
+    return tuple(Share(fraction, config.depth, config.width) for fraction in config.fractions) or (config.plan,)
 
 
 def make_student(
@@ -66,7 +70,7 @@ def make_student(
         whole, current = (count_parameters(loaded.model.config) for loaded in (teacher, parent))
         vocab_size = None if kept_tokens is None else len(kept_tokens)
         fraction = min(stage.fraction * whole / current, 1)
-        plan = propose(parent.model.config, fraction, vocab_size=vocab_size, depth=stage.depth)
+        plan = propose(parent.model.config, fraction, vocab_size=vocab_size, depth=stage.depth, width=stage.width)
     model = shrink(parent.model, plan, _calibration(parent, pairs), kept_tokens=kept_tokens)
     return replace(parent, model=model, tokenizer_or_reason=small.tokenizer if small else parent.tokenizer)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -134,7 +134,12 @@ def _outside_blocks(tower: TowerConfig, E: int) -> int:
 
 
 def propose(
-    teacher: ClipConfig, fraction: float, *, vocab_size: int | None = None, depth: float | None = None
+    teacher: ClipConfig,
+    fraction: float,
+    *,
+    vocab_size: int | None = None,
+    depth: float | None = None,
+    width: float = 1.0,
 ) -> ShrinkPlan:
     """A student with at most `fraction` of its teacher's parameters, as near below it as whole parts allow.
 
@@ -150,33 +155,43 @@ def propose(
         vocab_size: tokens that the captions need (`vocabulary.diet`); None keeps the whole vocabulary.
         depth: the fraction of layers to keep, in place of `fraction`; MLP units then go down to an eighth before
             heads do. Of students of one size the deeper start nearer to their teacher, and the wider are faster.
+        width: the most heads to keep, as a fraction. What that spares is left over: a narrow student is smaller.
 
     Raises:
         ConfigError: no student is that small.
     """
     check_range("fraction", fraction, 0.001, 1)
     check_range("depth", fraction if depth is None else depth, 0.001, 1)
+    check_range("width", width, 0.001, 1)
     E, tokens = teacher.projection_dim, teacher.text.vocab_size if vocab_size is None else vocab_size
     _check_kept("tokens", tokens, teacher.text.vocab_size)
     available = replace(teacher.text, vocab_size=tokens)
-    share, fewest_units = (fraction, 1 / 2) if depth is None else (depth, 1 / 8)
-    text = _fit("text", available, E, fraction * _tower_parameters(teacher.text, E), share, fewest_units)
+    limits = _Limits(depth=fraction, width=width, fewest_units=1 / 2)
+    if depth is not None:
+        limits = _Limits(depth=depth, width=width, fewest_units=1 / 8)
+    text = _fit("text", available, E, fraction * _tower_parameters(teacher.text, E), limits)
     left = fraction * count_parameters(teacher) - 1 - _tower_parameters(_narrowed("text", available, text), E)
     return ShrinkPlan(
-        vision=_fit("vision", teacher.vision, E, left, share, fewest_units),
+        vision=_fit("vision", teacher.vision, E, left, limits),
         text=text,
         vocabulary="whole" if vocab_size is None else "captions",
     )
 
 
-def _fit(
-    name: str, tower: VisionConfig | TextConfig, E: int, budget: float, depth: float, fewest_units: float
-) -> TowerPlan:
+class _Limits(NamedTuple):
+    """Fractions of a tower: layers to keep, heads at most, MLP units at least."""
+
+    depth: float
+    width: float
+    fewest_units: float
+
+
+def _fit(name: str, tower: VisionConfig | TextConfig, E: int, budget: float, limits: _Limits) -> TowerPlan:
     """The widest tower within a budget of parameters; see `propose`."""
     L, full_F = tower.num_hidden_layers, tower.intermediate_size
-    fewest = min(L, max(2, math.ceil(depth * L)))
+    fewest = min(L, max(2, math.ceil(limits.depth * L)))
     most = L if isinstance(tower, TextConfig) else fewest
-    for H in range(tower.num_attention_heads, 0, -1):
+    for H in range(max(1, int(limits.width * tower.num_attention_heads)), 0, -1):
         D, F = H * head_size(tower), full_F * H // tower.num_attention_heads
         narrow = replace(tower, hidden_size=D, num_attention_heads=H, intermediate_size=F)
         room = int(budget - _outside_blocks(narrow, E))
@@ -185,7 +200,7 @@ def _fit(
         units = min(F, (room // kept - without_mlp) // (2 * D + 1))
         if units < F:
             units = units // UNIT_STEP * UNIT_STEP
-        if units >= fewest_units * F:
+        if units >= limits.fewest_units * F:
             return TowerPlan(layers=spread_layers(L, kept), num_attention_heads=H, intermediate_size=units)
     raise ConfigError(
         f"a {name} tower of {budget:,.0f} parameters",
