@@ -32,6 +32,7 @@ from edgeclip.distill.stage import Lesson, Pupil, StepLoss
 from edgeclip.distill.student import make_student, stages
 from edgeclip.distill.teacher import build_cache
 from edgeclip.distill.trainer import fit, start_accelerator
+from edgeclip.evaluate.environment import environment
 
 StepOf = Callable[[tuple[int, Batch]], tuple[Tensor, dict[str, Tensor]]]
 
@@ -46,7 +47,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(json.dumps({name: compare(name, arguments) for name in arguments.students.split(",")}, indent=2))
+    found = {name: compare(name, arguments) for name in arguments.students.split(",")}
+    print(json.dumps({"environment": environment(arguments.threads), "students": found}, indent=2))
 
 
 def compare(name: str, arguments: argparse.Namespace) -> dict[str, float]:

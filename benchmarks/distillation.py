@@ -240,7 +240,8 @@ def markdown(runs: list[dict[str, Any]]) -> str:
     ]
     for method in COMPARED + ALONE:
         found = [[run["r1"] for run in runs if run["student"] == name and run["method"] == method] for name in students]
-        lines.append(f"| {method} | " + " | ".join(map(interval, found)) + " |")
+        if any(found):
+            lines.append(f"| {method} | " + " | ".join(map(interval, found)) + " |")
     return "\n".join(lines)
 
 
