@@ -52,7 +52,7 @@ def test_the_shipped_recipes_fit_small_and_full_size(name: str, teacher: ClipCon
     shrink = load_recipe(name).shrink
     plan = propose(teacher, shrink.fractions[0], depth=shrink.depth, width=shrink.width)
     share = count_parameters(student_config(teacher, plan)) / count_parameters(teacher)
-    least = 0.95 if shrink.width == 1 else 0.8  # of four heads, one is a large part
+    least = 0.8 if shrink.width < 1 and teacher is TABLETOP else 0.95  # of four heads, one is a large part
     assert least * shrink.fractions[0] < share <= shrink.fractions[0]
 
 

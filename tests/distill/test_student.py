@@ -56,7 +56,7 @@ def test_the_vocabulary_is_reduced_once(teacher: Loaded, pairs: Prepared):
     captions = pairs.first_captions
     student = teacher
     for _ in range(2):
-        student = make_student(student, Share(0.8, None), teacher, pairs, captions)
+        student = make_student(student, Share(0.8, None, 1.0), teacher, pairs, captions)
         assert student.model.config.text.vocab_size == student.tokenizer.vocab_size < teacher.tokenizer.vocab_size
     before, after = teacher.tokenizer(captions), student.tokenizer(captions)
     assert (before.shape, len(np.unique(before))) == (after.shape, len(np.unique(after)))

@@ -29,8 +29,8 @@ class Share(NamedTuple):
     """
 
     fraction: float
-    depth: float | None = None
-    width: float = 1.0
+    depth: float | None
+    width: float
 
 
 Stage: TypeAlias = Share | ShrinkPlan | None

@@ -166,9 +166,8 @@ def propose(
     E, tokens = teacher.projection_dim, teacher.text.vocab_size if vocab_size is None else vocab_size
     _check_kept("tokens", tokens, teacher.text.vocab_size)
     available = replace(teacher.text, vocab_size=tokens)
-    limits = _Limits(depth=fraction, width=width, fewest_units=1 / 2)
-    if depth is not None:
-        limits = _Limits(depth=depth, width=width, fewest_units=1 / 8)
+    share, fewest_units = (fraction, 1 / 2) if depth is None else (depth, 1 / 8)
+    limits = _Limits(depth=share, width=width, fewest_units=fewest_units)
     text = _fit("text", available, E, fraction * _tower_parameters(teacher.text, E), limits)
     left = fraction * count_parameters(teacher) - 1 - _tower_parameters(_narrowed("text", available, text), E)
     return ShrinkPlan(
