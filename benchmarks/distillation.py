@@ -29,7 +29,7 @@ from torch import Tensor
 from edgeclip.checkpoint import Loaded, load_checkpoint
 from edgeclip.compress.data import CALIBRATION
 from edgeclip.data.prepare import Prepared, prepare
-from edgeclip.data.source import TRAINING_WORLD, load_data
+from edgeclip.data.source import load_data
 from edgeclip.distill.batches import Sampler
 from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.losses.mix import LOSSES, LossMix
@@ -116,7 +116,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def prepare_bench(steps: int, batch_size: int, pairs: int) -> Bench:
     """Draw the scenes, and run the teacher over those of training."""
     teacher = load_checkpoint("builtin:tabletop")
-    drawn = load_data("builtin:tabletop", samples=steps * batch_size, seed=0, world=TRAINING_WORLD)
+    drawn = load_data("builtin:tabletop", samples=steps * batch_size, seed=0, training=True)
     unseen = load_data("builtin:tabletop", samples=pairs, seed=0)
     training, measured = (
         prepare(captions, range(len(captions)), teacher.preprocess_config, workers=0, on_bad_image="fail")

@@ -15,8 +15,8 @@ from edgeclip.errors import DataError, HubError
 from edgeclip.image import open_rgb
 
 
-def load(source: Path | str, **options: str):
-    return load_data(str(source), samples=10, seed=0, options=DataOptions(**options))
+def load(source: Path | str, *, training: bool = False, **options: str):
+    return load_data(str(source), samples=10, seed=0, options=DataOptions(**options), training=training)
 
 
 def jpeg(value: int) -> bytes:
@@ -118,7 +118,7 @@ def test_webdataset_shards(tmp_path: Path):
     for shard in range(2):
         with webdataset.TarWriter(str(tmp_path / f"{shard:05d}.tar")) as writer:
             for index in range(2):
-                sample = {"__key__": f"{shard}{index}", "jpg": jpeg(index)}
+                sample = {"__key__": f"{shard}{index}", "jpg": jpeg(80 * index + 40 * shard)}
                 sample |= {"txt": "one\ntwo"} if shard else {"json": {"caption": f"json {index}"}}
                 writer.write(sample)
             writer.write({"__key__": "lonely", "jpg": jpeg(9)})
@@ -136,11 +136,53 @@ def test_webdataset_shards(tmp_path: Path):
         load(tmp_path / "00001.tar")
 
 
+def test_shards_with_a_sample_for_each_caption(tmp_path: Path):
+    """As a table with a line for each, they have one image for all of its captions, in whichever shards they are."""
+    for shard in range(2):
+        with webdataset.TarWriter(str(tmp_path / f"{shard}.tar")) as writer:
+            for index in range(2):
+                writer.write({"__key__": f"{shard}{index}", "jpg": jpeg(index * 90), "txt": f"{shard} of {index}"})
+    captions = load(tmp_path)
+    assert [(r.name, r.captions) for r in captions.records] == [
+        ("00", ("0 of 0", "1 of 0")),
+        ("01", ("0 of 1", "1 of 1")),
+    ]
+    assert_readable(captions, count=2)
+
+
 def test_a_shard_without_captions(tmp_path: Path):
     with webdataset.TarWriter(str(tmp_path / "a.tar")) as writer:
         writer.write({"__key__": "a", "jpg": jpeg(1)})
     with pytest.raises(DataError, match="has a caption"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("splits", "evaluated", "trained"), [("train test", "test", "train"), ("one two", "one", "one")]
+)
+def test_what_is_trained_on_is_not_the_test_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: str, evaluated: str, trained: str
+):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    (tmp_path / "coco").mkdir()
+    for split in splits.split():
+        rows = {"image": [{"bytes": jpeg(0), "path": None}], "text": [split]}
+        file = tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet"
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(str(file))
+    for training, expected in ((False, evaluated), (True, trained)):
+        assert load(tmp_path / "hub", training=training).records[0].captions == (expected,)
+    if "train" in splits:
+        assert load(tmp_path / "hub", split="test", training=True).records[0].captions == ("test",)
+    for part, caption in (("train2017", "train"), ("val2017", "val")):
+        content = {
+            "images": [{"id": 1, "file_name": "1.jpg"}],
+            "annotations": [{"id": 1, "image_id": 1, "caption": caption}],
+        }
+        (tmp_path / "coco" / f"captions_{part}.json").write_text(json.dumps(content))
+    assert load(tmp_path / "coco").records[0].captions == ("val",)
+    assert load(tmp_path / "coco", training=True).records[0].captions == ("train",)
 
 
 def test_hugging_face_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

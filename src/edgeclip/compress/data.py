@@ -11,7 +11,7 @@ from edgeclip.compress.settings import DistillSettings
 from edgeclip.config import PreprocessConfig
 from edgeclip.data.prepare import Prepared, prepare_parts
 from edgeclip.data.records import CaptionSet, Record
-from edgeclip.data.source import TRAINING_WORLD, load_data
+from edgeclip.data.source import load_data
 from edgeclip.errors import DataError
 from edgeclip.names import BUILTIN
 
@@ -30,7 +30,9 @@ class Data:
 
 
 def load_split(settings: DistillSettings, samples: int, preprocess: PreprocessConfig) -> Data:
-    """Set the measured pairs aside; of the built-in world they are another world's.
+    """Set the measured pairs aside: of the built-in world another world's, else a part of what there is to train on.
+
+    So the test split of a data set stays unseen, for `edgeclip evaluate`.
 
     Args:
         settings: which data.
@@ -42,12 +44,12 @@ def load_split(settings: DistillSettings, samples: int, preprocess: PreprocessCo
     """
     wanted = settings.samples or samples
     if settings.data == BUILTIN:
-        source = load_data(BUILTIN, samples=wanted, seed=settings.seed, world=TRAINING_WORLD)
+        source = load_data(BUILTIN, samples=wanted, seed=settings.seed, training=True)
         training: Sequence[Record] = source.records
         unseen = load_data(BUILTIN, samples=settings.pairs, seed=settings.seed)
         measured = list(range(settings.pairs))
     else:
-        unseen = load_data(settings.data, samples=0, seed=settings.seed, options=settings.data_options)
+        unseen = load_data(settings.data, samples=0, seed=settings.seed, options=settings.data_options, training=True)
         total = len(unseen)
         pairs = min(settings.pairs, round(MEASURED_SHARE * total))
         if pairs < 2 or (settings.samples or 0) > total - pairs:

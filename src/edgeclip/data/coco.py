@@ -28,11 +28,11 @@ class _Captions(msgspec.Struct):
     annotations: list[_Annotation]
 
 
-def find_annotations(folder: Path) -> Path | None:
-    """The captions file of a COCO folder; the validation part where there are several."""
+def find_annotations(folder: Path, *, training: bool) -> Path | None:
+    """The captions file of a COCO folder; of several, the part to train on or the one to validate on."""
     found = sorted([*folder.glob("annotations/captions*.json"), *folder.glob("*captions*.json")])
-    validation = [path for path in found if "val" in path.name]
-    return next(iter(validation or found), None)
+    wanted = [path for path in found if ("train" if training else "val") in path.name]
+    return next(iter(wanted or found), None)
 
 
 def load_coco(annotations: Path) -> CaptionSet:

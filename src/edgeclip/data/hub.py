@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeclip.data.folder import CAPTION_COLUMNS, choose_column
-from edgeclip.data.records import CaptionSet, Record
+from edgeclip.data.records import CaptionSet, Record, same_pictures
 from edgeclip.errors import DataError, HubError
 from edgeclip.image import ImageSource
+
+EVALUATION_SPLITS = ("test", "validation", "val")
+TRAINING_SPLITS = ("train", "training")
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,20 @@ def _texts(value: object) -> list[str]:
 
 
 def _group(dataset: Any, image_column: str, caption_column: str) -> list[list[int]]:
-    """Rows with the same picture belong together, or it would be its own rival; rows without image or caption go."""
-    groups: dict[bytes, list[int]] = {}
-    for index, row in enumerate(dataset):
-        if row[image_column] is not None and _texts(row[caption_column]):
-            groups.setdefault(hashlib.sha256(_bytes(row[image_column])).digest(), []).append(index)
-    return list(groups.values())
+    """Rows with the same picture belong together; rows without image or caption go."""
+    return same_pictures(
+        (index, _bytes(row[image_column]))
+        for index, row in enumerate(dataset)
+        if row[image_column] is not None and _texts(row[caption_column])
+    )
 
 
-def load_hub(source: str, split: str | None, image_column: str | None, caption_column: str | None) -> CaptionSet:
+def load_hub(
+    source: str, split: str | None, image_column: str | None, caption_column: str | None, *, training: bool
+) -> CaptionSet:
     """Load a data set by hub id or local folder, finding its image and caption columns.
+
+    Where no split is named it is the usual one to train on, or to evaluate on.
 
     Raises:
         DataError: the `data` extra is not installed, or there is no such split or column.
@@ -86,7 +92,7 @@ def load_hub(source: str, split: str | None, image_column: str | None, caption_c
             expected="builtin:tabletop, a folder, or a hub data set that can be reached or is in the cache",
             fix="check the name and the connection",
         ) from error
-    chosen = _choose_split(loaded, split, source)
+    chosen = _choose_split(loaded, split, TRAINING_SPLITS if training else EVALUATION_SPLITS, source)
     image = _image_column(chosen, image_column, source, datasets.Image)
     caption = choose_column(chosen.column_names, caption_column, CAPTION_COLUMNS, source, "--caption-column")
     encoded = chosen.cast_column(image, datasets.Image(decode=False))
@@ -96,9 +102,9 @@ def load_hub(source: str, split: str | None, image_column: str | None, caption_c
     return CaptionSet(source, HubRecords(encoded, image, caption, rows))
 
 
-def _choose_split(loaded: Any, split: str | None, source: str) -> Any:
+def _choose_split(loaded: Any, split: str | None, usual: Sequence[str], source: str) -> Any:
     names = list(loaded)
-    for name in (split,) if split else ("test", "validation", "val", *names):
+    for name in (split,) if split else (*usual, *names):
         if name in names:
             return loaded[name]
     raise DataError(f"{source} with the splits {', '.join(names)}", expected=f"{split!r}", fix="choose with --split")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -64,6 +65,17 @@ class CaptionSet:
 
     def __len__(self) -> int:
         return len(self.records)
+
+
+def same_pictures(numbered: Iterable[tuple[int, bytes]]) -> list[list[int]]:
+    """The numbers of pictures, with those together that are the same to the byte.
+
+    Apart they would be each other's rivals, and one could be trained on that another measures.
+    """
+    groups: dict[bytes, list[int]] = {}
+    for number, picture in numbered:
+        groups.setdefault(hashlib.sha256(picture).digest(), []).append(number)
+    return list(groups.values())
 
 
 @dataclass(frozen=True)

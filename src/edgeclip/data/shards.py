@@ -7,11 +7,11 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from edgeclip.data.folder import CAPTION_COLUMNS
-from edgeclip.data.records import CaptionSet, Record
+from edgeclip.data.records import CaptionSet, Record, same_pictures
 from edgeclip.errors import DataError
-from edgeclip.image import ImageSource
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "ppm")
 
@@ -24,32 +24,50 @@ class TarImage:
     offset: int
     size: int
 
-    def read(self) -> ImageSource:
+    def read(self) -> bytes:
         """The encoded bytes."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
 
 
+class Sample(NamedTuple):
+    """What a shard has under one key."""
+
+    key: str
+    image: TarImage
+    captions: tuple[str, ...]
+
+
 def load_shards(paths: Sequence[Path], caption_column: str | None) -> CaptionSet:
     """Index tar shards once, so that any sample can be read later without unpacking.
+
+    Samples with the same picture, such as one for each of its captions, are one record.
 
     Captions are read from `.txt` (one a line) and from `.json` (`caption_column`, or a usual name; a string or a list).
 
     Raises:
         DataError: a shard is damaged, or no sample has both an image and a caption.
     """
-    records = [record for path in paths for record in _index(path, caption_column)]
-    if not records:
+    samples = [sample for path in paths for sample in _index(path, caption_column)]
+    if not samples:
         raise DataError(
             f"{paths[0]}{' and more' if len(paths) > 1 else ''} without an image that has a caption",
             expected="members such as 0001.jpg with 0001.txt or 0001.json",
             fix="check the shards",
         )
+    groups = same_pictures((number, image.read()) for number, (_, image, _) in enumerate(samples))
+    records = [_merged([samples[number] for number in numbers]) for numbers in groups]
     return CaptionSet(paths[0].stem if len(paths) == 1 else paths[0].parent.name, records)
 
 
-def _index(path: Path, caption_column: str | None) -> list[Record]:
+def _merged(samples: Sequence[Sample]) -> Record:
+    """One record, called like the first, with the captions of all."""
+    name, image, _ = samples[0]
+    return Record(name, image, tuple(caption for sample in samples for caption in sample.captions))
+
+
+def _index(path: Path, caption_column: str | None) -> list[Sample]:
     images: dict[str, TarImage] = {}
     captions: dict[str, tuple[str, ...]] = {}
     try:
@@ -66,7 +84,7 @@ def _index(path: Path, caption_column: str | None) -> list[Record]:
                     captions.setdefault(key, _captions(file.read(), ending.lower(), caption_column))
     except (OSError, tarfile.TarError, ValueError, RecursionError) as error:
         raise DataError(f"{path} ({error})", expected="an uncompressed tar shard", fix="download it again") from error
-    return [Record(key, image, captions[key]) for key, image in images.items() if captions.get(key)]
+    return [Sample(key, image, captions[key]) for key, image in images.items() if captions.get(key)]
 
 
 def _captions(data: bytes, ending: str, caption_column: str | None) -> tuple[str, ...]:

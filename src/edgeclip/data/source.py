@@ -33,7 +33,7 @@ def load_data(
     samples: int,
     seed: int,
     options: DataOptions | None = None,
-    world: str = EVALUATION_WORLD,
+    training: bool = False,
 ) -> CaptionSet:
     """Find an image-caption set.
 
@@ -43,7 +43,8 @@ def load_data(
         samples: how many scenes the built-in world is to have; other sets are returned whole.
         seed: which scenes of the built-in world.
         options: columns and split.
-        world: which built-in world.
+        training: the part to train on, of sets that have several: the built-in world, a hub data set, COCO. By default
+            it is the part to evaluate on.
 
     Raises:
         DataError: there is no such set, or it is empty or malformed.
@@ -51,14 +52,14 @@ def load_data(
     """
     options = options or DataOptions()
     if source == BUILTIN:
-        return CaptionSet(BUILTIN, TabletopRecords(world, seed, samples))
+        return CaptionSet(BUILTIN, TabletopRecords(TRAINING_WORLD if training else EVALUATION_WORLD, seed, samples))
     path = Path(source)
     if path.is_dir():
-        return _load_folder(path, options)
+        return _load_folder(path, options, training)
     if path.is_file():
         return _load_file(path, options)
     if is_hub_id(source):
-        return load_hub(source, options.split, options.image_column, options.caption_column)
+        return load_hub(source, options.split, options.image_column, options.caption_column, training=training)
     raise DataError(
         f"unknown data set {source!r}",
         expected=f"{BUILTIN}, a folder, a captions file, or a hub id",
@@ -74,15 +75,15 @@ def _load_file(path: Path, options: DataOptions) -> CaptionSet:
     return load_table(path, options.image_column, options.caption_column)
 
 
-def _load_folder(folder: Path, options: DataOptions) -> CaptionSet:
+def _load_folder(folder: Path, options: DataOptions, training: bool) -> CaptionSet:
     if table := find_table(folder):
         return load_table(table, options.image_column, options.caption_column)
-    if annotations := find_annotations(folder):
+    if annotations := find_annotations(folder, training=training):
         return load_coco(annotations)
     if shards := sorted(folder.glob("*.tar")):
         return load_shards(shards, options.caption_column)
     if any(folder.rglob("*.parquet")):
-        return load_hub(str(folder), options.split, options.image_column, options.caption_column)
+        return load_hub(str(folder), options.split, options.image_column, options.caption_column, training=training)
     raise DataError(
         f"{folder} without captions" if any(folder.iterdir()) else f"{folder}, an empty folder",
         expected="captions.csv, COCO annotations, .tar shards or .parquet files",

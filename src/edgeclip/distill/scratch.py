@@ -17,7 +17,7 @@ from torch import Tensor
 from edgeclip.checkpoint import save_checkpoint
 from edgeclip.config import ClipConfig, Config, PreprocessConfig, check_range
 from edgeclip.data.records import CaptionSet
-from edgeclip.data.source import TRAINING_WORLD, load_data
+from edgeclip.data.source import load_data
 from edgeclip.distill.batches import Batch, Sampler, stream_batches
 from edgeclip.distill.embed import embed_in_chunks, gather
 from edgeclip.distill.losses.contrastive import contrastive_loss
@@ -69,7 +69,7 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
         DataError: the set is smaller than a batch.
         TrainingError: see `trainer.fit`.
     """
-    captions = load_data(recipe.data, samples=recipe.samples, seed=recipe.seed, world=TRAINING_WORLD)
+    captions = load_data(recipe.data, samples=recipe.samples, seed=recipe.seed, training=True)
     total = min(recipe.samples, len(captions))
     tokenizer = _vocabulary(recipe, captions)
     torch.manual_seed(recipe.seed)
