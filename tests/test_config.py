@@ -3,7 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgeclip.config import ClipConfig, PreprocessConfig, TowerConfig, decode_options, load_toml
+from edgeclip.config import ClipConfig, PreprocessConfig, TowerConfig, decode_options, load_toml, processors
 from edgeclip.distill.scratch import ScratchRecipe
 from edgeclip.errors import ConfigError
 from edgeclip.reproduce import Settings
@@ -31,6 +31,21 @@ def test_malformed_and_incomplete_toml_name_the_file(tmp_path: Path, content: st
     (tmp_path / "x.toml").write_text(content)
     with pytest.raises(ConfigError, match=r"x\.toml"):
         load_toml(tmp_path / "x.toml", TowerConfig)
+
+
+def test_numbers_out_of_range_name_the_file_too(tmp_path: Path):
+    text = RECIPES[0].read_text().replace("seed = ", "seed = -1")
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"x\.toml: seed -\d+; expected 0 to 9223372036854775807;"):
+        load_toml(tmp_path / "x.toml", ScratchRecipe)
+
+
+def test_processes_share_the_processors(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert processors() == 8
+    for started, share in ((3, 2), (16, 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(started))
+        assert processors() == share
 
 
 def test_a_missing_recipe_is_a_user_error(tmp_path: Path):

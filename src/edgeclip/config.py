@@ -6,6 +6,7 @@ configuration files are read key by key in `checkpoint/`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -31,7 +32,13 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         ConfigError: naming it.
     """
     if not low <= value <= high:
-        raise ConfigError(f"{name} {value}", expected=f"{low:g} to {high:g}", fix="correct it")
+        limits = (str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in (low, high))
+        raise ConfigError(f"{name} {value}", expected=" to ".join(limits), fix="correct it")
+
+
+def processors() -> int:
+    """How many processors to use by default: all, or one's share of them where `torchrun` has started several."""
+    return max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
 def check_run(*, threads: int, workers: int, seed: int) -> None:
@@ -158,6 +165,8 @@ def load_toml(path: Path, type_: type[T]) -> T:
         raise ConfigError(
             f"{path}: {error}", expected="the keys of the recipe's documentation", fix="correct it"
         ) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.got}", expected=error.expected, fix=error.fix) from error
 
 
 def decode_options(options: Mapping[str, object], type_: type[T]) -> T:

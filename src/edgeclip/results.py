@@ -12,6 +12,8 @@ from edgeclip.errors import ConfigError
 from edgeclip.files import write_atomically
 
 SCHEMA = 1
+RESULTS, REPORT = "results.json", "report.html"
+"""Names of the files that a run leaves."""
 
 
 class Interval(Config, frozen=True, kw_only=True):

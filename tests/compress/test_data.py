@@ -1,5 +1,6 @@
 """What is trained on is never measured on."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,14 @@ def test_scenes_are_measured_in_another_world():
     assert [record.name.split("-")[1] for record in data.training] == ["train"] * 10
     assert [name.split("-")[1] for name in data.measured.names] == ["evaluation"] * 4
     assert len(data.calibration) == 10
+
+
+def test_recall_is_not_measured_on_one_image(captioned_folder: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(captioned_folder, tmp_path / "pictures"))
+    for name in load_split(settings(folder), 6400, CONFIG).measured.names[1:]:
+        (folder / "images" / name).write_bytes(b"rubbish")
+    with pytest.raises(DataError, match=r"of whose 5 images to measure on only one can be read.*see .*\.jpg"):
+        load_split(settings(folder), 6400, CONFIG)
 
 
 @pytest.mark.parametrize(("samples", "left"), [(20, None), (None, 8)])

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +55,43 @@ def test_a_chunk_of_broken_images_alone_has_the_size_of_the_others(with_broken: 
         (2, 32, 32, 3),
         (0, 32, 32, 3),
     ]
+
+
+def test_workers_end_with_a_parent_that_is_killed(captioned_folder: Path):
+    code = (
+        "import multiprocessing, sys\n"
+        "from edgeclip.config import PreprocessConfig\n"
+        "from edgeclip.data.decode import decode\n"
+        "from edgeclip.data.source import load_data\n"
+        "if __name__ == '__main__':\n"
+        "    records = load_data(sys.argv[1], samples=0, seed=0).records\n"
+        "    work = decode(records, ([0] for _ in iter(int, 1)), PreprocessConfig.clip(32), workers=1)\n"
+        "    next(work)\n"
+        "    print(multiprocessing.active_children()[0].pid, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    script = captioned_folder.parent / "endless.py"
+    script.write_text(code)
+    parent = subprocess.Popen(
+        [sys.executable, script, captioned_folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    os.kill(worker, 0)
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 30
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(worker)
+
+
+def alive(process: int) -> bool:
+    """Whether it runs: one that has ended may wait for whoever has adopted it."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
 
 
 def test_worker_processes_give_the_same_in_the_same_order(captioned_folder: Path):

@@ -77,6 +77,8 @@ def test_named_columns(pictures: Path):
     with pytest.raises(DataError, match=r"columns which, words.*--image-column"):
         load(pictures)
     assert load(pictures, image_column="which", caption_column="words").records[0].captions == ("one",)
+    with pytest.raises(DataError, match="--split train of"):
+        load(pictures, image_column="which", caption_column="words", split="train")
     with pytest.raises(DataError, match="'other'"):
         load(pictures, image_column="which", caption_column="other")
 

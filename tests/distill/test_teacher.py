@@ -18,7 +18,7 @@ from edgeclip.distill import teacher as module
 from edgeclip.distill.batches import Batch, Sampler, stream_batches
 from edgeclip.distill.cache import CachedTeacher
 from edgeclip.distill.teacher import build_cache
-from edgeclip.errors import DataError
+from edgeclip.errors import CheckpointError, DataError
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
 
@@ -198,8 +198,21 @@ def test_a_damaged_cache_is_refused(clip: Clip, tokenizer: ClipTokenizer, record
     index.write_bytes(text.replace(b'"schema":1', b'"schema":2'))
     with pytest.raises(DataError, match="of schema 2"):
         build(clip, tokenizer, records, folder)
+    index.write_bytes(msgspec.json.encode(msgspec.json.decode(text) | {"logit_scale": -5.0}))
+    with pytest.raises(DataError, match=r"index\.json, which was changed"):
+        build(clip, tokenizer, records, folder)
     with pytest.raises(DataError, match=r"index\.json cannot be read"):
         CachedTeacher(tmp_path)
+
+
+@pytest.mark.parametrize(("fill", "length"), [(0.0, "0"), (1e30, "(0|nan|inf)")])
+def test_a_teacher_without_a_direction_is_refused(
+    clip: Clip, tokenizer: ClipTokenizer, records: list[Record], tmp_path: Path, fill: float, length: str
+):
+    """Its weights are finite, and would teach nothing."""
+    clip.vision.projection.weight.data.fill_(fill)
+    with pytest.raises(CheckpointError, match=f"embeddings of images have lengths such as {length};"):
+        build(clip, tokenizer, records, tmp_path / "cache")
 
 
 def test_broken_images_are_reported_and_have_no_targets(
@@ -217,6 +230,9 @@ def test_broken_images_are_reported_and_have_no_targets(
         check(clip, batch)
     with pytest.raises(DataError, match=r"without the images \[4\]"):
         cache.targets(np.array([3, 4]), np.array([0, 1]), np.array([0, 0]))
+    reasons.clear()
+    build(clip, tokenizer, records, tmp_path / "cache", on_bad_image=reasons.append)
+    assert reasons == [f"broken, not readable when {tmp_path / 'cache'} was made; remove that to try again"]
 
 
 if __name__ == "__main__":

@@ -84,21 +84,45 @@ def test_a_finished_run_resumes_to_itself(tmp_path: Path):
 
 
 def test_state_of_another_run_is_refused(tmp_path: Path):
-    train(new_model(), state_file=tmp_path / "state.pt")
-    with pytest.raises(TrainingError, match="another steps"):
-        train(new_model(), state_file=tmp_path / "state.pt", resume=True, steps=30)
-    with pytest.raises(TrainingError, match="another seed"):
-        train(new_model(), state_file=tmp_path / "state.pt", resume=True, identity={"seed": 1})
+    file = tmp_path / "state.pt"
+    train(new_model(), state_file=file, identity={"data": "a"})
+    with pytest.raises(TrainingError, match="another steps and another data;"):
+        train(new_model(), state_file=file, resume=True, steps=30)
+    with pytest.raises(TrainingError, match="another seed and another data;"):
+        train(new_model(), state_file=file, resume=True, identity={"seed": 1})
     torch.manual_seed(1)
     other = nn.Sequential(nn.Linear(3, 9), nn.GELU(), nn.Linear(9, 1))
-    with pytest.raises(TrainingError, match="another initial weights"):
-        train(other, state_file=tmp_path / "state.pt", resume=True)
-    torch.save({"something": "else"}, tmp_path / "state.pt")
-    with pytest.raises(TrainingError, match="cannot be read"):
-        train(new_model(), state_file=tmp_path / "state.pt", resume=True)
-    (tmp_path / "state.pt").write_bytes(b"rubbish")
-    with pytest.raises(TrainingError, match="cannot be read"):
-        train(new_model(), state_file=tmp_path / "state.pt", resume=True)
+    with pytest.raises(TrainingError, match="another model"):
+        train(other, state_file=file, resume=True)
+    config = msgspec.structs.replace(CONFIG, beta2=0.5)
+    with pytest.raises(TrainingError, match="another model and another config and another data;"):
+        fit(other, batches, other, config, steps=STEPS, resume=True, state_file=file)
+
+
+def test_the_rate_and_how_often_a_state_is_kept_may_change(tmp_path: Path):
+    """What a run that diverged is told to do must be possible."""
+    file, model = tmp_path / "state.pt", new_model()
+    losses = train(model, state_file=file)
+    config = msgspec.structs.replace(CONFIG, checkpoint_every=3, lr=1e-3)
+    assert (
+        fit(new_model(), batches, lambda x: pytest.fail("done"), config, steps=STEPS, state_file=file, resume=True)
+        == losses
+    )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"identity": None}, {"tensors": {}}, {"losses": None}, {"losses": ["a"]}, {"optimizer": {}}, {"rng": []}, None],
+)
+def test_a_state_that_is_damaged_is_a_user_error(tmp_path: Path, changed: dict[str, object] | None):
+    file = tmp_path / "state.pt"
+    train(new_model(), state_file=file)
+    if changed is None:
+        file.write_bytes(b"rubbish")
+    else:
+        torch.save(torch.load(file, weights_only=True) | changed, file)
+    with pytest.raises(TrainingError, match=r"state\.pt cannot be read"):
+        train(new_model(), state_file=file, resume=True)
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_good_state(tmp_path: Path):
@@ -109,7 +133,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_good_state(
         return model(x).mean() * (float("nan") if bad else 1.0)
 
     seen: list[int] = []
-    with pytest.raises(TrainingError, match=r"nan at step 8 of 20.*state\.pt is the last good state"):
+    with pytest.raises(TrainingError, match=r"nan at step 8 of 20.*lower .*state\.pt, the last good state"):
         fit(model, batches, loss_of, CONFIG, steps=STEPS, state_file=tmp_path / "state.pt")
     kept = torch.load(tmp_path / "state.pt", weights_only=True)
     assert len(kept["losses"]) == 5
@@ -135,13 +159,29 @@ def test_weights_that_diverge_do_not_replace_the_last_good_state(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
+@pytest.mark.parametrize("checkpoint_every", [5, 50])
+def test_weights_of_the_last_step_are_proved_too(tmp_path: Path, checkpoint_every: int):
+    model, file = new_model(), tmp_path / "state.pt"
+
+    def ruin(step: int, loss: float) -> None:
+        if step == STEPS:
+            model[2].weight.data.fill_(3e38)
+
+    config = msgspec.structs.replace(CONFIG, checkpoint_every=checkpoint_every)
+    with pytest.raises(TrainingError, match=r"a loss of (inf|nan) after the last step, 20;") as error:
+        fit(model, batches, lambda x: model(x).square().mean(), config, steps=STEPS, on_step=ruin, state_file=file)
+    assert ("the last good state" in str(error.value)) == file.exists() == (checkpoint_every == 5)
+    if file.exists():
+        assert len(torch.load(file, weights_only=True)["losses"]) == 15
+
+
 def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def save(state: object, file: BinaryIO) -> None:
         file.write(b"half of it")
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nand more")
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(TrainingError, match=r"cannot write .*unexpected pos 64 vs 0\); expected room on the disk"):
+    with pytest.raises(TrainingError, match=r"cannot write .*\(not all of it was written\); expected room on the disk"):
         train(new_model(), state_file=tmp_path / "state.pt")
     assert not list(tmp_path.iterdir())
 
@@ -212,7 +252,7 @@ def test_a_batch_larger_than_the_set_is_refused():
 
 
 def test_training_settings_are_checked():
-    for wrong in ({"lr": float("nan")}, {"lr": 0.0}, {"epochs": 10**400}, {"batch_size": 0}):
+    for wrong in ({"lr": float("nan")}, {"lr": 1e38}, {"lr": 0.0}, {"epochs": 10**400}, {"batch_size": 0}):
         with pytest.raises(ConfigError, match=f"{next(iter(wrong))} .*; expected"):
             TrainConfig(**{"epochs": 1, "batch_size": 2, "lr": 1e-3} | wrong)
 
@@ -221,7 +261,9 @@ def test_a_gradient_that_is_not_finite_is_never_applied(tmp_path: Path):
     """The square root has a finite value and an infinite slope at 0."""
     model = new_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(TrainingError, match=r"a loss of 0 with a gradient of norm (inf|nan) at step 1 of 20"):
+    with pytest.raises(
+        TrainingError, match=r"a loss of 0 with a gradient of norm (inf|nan) at step 1 of 20.*check model"
+    ):
         fit(model, batches, lambda x: (model(x) * 0).abs().sum().sqrt(), CONFIG, steps=STEPS)
     torch.testing.assert_close(model.state_dict(), before, atol=0, rtol=0)
 

@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+import edgeclip as package
+
 
 def test_verify_and_classify(edgeclip, bundle: Path, captioned_folder: Path):
     done = edgeclip("verify", bundle)
@@ -16,6 +21,23 @@ def test_verify_and_classify(edgeclip, bundle: Path, captioned_folder: Path):
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [set(line["labels"]) for line in lines] == [{"ball", "box"}] * 2
+
+
+def test_recall_of_a_bundle_is_that_of_its_embeddings(edgeclip, bundle: Path, captioned_folder: Path):
+    done = edgeclip("evaluate", bundle, "--data", captioned_folder, "--workers", 0, "--threads", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    clip = package.load(bundle, threads=1)
+    paths = sorted((captioned_folder / "images").iterdir())
+    images = np.concatenate([clip.encode_image([path]) for path in paths])
+    texts = np.concatenate([clip.encode_text([f"picture, number {index}"]) for index in range(len(paths))])
+    found = json.loads(done.stdout)
+    assert found["images"] == len(paths) == 24
+    for direction, similarities in (("i2t", images @ texts.T), ("t2i", texts @ images.T)):
+        rivals = similarities - 2 * np.eye(24)
+        first = similarities.diagonal() > rivals.max(axis=1)  # ties count against the model
+        assert found[direction]["r1"]["value"] == pytest.approx(100 * first.mean(), abs=1e-3)
+    done = edgeclip("distill", bundle, "--recipe", "qad", "--out", bundle.parent / "out")
+    assert "which is a bundle; expected a checkpoint" in done.stderr
 
 
 def test_an_output_that_is_no_bundle_is_not_replaced(edgeclip, mini_checkpoint: Path, captioned_folder: Path):

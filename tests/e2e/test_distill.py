@@ -137,10 +137,12 @@ def test_killed_in_the_cache_and_in_training_it_still_ends_with_the_same_weights
     assert code == 130
     assert errors.strip().splitlines()[-1].startswith("edgeclip: interrupted")
     assert not (out / "checkpoint").exists()
+    (out / "results.json").write_text("of an earlier run, with another checkpoint")
     stop([*command, "--resume"], out, lambda: (out / "checkpoint").is_dir(), signal.SIGINT)
+    assert (out / "bundle").is_dir()  # they are replaced together, when training and export are done
     weights = [(folder / "checkpoint" / "model.safetensors").read_bytes() for folder in (run[1], out)]
     assert weights[0] == weights[1]
-    assert not (out / "bundle").exists()
+    assert not (out / "results.json").exists()
 
 
 def trained(out: Path) -> dict[str, torch.Tensor]:
@@ -239,6 +241,26 @@ def test_a_mistaken_option_is_one_line(
     assert message in mistake(*command, *options, "--out", tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["results.json", "edgeclip.json"])
+def test_what_another_command_left_is_not_replaced(mistake, command: list[object], tmp_path: Path, name: str):
+    (tmp_path / name).write_text("{}")
+    assert f"{name} without the" in mistake(*command, "--out", tmp_path)
+
+
+def test_a_run_whose_cache_was_removed_goes_on(run, command: list[object], edgeclip, tmp_path: Path):
+    """As the message about a damaged one tells to do."""
+    out = Path(shutil.copytree(run[1], tmp_path / "out"))
+    (out / "cache" / "shard-00000.safetensors").write_bytes(b"")
+    done = edgeclip(*command, "--out", out, "--resume")
+    assert done.returncode == 2
+    assert f"remove {out / 'cache'}" in done.stderr
+    shutil.rmtree(out / "cache")
+    done = edgeclip(*command, "--out", out, "--resume")
+    assert done.returncode == 0, done.stderr
+    weights = [(folder / "checkpoint" / "model.safetensors").read_bytes() for folder in (run[1], out)]
+    assert weights[0] == weights[1]
+
+
 @pytest.mark.parametrize(
     ("name", "message"), [("checkpoint", "holds more than a checkpoint: thesis.txt"), ("bundle", "which is no bundle")]
 )
@@ -307,6 +329,8 @@ def test_a_cache_of_something_else_or_damaged_is_refused(mistake, run, command: 
 
 
 def test_the_state_of_another_recipe_is_refused(mistake, run, command: list[object], tmp_path: Path):
-    (tmp_path / "other.toml").write_text(RECIPE.replace("lr = 1e-3", "lr = 1e-2"))
+    (tmp_path / "other.toml").write_text(
+        RECIPE.replace("lr = 1e-3", "lr = 1e-3\nbeta2 = 0.9").replace("affinity = 1.0", "affinity = 2.0")
+    )
     last = mistake(*command[:3], tmp_path / "other.toml", *command[4:], "--out", run[1], "--resume")
-    assert "stage-1.pt of a run with another recipe and config" in last
+    assert "stage-1.pt of a run with another config and another recipe" in last

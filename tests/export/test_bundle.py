@@ -1,5 +1,7 @@
 """Export as a whole: what is measured, what is refused, and what auto chooses."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -9,9 +11,9 @@ import torch
 
 from edgeclip.bundle import Card, Closeness, read_bundle
 from edgeclip.checkpoint import Loaded, load_checkpoint
-from edgeclip.errors import ConfigError, DataError
+from edgeclip.errors import CheckpointError, ConfigError, DataError
 from edgeclip.export import export_bundle
-from edgeclip.export.samples import CALIBRATION, SampleSettings, load_samples
+from edgeclip.export.samples import CALIBRATION, Samples, SampleSettings, load_samples
 from edgeclip.results import Interval, Recalls
 
 
@@ -52,6 +54,20 @@ def card(i2t: float, t2i: float, image: float = 0.999, text: float = 0.999) -> C
 )
 def test_the_gate(measured: Card, kept: bool):
     assert measured.keeps_accuracy is kept
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_embeddings_that_are_not_finite_make_no_bundle(
+    loaded: Loaded, few_pairs: Samples, tmp_path: Path, precision: str
+):
+    """Of finite weights, and an earlier bundle stays."""
+    export_bundle(loaded, tmp_path / "bundle", few_pairs, precision="fp32", threads=1)
+    before = (tmp_path / "bundle" / "edgeclip.json").read_bytes()
+    broken = replace(loaded, model=copy.deepcopy(loaded.model))
+    broken.model.state_dict()["vision.projection.weight"].fill_(3e38)
+    with pytest.raises(CheckpointError, match=f"as {precision}, with embeddings that are not finite"):
+        export_bundle(broken, tmp_path / "bundle", few_pairs, precision=precision, threads=1)
+    assert (tmp_path / "bundle" / "edgeclip.json").read_bytes() == before
 
 
 def test_samples_do_not_overlap(captioned_folder: Path, loaded: Loaded):

@@ -186,6 +186,12 @@ def _assemble(
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()}
     model.load_state_dict(to_ours(weights, rules, shapes, name), assign=True)
     _check_size(name, config, preprocess)
+    if not bool(model.logit_scale.isfinite()):
+        raise CheckpointError(
+            f"{name} with the logit_scale {model.log_logit_scale.item():g}",
+            expected="the logarithm of a finite scale, such as 4.6",
+            fix="download it again",
+        )
     return Loaded(name, layout, "/".join(sorted(dtypes)), model.eval(), preprocess, tokenizer)
 
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from edgeclip.bundle import MANIFEST
 from edgeclip.errors import CheckpointError
 from edgeclip.fields import read_json, section
 
@@ -52,6 +53,10 @@ def read_weights(folder: Path, stem: str, pickle_stem: str) -> tuple[dict[str, T
         return read_tensors(folder / f"{pickle_stem}.bin"), "pickle"
     if (folder / f"{pickle_stem}.bin.index.json").is_file():
         return _read_shards(folder, folder / f"{pickle_stem}.bin.index.json"), "pickle shards"
+    if (folder / MANIFEST).is_file():
+        raise CheckpointError(
+            f"{folder}, which is a bundle", expected="a checkpoint", fix="give the one that it was made from"
+        )
     raise CheckpointError(
         f"{folder} without weights",
         expected=f"{stem}.safetensors, its shards, or {pickle_stem}.bin",

@@ -26,6 +26,7 @@ def command(
     """The labels of each image as it is done, the most probable first."""
     import json
 
+    from edgeclip.config import processors
     from edgeclip.files import printable
     from edgeclip.runtime import load
     from edgeclip.runtime.path_names import path_to_text
@@ -37,7 +38,7 @@ def command(
     clip = load(bundle, threads=threads)
     images = not_empty(list_images(paths or []), "images")
     classifier = clip.classifier(list(names), template=template)
-    embedded = clip.stream_images(images, workers=options.processors() if workers is None else workers)
+    embedded = clip.stream_images(images, workers=processors() if workers is None else workers)
     none = True
     for path, embeds in intact(embedded, on_bad_image):
         none = False

@@ -38,7 +38,7 @@ def command(
     from edgeclip.files import output_folder
     from edgeclip.report.html import write_report
     from edgeclip.report.terminal import print_results
-    from edgeclip.results import write_results
+    from edgeclip.results import REPORT, RESULTS, write_results
 
     given = {
         "model": model,
@@ -61,10 +61,10 @@ def command(
     results = distill(settings, out, resume=resume)
     if results is None:
         return
-    write_results(results, out / "results.json")
-    write_report(results, out / "report.html")
+    write_results(results, out / RESULTS)
+    write_report(results, out / REPORT)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(results)).decode())
     else:
         print_results(results)
-        print("\n" + "\n".join(str(out / name) for name in ("checkpoint", "bundle", "results.json", "report.html")))
+        print("\n" + "\n".join(str(out / name) for name in ("checkpoint", "bundle", RESULTS, REPORT)))

@@ -32,6 +32,7 @@ def command(
     on_bad_image: options.OnBadImage = "skip",
 ) -> None:
     """Embed images or texts into a file. Interrupted at any moment, the same command goes on where it stopped."""
+    from edgeclip.config import processors
     from edgeclip.progress import stage
     from edgeclip.runtime import load
     from edgeclip.runtime.embedding_file import EmbeddingFile, Origin
@@ -50,7 +51,7 @@ def command(
         total = count_images(paths or []) if texts is None else _count_texts(texts)
     names = not_empty(list_images(paths or []) if texts is None else _read_texts(texts), unit)
     group = batch_size if texts is None or batch_size == 1 else batch_size * BATCHES_SORTED_TOGETHER
-    workers = options.processors() if workers is None else workers
+    workers = processors() if workers is None else workers
     with EmbeddingFile(out, origin, group=group) as file:
         before = file.rows
         with stage("Embedding", total and max(total - before, 0), unit=unit) as advance:

@@ -10,7 +10,7 @@ from edgeclip.cli import options
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="builtin:tabletop, a checkpoint, a student's folder, or a hub id.")],
+    model: Annotated[str, typer.Argument(help="A checkpoint, a bundle, a student's folder, or a hub id.")],
     data: options.Data = "builtin:tabletop",
     samples: Annotated[
         Optional[int], typer.Option(help="Images to sample; all of them by default (1,000 of the built-in world).")

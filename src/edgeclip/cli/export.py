@@ -36,13 +36,11 @@ def command(
     on_bad_image: options.OnBadImage = "skip",
 ) -> None:
     """Write a bundle that runs without torch: ONNX graphs, tokenizer, preprocessing, manifest, release card."""
-    import os
-
     import torch
 
     from edgeclip.bundle import check_replaceable
     from edgeclip.checkpoint import load_checkpoint
-    from edgeclip.config import check_run, decode_options
+    from edgeclip.config import check_run, decode_options, processors
     from edgeclip.errors import ConfigError
     from edgeclip.export import export_bundle, export_immich
     from edgeclip.export.samples import SampleSettings, load_samples
@@ -62,7 +60,7 @@ def command(
         "on_bad_image": on_bad_image,
     }
     settings = decode_options(given, SampleSettings)
-    threads = threads or os.cpu_count() or 1
+    threads = processors() if threads is None else threads
     check_run(threads=threads, workers=workers, seed=seed)
     torch.set_num_threads(threads)
     loaded = load_checkpoint(model, vocabulary=vocabulary)

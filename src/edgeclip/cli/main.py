@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -75,6 +76,9 @@ def main() -> None:
 
 def _system_error(error: OSError | UnicodeError) -> str:
     """What the operating system refused, where nothing closer to it has put it better."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" for {str(error.filename)!r}" if error.filename is not None else ""
+        return f"no room on the disk{where}; expected some; make room and run it again, with --resume where it has that"
     if isinstance(error, OSError) and error.filename is not None:
         name = str(error.filename)
         shown = name if len(name) <= 80 else name[:77] + "..."

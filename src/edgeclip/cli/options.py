@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
@@ -33,8 +32,3 @@ SplitName = Annotated[
 OnBadImage = Annotated[Literal["skip", "fail"], typer.Option(help="skip (counted and named) or fail.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the state in the output folder.")]
-
-
-def processors() -> int:
-    """How many processors there are, for what is spread over all of them by default."""
-    return os.cpu_count() or 1

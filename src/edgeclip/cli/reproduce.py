@@ -43,7 +43,7 @@ def command(
     from edgeclip.report.html import write_report
     from edgeclip.report.terminal import print_results
     from edgeclip.reproduce import Settings, reproduce
-    from edgeclip.results import write_results
+    from edgeclip.results import REPORT, RESULTS, write_results
 
     given = {
         "model": model,
@@ -73,10 +73,10 @@ def command(
     settings = decode_options(given, Settings)
     output_folder(out)
     results = reproduce(settings, out, resume=resume)
-    write_results(results, out / "results.json")
-    write_report(results, out / "report.html")
+    write_results(results, out / RESULTS)
+    write_report(results, out / REPORT)
     print_results(results)
-    print(f"\n{out / 'results.json'}\n{out / 'report.html'}")
+    print(f"\n{out / RESULTS}\n{out / REPORT}")
 
 
 def _numbers(text: str) -> list[float]:

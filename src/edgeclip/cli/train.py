@@ -18,16 +18,14 @@ def command(
     resume: options.Resume = False,
 ) -> None:
     """Train a CLIP from scratch and save it in the Hugging Face layout."""
-    import os
-
     import torch
 
-    from edgeclip.config import check_run, load_toml
+    from edgeclip.config import check_run, load_toml, processors
     from edgeclip.distill.scratch import ScratchRecipe, train_from_scratch
     from edgeclip.files import output_folder
 
     parsed = load_toml(recipe, ScratchRecipe)
-    threads = threads if threads is not None else os.cpu_count() or 1
+    threads = processors() if threads is None else threads
     check_run(threads=threads, workers=workers, seed=parsed.seed)
     torch.set_num_threads(threads)
     output_folder(out)

@@ -55,7 +55,7 @@ def load_split(settings: DistillSettings, samples: int, preprocess: PreprocessCo
         if pairs < 2 or (settings.samples or 0) > total - pairs:
             raise DataError(
                 f"{settings.data} of {total} images, {pairs} of them to measure on, for --samples {wanted}",
-                expected="at least 10 images, and no more --samples than are left",
+                expected="at least 8 images, and no more --samples than are left",
                 fix="use more data, or lower --samples",
             )
         order = np.random.default_rng(settings.seed).permutation(total).tolist()
@@ -63,4 +63,11 @@ def load_split(settings: DistillSettings, samples: int, preprocess: PreprocessCo
         training = [unseen.records[index] for index in rest[:wanted]]
     calibration = list(range(min(CALIBRATION, len(training))))
     parts = [(CaptionSet(unseen.name, training), calibration), (unseen, measured)]
-    return Data(training, *prepare_parts(parts, preprocess, settings))
+    data = Data(training, *prepare_parts(parts, preprocess, settings))
+    if len(data.measured) < 2:
+        raise DataError(
+            f"{settings.data}, of whose {len(measured)} images to measure on only one can be read",
+            expected="at least 2",
+            fix=f"see {data.measured.bad_images[0]}",
+        )
+    return data

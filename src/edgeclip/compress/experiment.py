@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from edgeclip.bundle import check_replaceable
+from edgeclip.bundle import MANIFEST, check_replaceable
 from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
 from edgeclip.checkpoint.save import CHECKPOINT_FILES
 from edgeclip.compress.data import Data, load_split
@@ -37,10 +38,12 @@ from edgeclip.export import export_bundle
 from edgeclip.export.samples import CALIBRATION, Samples
 from edgeclip.files import output_folder, printable
 from edgeclip.progress import stage
-from edgeclip.results import SCHEMA, DataInfo, Results, Row, TestImage
+from edgeclip.results import REPORT, RESULTS, SCHEMA, DataInfo, Results, Row, TestImage
 from edgeclip.shrink.plan import explain
 
 CARD_PAIRS = 200
+STAGE = "stage-"
+"""What names of states and metrics begin with."""
 
 
 def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Results | None:
@@ -64,7 +67,8 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
     if made is None:
         return None
     rows, losses = made
-    bad = [printable(data.training[index].name) for index in CachedTeacher(out / "cache").unreadable]
+    bad = [f"{data.training[index].name}: not readable" for index in CachedTeacher(out / "cache").unreadable]
+    bad += data.measured.bad_images
     test_image = TestImage(
         name=printable(data.measured.names[0]),
         jpeg_base64=base64.b64encode(jpeg(data.measured.pixels[0])).decode(),
@@ -76,11 +80,11 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
         settings=_shown(settings, recipe),
         data=DataInfo(
             name=printable(settings.data),
-            pairs=len(data.training) + len(data.measured),
+            pairs=len(data.training) + len(data.measured) + len(data.measured.bad_images),
             seed=settings.seed,
-            train=len(data.training) - len(bad),
+            train=len(data.training) - len(bad) + len(data.measured.bad_images),
             validation=len(data.measured),
-            bad_images=[*bad, *data.measured.bad_images],
+            bad_images=[*map(printable, bad)],
         ),
         rows=rows,
         losses=losses,
@@ -96,12 +100,14 @@ def check_places(out: Path, model: str) -> None:
     """
     folder = out / "checkpoint"
     foreign = sorted({path.name for path in folder.glob("*")} - CHECKPOINT_FILES)
+    earlier = (out / "cache" / INDEX).is_file() or any((out / "state").glob(f"{STAGE}*"))
+    others = [name for name in ("checkpoint", RESULTS, MANIFEST) if (out / name).exists()]
     if Path(model).resolve().is_relative_to(folder.resolve()):
         found = f"{folder}, which is the teacher"
     elif foreign:
         found = f"{folder}, which holds more than a checkpoint: {foreign[0]}"
-    elif folder.exists() and not (out / "cache" / INDEX).is_file():
-        found = f"{folder} without the {out / 'cache'} that distilling leaves"
+    elif others and not earlier:
+        found = f"{out / others[0]} without the {out / 'cache'} that distilling leaves"
     else:
         check_replaceable(out / "bundle")
         return
@@ -126,8 +132,13 @@ def carry_out(
     student, losses, is_main = _train(settings, recipe, teacher, data, out, resume)
     if not is_main:
         return None
-    save_checkpoint(student.model, student.preprocess_config, student.tokenizer, out / "checkpoint")
-    return _rows(settings, recipe, teacher, student, data, test_crop, out), losses
+    for name in (RESULTS, REPORT):  # an earlier run's would stand beside another model
+        (out / name).unlink(missing_ok=True)
+    with _scratch(out / ".measured") as scratch:
+        contenders = _export(settings, recipe, teacher, student, data, out, scratch)
+        save_checkpoint(student.model, student.preprocess_config, student.tokenizer, out / "checkpoint")
+        rows = bundle_rows(contenders, data.measured, test_crop, threads=settings.threads, repeats=settings.repeats)
+    return rows, losses
 
 
 def _shown(settings: DistillSettings, recipe: DistillRecipe) -> dict[str, Any]:
@@ -151,9 +162,9 @@ def _train(
     """
     captions = _captions_to_keep(recipe, data)
     plan = stages(recipe.shrink)
-    _ = Sampler(len(data.training), recipe.train.batch_size, settings.seed)  # its checks, before anything takes time
-    student = _first_student(recipe, teacher, data, captions)  # likewise
     accelerator = start_accelerator(recipe.train.mixed_precision)
+    _ = Sampler(len(data.training), recipe.train.batch_size, settings.seed)  # its checks, before anything takes time
+    student = _first_student(recipe, teacher, data, captions, accelerator)  # likewise
     warned: set[str] = set()
 
     def warn_once(reason: str) -> None:
@@ -194,7 +205,7 @@ def _train(
             student = make_student(student, kept, teacher, data.calibration, captions)
         if recipe.qad_share > 0:
             equalize_student(student, data.calibration)
-        name = f"stage-{number}"
+        name = f"{STAGE}{number}"
         with stage(f"training, stage {number} of {len(plan)}", lesson.steps) as advance:
             losses[name] = train_stage(
                 student,
@@ -208,21 +219,26 @@ def _train(
     return student, losses, is_main
 
 
-def _first_student(recipe: DistillRecipe, teacher: Loaded, data: Data, captions: list[str] | None) -> Loaded:
+def _first_student(
+    recipe: DistillRecipe, teacher: Loaded, data: Data, captions: list[str] | None, accelerator: Accelerator
+) -> Loaded:
     """The student of the first stage, once it is known that those of all stages can be made and taught."""
     students: list[Loaded] = []
     for kept in stages(recipe.shrink):
         students.append(make_student(students[-1] if students else teacher, kept, teacher, data.calibration, captions))
         _ = DistillationLoss(recipe.loss, students[-1].model.config, teacher.model.config)
         if kept is not None:
-            print(explain(teacher.model.config, students[-1].model.config), file=sys.stderr)
+            accelerator.print(explain(teacher.model.config, students[-1].model.config), file=sys.stderr)
     return students[0]
 
 
 def _state_folder(out: Path, resume: bool, is_main: bool) -> Path:
     """Where states are kept; those of a run that is not gone on with go, whichever stage it came to."""
     folder = output_folder(out / "state")
-    for file in () if resume or not is_main else folder.glob("stage-*"):
+    earlier = [] if resume or not is_main else list(folder.glob(f"{STAGE}*"))
+    if earlier:
+        print(f"{folder}: an earlier run's states go; --resume would have gone on from them", file=sys.stderr)
+    for file in earlier:
         file.unlink()
     return folder
 
@@ -245,35 +261,28 @@ def _captions_to_keep(recipe: DistillRecipe, data: Data) -> list[str] | None:
     return [caption for record in data.training for caption in record.captions]
 
 
-def _rows(
+def _export(
     settings: DistillSettings,
     recipe: DistillRecipe,
     teacher: Loaded,
     student: Loaded,
     data: Data,
-    test_crop: NDArray[np.uint8],
     out: Path,
-) -> list[Row]:
-    """Export and measure; only the distilled bundle is kept."""
+    scratch: Path,
+) -> list[Contender]:
+    """Export what is compared; only the distilled bundle is kept."""
     calibration = data.calibration.first(CALIBRATION)
     samples = Samples(printable(settings.data), settings.seed, calibration, data.measured.first(CARD_PAIRS))
     few = replace(samples, measured=data.measured.first(CALIBRATION))
-    with _scratch(out / ".measured") as scratch:
-        whole, quantized, distilled = scratch / "fp32", scratch / "int8", out / "bundle"
-        export_bundle(teacher, whole, few, precision="fp32", threads=settings.threads)
-        export_bundle(teacher, quantized, few, precision="int8", threads=settings.threads)
-        export_bundle(
-            student,
-            distilled,
-            samples,
-            precision="int8",
-            threads=settings.threads,
-            teacher=teacher,
-            as_trained=recipe.qad_share > 0,
-        )
-        contenders = [
-            Contender("TEACHER", "fp32 bundle", whole),
-            Contender("STUDENT", "post-training int8", quantized),
-            Contender("DISTILLED", f"{_name(settings)}, int8", distilled),
-        ]
-        return bundle_rows(contenders, data.measured, test_crop, threads=settings.threads, repeats=settings.repeats)
+    whole, quantized, distilled = scratch / "fp32", scratch / "int8", out / "bundle"
+    threads, as_trained = settings.threads, recipe.qad_share > 0
+    export_bundle(teacher, whole, few, precision="fp32", threads=threads)
+    export_bundle(teacher, quantized, few, precision="int8", threads=threads)
+    export_bundle(
+        student, distilled, samples, precision="int8", threads=threads, teacher=teacher, as_trained=as_trained
+    )
+    return [
+        Contender("TEACHER", "fp32 bundle", whole),
+        Contender("STUDENT", "post-training int8", quantized),
+        Contender("DISTILLED", f"{_name(settings)}, int8", distilled),
+    ]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import msgspec
 
-from edgeclip.config import check_range, check_run
+from edgeclip.config import check_range, check_run, processors
 from edgeclip.data.settings import DataSettings
 
 
@@ -23,7 +21,7 @@ class DistillSettings(DataSettings, frozen=True, kw_only=True):
     samples: int | None = None
     pairs: int = 1000
     workers: int = 2
-    threads: int = msgspec.field(default_factory=lambda: os.cpu_count() or 1)
+    threads: int = msgspec.field(default_factory=processors)
     vocabulary: str | None = None
     repeats: int = 20
 

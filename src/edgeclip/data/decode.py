@@ -6,7 +6,9 @@ Shape legend: B images of a chunk, H and W pixels of the crop.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -67,7 +69,16 @@ _work: Callable[[Sequence[View]], Decoded]
 def _start_worker(records: Sequence[Record], config: PreprocessConfig) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _work = lambda views: _decode(records, config, views)  # noqa: E731 - a worker's only state
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101 - this is a worker
+    parent.join()
+    os._exit(1)
 
 
 def _do_work(views: Sequence[View]) -> Decoded:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeclip.data.coco import find_annotations, load_coco
 from edgeclip.data.folder import find_table, load_table
-from edgeclip.data.hub import load_hub
+from edgeclip.data.hub import HubRecords, load_hub
 from edgeclip.data.records import CaptionSet, TabletopRecords
 from edgeclip.data.shards import load_shards
 from edgeclip.errors import DataError
@@ -47,10 +47,20 @@ def load_data(
             it is the part to evaluate on.
 
     Raises:
-        DataError: there is no such set, or it is empty or malformed.
+        DataError: there is no such set, or it is empty or malformed; or a split is named of one that has none.
         HubError: a hub id that can't be downloaded.
     """
-    options = options or DataOptions()
+    captions = _load(source, samples, seed, options or DataOptions(), training)
+    if options and options.split and not isinstance(captions.records, HubRecords):
+        raise DataError(
+            f"--split {options.split} of {source}",
+            expected="a data set of the hub, or parquet files",
+            fix="leave it out",
+        )
+    return captions
+
+
+def _load(source: str, samples: int, seed: int, options: DataOptions, training: bool) -> CaptionSet:
     if source == BUILTIN:
         return CaptionSet(BUILTIN, TabletopRecords(TRAINING_WORLD if training else EVALUATION_WORLD, seed, samples))
     path = Path(source)

@@ -94,6 +94,7 @@ def distill(
                 "temperature": settings.temperature,
                 "seed": seed,
                 "data": digest(data.pixels, data.input_ids, data.image_embeds, data.text_embeds),
+                "initial weights": digest(*(p.detach().numpy() for p in student.parameters())),
             },
             state_file=state_file,
             resume=resume,

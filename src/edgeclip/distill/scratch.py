@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 import torch
 from torch import Tensor
 
@@ -21,7 +20,8 @@ from edgeclip.data.source import load_data
 from edgeclip.distill.batches import Batch, Sampler, stream_batches
 from edgeclip.distill.embed import embed_in_chunks, gather
 from edgeclip.distill.losses.contrastive import contrastive_loss
-from edgeclip.distill.trainer import TrainConfig, fit, start_accelerator
+from edgeclip.distill.losses.similarity import similarities
+from edgeclip.distill.trainer import TrainConfig, fit, settings_of, start_accelerator
 from edgeclip.distill.vocabulary import learn_vocabulary
 from edgeclip.errors import ConfigError
 from edgeclip.model import Clip
@@ -84,7 +84,8 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
             embed_in_chunks(model.encode_image, batch.pixel_values, recipe.train.chunk_size), accelerator
         )
         text_embeds = gather(embed_in_chunks(model.encode_text, batch.input_ids, recipe.train.chunk_size), accelerator)
-        return contrastive_loss(model.logit_scale * image_embeds @ text_embeds.T)
+        with torch.autocast(accelerator.device.type, enabled=False):  # it would take the product in half
+            return contrastive_loss(similarities(image_embeds, text_embeds, model.logit_scale))
 
     def batches(steps: range) -> Iterable[Batch]:
         return stream_batches(
@@ -106,7 +107,7 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
             loss_of,
             recipe.train,
             steps=steps,
-            identity={"recipe": msgspec.to_builtins(recipe)},
+            identity={"recipe": settings_of(recipe), "images": total, "vocabulary": tokenizer.merges},
             state_file=out / "state.pt",
             metrics_file=out / "metrics.jsonl",
             resume=resume,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.losses.mix import TOKEN_LOSSES
 from edgeclip.distill.losses.outputs import Outputs, outputs_of
 from edgeclip.distill.recipe import DistillRecipe
-from edgeclip.distill.trainer import fit
+from edgeclip.distill.trainer import fit, settings_of
 from edgeclip.errors import ConfigError
 from edgeclip.model import Clip
 from edgeclip.model.layers import Tokens
@@ -159,7 +158,7 @@ def train_stage(student: Loaded, lesson: Lesson, *, name: str, resume: bool, adv
         StepLoss(student.model, loss, lesson),
         recipe.train,
         steps=steps,
-        identity={"recipe": msgspec.to_builtins(recipe), "seed": lesson.seed, "cache": lesson.cache.identity},
+        identity={"recipe": settings_of(recipe), "seed": lesson.seed, "cache": lesson.cache.identity},
         state_file=lesson.folder / f"{name}.pt",
         metrics_file=lesson.folder / f"{name}.jsonl",
         resume=resume,

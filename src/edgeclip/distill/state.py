@@ -33,7 +33,7 @@ def digest(*arrays: NDArray[Any]) -> str:
 class TrainState:
     """What a run needs to go on, kept in the file `path`.
 
-    `identity` is everything that its result depends on; `tensors` are those that training changes: int8 weights stay as
+    `identity` is what tells its run from others; `tensors` are those that training changes: int8 weights stay as
     they are, and stay packed for their engine.
     """
 
@@ -68,8 +68,9 @@ class TrainState:
                 os.fsync(file.fileno())
         except (OSError, RuntimeError) as error:  # the latter is what torch makes of the former
             self._written.unlink(missing_ok=True)
+            reason = error.strerror if isinstance(error, OSError) else "not all of it was written"
             raise TrainingError(
-                f"cannot write {self._written} ({str(error).splitlines()[0]})",
+                f"cannot write {self._written} ({reason})",
                 expected="room on the disk",
                 fix="make some, and go on with --resume",
             ) from error
@@ -79,11 +80,16 @@ class TrainState:
         if self.accelerator.is_main_process and self._written.exists():
             self._written.replace(self.path)
 
+    def discard(self) -> None:
+        """Remove what was saved and not accepted."""
+        if self.accelerator.is_main_process:
+            self._written.unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Remove the state of an earlier run."""
+        self.discard()
         if self.accelerator.is_main_process:
             self.path.unlink(missing_ok=True)
-            self._written.unlink(missing_ok=True)
 
     @property
     def _written(self) -> Path:
@@ -98,38 +104,38 @@ class TrainState:
         Raises:
             TrainingError: there is none, it is damaged, or it is another run's.
         """
-        state = self._read()
-        if self.accelerator.is_main_process:
-            self._written.unlink(missing_ok=True)  # perhaps half of a state
-        if state["identity"] != self.identity:
-            changed = [key for key in self.identity if state["identity"].get(key) != self.identity[key]]
-            raise TrainingError(
-                f"{self.path} of a run with another {' and '.join(changed)}",
-                expected="the settings and data that the run began with",
-                fix="use the same options, or start without --resume",
-            )
-        with torch.no_grad():
-            for name, tensor in self.tensors.items():
-                tensor.copy_(state["tensors"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        _set_rng_state(state["rng"][self.accelerator.process_index], self.accelerator.device)
-        return state["losses"]
-
-    def _read(self) -> dict[str, Any]:
         if not self.path.is_file():
             raise TrainingError(f"no {self.path}", expected="the state of an earlier run", fix="start without --resume")
+        self.discard()  # perhaps half of a state
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-            _ = [state[key] for key in ("identity", "tensors", "optimizer", "scaler", "losses", "rng")]
+            self._check_identity(dict(state["identity"]))
+            return self._take_up(state)
         except UNREADABLE as error:
             raise TrainingError(
                 f"{self.path} cannot be read ({type(error).__name__})",
                 expected="a training state",
                 fix="start without --resume",
             ) from error
-        return state
+
+    def _check_identity(self, found: dict[str, Any]) -> None:
+        keys = dict.fromkeys([*self.identity, *found])
+        if changed := [str(key) for key in keys if found.get(key) != self.identity.get(key)]:
+            raise TrainingError(
+                f"{self.path} of a run with another {' and another '.join(changed)}",
+                expected="the settings and data that the run began with",
+                fix="use the same options, or start without --resume",
+            )
+
+    @torch.no_grad()
+    def _take_up(self, state: dict[str, Any]) -> list[float]:
+        for name, tensor in self.tensors.items():
+            tensor.copy_(state["tensors"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        _set_rng_state(state["rng"][self.accelerator.process_index], self.accelerator.device)
+        return [float(loss) for loss in state["losses"]]
 
 
 def _rng_state(device: torch.device) -> dict[str, Tensor]:

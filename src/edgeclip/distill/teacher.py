@@ -34,12 +34,13 @@ from edgeclip.distill.cache import (
     shard_path,
 )
 from edgeclip.distill.state import digest
-from edgeclip.errors import DataError
+from edgeclip.errors import CheckpointError, DataError
 from edgeclip.files import output_folder, write_atomically
 from edgeclip.model import Clip
 from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.tokenizer import ClipTokenizer
 
+MAX_LENGTH_ERROR = 1e-3
 PROBES = 8
 """Images whose pixels are compared when a cache is taken up again."""
 
@@ -70,12 +71,14 @@ def build_cache(
         seed: of the augmentations.
         augment: how far augmentations go.
         workers: processes that decode.
-        on_bad_image: told the reason of each image that cannot be read, which has no embeddings then.
+        on_bad_image: told of each image that cannot be read, or could not when its shard was built, and has no
+            embeddings then.
         advance: told how many images are done.
 
     Raises:
         ConfigError: the folder cannot be made.
         DataError: it has a cache of something else, or one that is damaged.
+        CheckpointError: the teacher's embeddings are no unit vectors.
     """
     check_range("augmentations", augmentations, 1, 10_000)
     identity = _identity(
@@ -91,18 +94,15 @@ def build_cache(
     )
     output_folder(folder)
     if (folder / INDEX).is_file():
-        index = read_index(folder)
-        _check_identity(folder, index.identity, identity)
-        for number, sha256 in enumerate(index.shards):
-            open_shard(folder, number, sha256)
+        index = _taken_up(folder, index)
         advance(min(SHARD * len(index.shards), len(records)))
-    starts = range(SHARD * len(index.shards), len(records), SHARD)
-    shards = [range(start, min(start + SHARD, len(records))) for start in starts]
+    done = SHARD * len(index.shards)
+    shards = [range(start, min(start + SHARD, len(records))) for start in range(done, len(records), SHARD)]
     decoded = _decode_all(records, shards, identity, workers)
     for number, shard in enumerate(shards, len(index.shards)):
         images_NAE = _embed_images(teacher, preprocess, shard, augmentations, decoded, on_bad_image)
         captions = [records[i].captions for i in shard]
-        texts_CE = encode_texts(teacher, [text for texts in captions for text in texts], tokenizer)
+        texts_CE = _checked(encode_texts(teacher, [text for texts in captions for text in texts], tokenizer), "texts")
         content = safetensors.numpy.save(
             {
                 "augmentations": draw(identity.augment, seed, shard, augmentations),
@@ -115,7 +115,11 @@ def build_cache(
         index = msgspec.structs.replace(index, shards=[*index.shards, hashlib.sha256(content).hexdigest()])
         write_atomically(folder / INDEX, msgspec.json.encode(index))
         advance(len(shard))
-    return CachedTeacher(folder)
+    cache = CachedTeacher(folder)
+    for number in cache.unreadable:
+        if number < done:
+            on_bad_image(f"{records[number].name}, not readable when {folder} was made; remove that to try again")
+    return cache
 
 
 def _identity(
@@ -146,6 +150,17 @@ def _identity(
         augmentations=augmentations,
         seed=seed,
     )
+
+
+def _taken_up(folder: Path, wanted: CacheIndex) -> CacheIndex:
+    """The index of a cache whose finished shards are all there, and of the same teacher, data and settings."""
+    index = read_index(folder)
+    _check_identity(folder, index.identity, wanted.identity)
+    if msgspec.structs.replace(index, shards=[]) != wanted:
+        raise DataError(f"{folder / INDEX}, which was changed", expected="what was written", fix=f"remove {folder}")
+    for number, sha256 in enumerate(index.shards):
+        open_shard(folder, number, sha256)
+    return index
 
 
 def _check_identity(folder: Path, found: Identity, wanted: Identity) -> None:
@@ -188,9 +203,22 @@ def _embed_images(
         for _ in in_chunks(shard):
             part = next(decoded)
             if part.indices:
-                embeds = encode_images(teacher, part.pixels, preprocess)
+                embeds = _checked(encode_images(teacher, part.pixels, preprocess), "images")
                 embeds_NAE[np.asarray(part.indices) - shard.start, number] = embeds
             if number == 0:
                 for reason in part.bad.values():
                     on_bad_image(reason)
     return embeds_NAE
+
+
+def _checked(embeds_NE: NDArray[np.float32], what: str) -> NDArray[np.float32]:
+    """The embeddings, if they have a direction: finite weights may yet give numbers that are not, or nothing but 0."""
+    lengths_N = np.linalg.norm(embeds_NE, axis=1)
+    worst = lengths_N[np.argmax(np.abs(lengths_N - 1))]  # one that is not a number, if there is any
+    if not abs(worst - 1) < MAX_LENGTH_ERROR:
+        raise CheckpointError(
+            f"a teacher whose embeddings of {what} have lengths such as {worst:g}",
+            expected="vectors of length 1",
+            fix="check its weights",
+        )
+    return embeds_NE

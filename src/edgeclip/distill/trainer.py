@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 import torch
@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from edgeclip.config import Config, check_range
 from edgeclip.distill.metrics import MetricsLog
-from edgeclip.distill.state import TrainState, digest
+from edgeclip.distill.state import TrainState
 from edgeclip.errors import ConfigError, TrainingError
 
 B = TypeVar("B")
+LossOf: TypeAlias = Callable[[B], Tensor | tuple[Tensor, dict[str, Tensor]]]
 Precision = Literal["no", "bf16", "fp16"]
 
 
@@ -56,7 +57,7 @@ class TrainConfig(Config, frozen=True, kw_only=True):
         check_range("batch_size", self.batch_size, 1, 2**31)
         check_range("checkpoint_every", self.checkpoint_every, 1, 2**31)
         check_range("chunk_size", 1 if self.chunk_size is None else self.chunk_size, 1, 2**31)
-        check_range("lr", self.lr, 1e-12, 1e38)
+        check_range("lr", self.lr, 1e-12, 1e30)
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -65,6 +66,11 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     if step < warmup:
         return config.lr * (step + 1) / warmup
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def settings_of(recipe: Config) -> dict[str, Any]:
+    """A recipe as a part of `fit`'s identity, without [train], of which `fit` takes what counts."""
+    return {key: value for key, value in msgspec.to_builtins(recipe).items() if key != "train"}
 
 
 def make_optimizer(parameters: Mapping[str, Tensor], config: TrainConfig) -> torch.optim.AdamW:
@@ -106,7 +112,7 @@ def start_accelerator(mixed_precision: Precision = "no", *, cpu: bool = False) -
 def fit(
     model: nn.Module,
     batches: Callable[[range], Iterable[B]],
-    loss_of: Callable[[B], Tensor | tuple[Tensor, dict[str, Tensor]]],
+    loss_of: LossOf[B],
     config: TrainConfig,
     *,
     steps: int,
@@ -129,11 +135,13 @@ def fit(
             several that are averaged.
         config: rates and regularisation.
         steps: how many steps in all.
-        identity: what else the result depends on, such as the data and the settings of the loss.
+        identity: what else the result depends on, such as the data, the settings of the loss, and what the weights
+            at the start were made from.
         state_file: where the state is kept, every `checkpoint_every` steps and at the end. It takes the place of the
-            one before once its weights have given a finite loss.
+            one before once its weights have given a finite loss; the last ones do so for the last batch.
         metrics_file: where a line is added at every step, see `metrics.StepMetrics`.
-        resume: go on from `state_file`; the result equals an uninterrupted run's. Without it, an earlier state goes.
+        resume: go on from `state_file`, at this or another rate; with the same settings the result equals that of an
+            uninterrupted run. Without it, an earlier state goes.
         on_step: called with (steps done, loss), also for the steps of a state that is taken up.
         accelerator: of `start_accelerator`; by default this process's CPU, in full precision.
 
@@ -144,53 +152,76 @@ def fit(
         TrainingError: nothing to resume from, state of another run, or a loss or gradient that is not finite.
     """
     accelerator = accelerator or start_accelerator(cpu=True)
-    with _on_device(model, accelerator):
+    with ExitStack() as stack:
+        stack.enter_context(_on_device(model, accelerator))
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimizer = accelerator.prepare_optimizer(make_optimizer(trainable, config))
-        identity = {
-            **(identity or {}),
-            "config": msgspec.to_builtins(config),
-            "steps": steps,
-            "number of processes": accelerator.num_processes,
-            "initial weights": digest(*(p.detach().cpu().numpy() for p in trainable.values())),
-        }
-        changing = {**trainable, **dict(model.named_buffers())}
-        state = TrainState(state_file, identity, changing, optimizer, accelerator) if state_file else None
-        losses: list[float] = []
-        if resume and state:
-            losses = state.restore()
-            for done, loss in enumerate(losses, 1):
-                on_step(done, loss)
-        elif state:
-            state.remove()
-        with MetricsLog(metrics_file if accelerator.is_main_process else None, done=len(losses)) as log:
-            for batch in batches(range(len(losses), steps)):
-                rate = learning_rate(len(losses), steps, config)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                optimizer.zero_grad(set_to_none=True)
-                loss, parts, norm = _gradients(loss_of, batch, trainable, config.max_grad_norm, accelerator)
-                # With fp16 such gradients are usual: the step is left out, and the next loss scaled by less.
-                if not (math.isfinite(loss) and (math.isfinite(norm) or accelerator.scaler)):
-                    raise TrainingError(
-                        f"a loss of {loss:g} with a gradient of norm {norm:g} at step {len(losses) + 1} of {steps}",
-                        expected="finite numbers",
-                        fix=f"lower the learning rate (now {config.lr:g})"
-                        + (f"; {state_file} is the last good state" if state_file else ""),
-                    )
-                if state:
-                    state.accept()
-                optimizer.step()
-                if clamp := getattr(model, "clamp_logit_scale", None):
-                    clamp()
-                losses.append(loss)
-                log.write(step=len(losses), loss=loss, parts=parts, lr=rate, images=config.batch_size)
-                on_step(len(losses), loss)
-                if state and (len(losses) % config.checkpoint_every == 0 or len(losses) == steps):
-                    state.save(losses)
+        state = None
+        if state_file:
+            known = _identity(model, config, steps, accelerator) | (identity or {})
+            changing = {**trainable, **dict(model.named_buffers())}
+            state = TrainState(state_file, known, changing, optimizer, accelerator)
+            stack.callback(state.discard)
+        losses = _earlier_losses(state, resume, on_step)
+        remaining = range(len(losses), steps)
+        log = stack.enter_context(MetricsLog(metrics_file if accelerator.is_main_process else None, done=len(losses)))
+        for batch in batches(remaining):
+            rate = _set_rate(optimizer, learning_rate(len(losses), steps, config))
+            optimizer.zero_grad(set_to_none=True)
+            loss, parts, norm = _gradients(loss_of, batch, trainable, config.max_grad_norm, accelerator)
+            # With fp16 such gradients are usual: the step is left out, and the next loss scaled by less.
+            if not (math.isfinite(loss) and (math.isfinite(norm) or accelerator.scaler)):
+                where = f"with a gradient of norm {norm:g} at step {len(losses) + 1} of {steps}"
+                raise _diverged(loss, where, len(losses), config, state)
+            if state:
+                state.accept()
+            optimizer.step()
+            if clamp := getattr(model, "clamp_logit_scale", None):
+                clamp()
+            losses.append(loss)
+            log.write(step=len(losses), loss=loss, parts=parts, lr=rate, images=config.batch_size)
+            on_step(len(losses), loss)
+            if state and (len(losses) % config.checkpoint_every == 0 or len(losses) == steps):
+                state.save(losses)
+        if remaining and not math.isfinite(loss := _last_loss(loss_of, batch, accelerator)):
+            raise _diverged(loss, f"after the last step, {steps}", steps, config, state)
         if state:
             state.accept()
     return losses
+
+
+def _identity(model: nn.Module, config: TrainConfig, steps: int, accelerator: Accelerator) -> dict[str, Any]:
+    """What tells one run from another. The rate may be lowered on the way, and states be kept more often."""
+    settings = {k: v for k, v in msgspec.to_builtins(config).items() if k not in ("lr", "checkpoint_every")}
+    return {
+        "model": {name: list(p.shape) for name, p in model.named_parameters()},
+        "config": settings,
+        "steps": steps,
+        "number of processes": accelerator.num_processes,
+    }
+
+
+def _earlier_losses(state: TrainState | None, resume: bool, on_step: Callable[[int, float], None]) -> list[float]:
+    """Those of the state that is taken up, after telling of them; none of one that is not."""
+    if state and not resume:
+        state.remove()
+    losses = state.restore() if state and resume else []
+    for done, loss in enumerate(losses, 1):
+        on_step(done, loss)
+    return losses
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _diverged(loss: float, where: str, done: int, config: TrainConfig, state: TrainState | None) -> TrainingError:
+    fix = f"lower the learning rate (now {config.lr:g})" if done else "check model and data: no step is taken yet"
+    if state and state.path.is_file():
+        fix += f", and go on with --resume from {state.path}, the last good state"
+    return TrainingError(f"a loss of {loss:g} {where}", expected="finite numbers", fix=fix)
 
 
 @contextmanager
@@ -207,7 +238,7 @@ def _on_device(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
 
 
 def _gradients(
-    loss_of: Callable[[B], Tensor | tuple[Tensor, dict[str, Tensor]]],
+    loss_of: LossOf[B],
     batch: B,
     trainable: Mapping[str, nn.Parameter],
     max_norm: float,
@@ -218,9 +249,7 @@ def _gradients(
     Returns:
         The loss and its parts, averaged likewise, and the norm that the gradients had.
     """
-    with accelerator.autocast():
-        result = loss_of(batch)
-    loss, parts = result if isinstance(result, tuple) else (result, {"loss": result})
+    loss, parts = _loss_and_parts(loss_of, batch, accelerator)
     accelerator.backward(loss)
     if accelerator.num_processes > 1:
         for parameter in trainable.values():
@@ -230,3 +259,16 @@ def _gradients(
     mean, *means = accelerator.reduce(values, "mean").tolist()
     norm = accelerator.clip_grad_norm_(trainable.values(), max_norm)
     return mean, dict(zip(parts, means, strict=True)), float(norm)
+
+
+@torch.no_grad()
+def _last_loss(loss_of: LossOf[B], batch: B, accelerator: Accelerator) -> float:
+    """What the weights of the last step give, averaged over the processes."""
+    loss, _ = _loss_and_parts(loss_of, batch, accelerator)
+    return accelerator.reduce(loss, "mean").item()
+
+
+def _loss_and_parts(loss_of: LossOf[B], batch: B, accelerator: Accelerator) -> tuple[Tensor, dict[str, Tensor]]:
+    with accelerator.autocast():
+        result = loss_of(batch)
+    return result if isinstance(result, tuple) else (result, {"loss": result})

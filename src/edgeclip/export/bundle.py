@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from edgeclip.bundle import (
 )
 from edgeclip.checkpoint import Loaded
 from edgeclip.checkpoint.save import write_model_files
+from edgeclip.errors import CheckpointError
 from edgeclip.export.card import measure
 from edgeclip.export.graph import write_image_graph, write_text_graph
 from edgeclip.export.int8 import PROJECTION, quantize_graph, round_what_is_stored
@@ -39,6 +41,7 @@ from edgeclip.export.surgery import end_texts
 from edgeclip.export.towers import ImageTower, TextTower
 from edgeclip.files import folder_written_atomically
 from edgeclip.image import normalize
+from edgeclip.progress import Advance, stage
 from edgeclip.quantize.equalize import equalize
 from edgeclip.quantize.sensitivity import choose_float_layers
 from edgeclip.runtime.clip import ClipRuntime
@@ -78,12 +81,14 @@ def export_bundle(
 
     Raises:
         ConfigError: the joint graph would be too large.
+        CheckpointError: the embeddings are not finite.
     """
     with folder_written_atomically(out) as folder:
         write_model_files(loaded.model, loaded.preprocess_config, loaded.tokenizer, folder)
         (folder / "onnx").mkdir()
         for candidate in CANDIDATES[precision]:
-            float_layers = _write_graphs(loaded, folder, samples, candidate, as_trained)
+            with stage(f"making the {candidate} graphs", 2) as advance:
+                float_layers = _write_graphs(loaded, folder, samples, candidate, as_trained, advance)
             image, text = (folder / name for name in GRAPHS[candidate])
             end_texts(text, loaded.tokenizer.eos_token_id)
             if joint_graph:
@@ -98,29 +103,44 @@ def export_bundle(
     return manifest, card
 
 
-def _write_graphs(loaded: Loaded, folder: Path, samples: Samples, precision: Precision, as_trained: bool) -> list[str]:
-    """Write both graphs.
+def _write_graphs(
+    loaded: Loaded, folder: Path, samples: Samples, precision: Precision, as_trained: bool, advance: Advance
+) -> list[str]:
+    """Write the graph of the image tower, then that of the text tower.
 
     Returns:
         The layers that were too sensitive for int8 and stay in float.
     """
     image_graph, text_graph = (folder / name for name in GRAPHS[precision])
-    image_tower, text_tower = ImageTower(loaded.model).eval(), TextTower(loaded.model).eval()
-    if precision == "fp32":
-        write_image_graph(image_tower, image_graph)
-        write_text_graph(text_tower, text_graph)
-        return []
-    if as_trained:
-        _write_int8(image_tower, [], write_image_graph, image_graph)
-        _write_int8(text_tower, [], write_text_graph, text_graph)
-        return []
-    config, tokenizer = loaded.preprocess_config, loaded.tokenizer
-    images = [normalize(pixels[None], config) for pixels in samples.calibration.pixels]
-    texts = [tokenizer([text], pad_to_longest=True) for text in samples.calibration.first_captions]
-    image_layers, text_layers = _adapt(image_tower, images), _adapt(text_tower, texts)
-    _write_int8(image_tower, image_layers, write_image_graph, image_graph)
-    _write_int8(text_tower, text_layers, write_text_graph, text_graph)
+    images: list[NDArray[Any]] | None = None
+    texts: list[NDArray[Any]] | None = None
+    if not as_trained:
+        images = [normalize(pixels[None], loaded.preprocess_config) for pixels in samples.calibration.pixels]
+        texts = [loaded.tokenizer([text], pad_to_longest=True) for text in samples.calibration.first_captions]
+    image_layers = _write_graph(ImageTower(loaded.model).eval(), write_image_graph, image_graph, precision, images)
+    advance(1)
+    text_layers = _write_graph(TextTower(loaded.model).eval(), write_text_graph, text_graph, precision, texts)
+    advance(1)
     return [f"image: {name}" for name in image_layers] + [f"text: {name}" for name in text_layers]
+
+
+def _write_graph(
+    tower: Tower,
+    write: Callable[[Tower, Path], None],
+    path: Path,
+    precision: Precision,
+    inputs: list[NDArray[Any]] | None,
+) -> list[str]:
+    """Write a tower; for int8 after adapting it to some inputs, if there are any."""
+    if precision == "fp32":
+        write(tower, path)
+        return []
+    float_layers = _adapt(tower, inputs) if inputs else []
+    whole = path.with_suffix(".fp32")
+    write(tower, whole)
+    quantize_graph(whole, path, float_layers=float_layers)
+    whole.unlink()
+    return float_layers
 
 
 def _adapt(tower: ImageTower | TextTower, samples: list[NDArray[Any]]) -> list[str]:
@@ -138,13 +158,6 @@ def _adapt(tower: ImageTower | TextTower, samples: list[NDArray[Any]]) -> list[s
         tower, layers, embeds, exact_NE, min_cosine=MIN_COSINE, at_most=len(layers) // FLOAT_SHARE
     )
     return float_layers
-
-
-def _write_int8(tower: Tower, float_layers: list[str], write: Callable[[Tower, Path], None], path: Path) -> None:
-    whole = path.with_suffix(".fp32")
-    write(tower, whole)
-    quantize_graph(whole, path, float_layers=float_layers)
-    whole.unlink()
 
 
 def _measured(
@@ -176,6 +189,10 @@ def _measured(
         image_embeds=_golden(clip.encode_image([test_card(loaded.model.config.vision.image_size)])[0]),
         text_embeds=_golden(clip.encode_text([GOLDEN_TEXT])[0]),
     )
+    if not all(map(math.isfinite, golden.image_embeds + golden.text_embeds)):
+        raise CheckpointError(
+            f"{loaded.name} as {precision}, with embeddings that are not finite", expected="finite ones", fix="check it"
+        )
     card = measure(teacher, clip, samples)
     return sealed(msgspec.structs.replace(draft, golden=golden, card=card)), card
 

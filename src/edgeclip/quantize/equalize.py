@@ -37,7 +37,7 @@ def equalize(joints: Sequence[Joint], run: Callable[[], object]) -> dict[str, fl
 
     Args:
         joints: of one model.
-        run: runs the model over the calibration samples, one call each, as it will be deployed.
+        run: runs the model over the calibration samples, one call each.
 
     Returns:
         The chosen alpha by joint; those that are better as they were are left out.

@@ -70,7 +70,7 @@ def loss_plot(losses: dict[str, list[float]]) -> Markup:
     figure, axes = _axes(8.2, 3.2)
     for (label, values), style in zip(losses.items(), STYLES * len(losses), strict=False):
         steps = np.arange(1, len(values) + 1)
-        window = min(SMOOTHING, len(values))
+        window = min(SMOOTHING, max(len(values) // 5, 1))
         average = np.convolve(values, np.ones(window) / window, mode="valid")
         line = axes.plot(steps[window - 1 :], average, style, linewidth=1.8, label=label)[0]
         axes.plot(steps, values, color=line.get_color(), alpha=0.2, linewidth=0.8)

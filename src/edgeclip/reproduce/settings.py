@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from edgeclip.config import check_range, check_run
+from edgeclip.config import check_range, check_run, processors
 from edgeclip.data.settings import DataSettings
 from edgeclip.distill.trainer import TrainConfig
 from edgeclip.errors import ConfigError
@@ -34,7 +33,7 @@ class Settings(DataSettings, frozen=True, kw_only=True):
     batch_size: int = 32
     engine: Engine = "auto"
     normalize: Literal["checkpoint", "report"] = "checkpoint"
-    threads: int = msgspec.field(default_factory=lambda: os.cpu_count() or 1)
+    threads: int = msgspec.field(default_factory=processors)
     sweep_alpha: tuple[float, ...] = ()
     test_image: str | None = None
     vocabulary: str | None = None

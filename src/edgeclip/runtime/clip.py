@@ -5,7 +5,6 @@ Shape legend: N images, M texts or labels, E embedding size.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeclip.bundle import Bundle, read_bundle
-from edgeclip.config import check_range
+from edgeclip.config import check_range, processors
 from edgeclip.errors import ConfigError, ImageError
 from edgeclip.image import ImageSource
 from edgeclip.runtime.classifier import Classifier, Label
@@ -245,6 +244,6 @@ def load(folder: str | Path, *, threads: int | None = None, cache: str | Path | 
             no machine has.
     """
     if threads is None:
-        threads = os.cpu_count() or 1
+        threads = processors()
     check_range("threads", threads, 1, MAX_WORKERS)
     return ClipRuntime(read_bundle(Path(folder)), threads=threads, cache=Path(cache) if cache else None)
