@@ -48,7 +48,7 @@ def folder_written_atomically(folder: Path) -> Iterator[Path]:
 
 
 def printable(text: str) -> str:
-    """A name as it can be written to UTF-8, whatever bytes a file system allows."""
+    """A text as it can be written to UTF-8: file systems and Python allow bytes and surrogates that it has not."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from edgeclip.errors import TokenizerError
+from edgeclip.files import printable
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -71,7 +72,7 @@ class ClipTokenizer:
         """Ids of all tokens in the texts, those beyond the context length too."""
         whole = Tokenizer.from_str(self._tokenizer.to_str())
         whole.no_truncation()
-        return {index for text in texts for index in whole.encode(_encodable(text)).ids}
+        return {index for text in texts for index in whole.encode(printable(text)).ids}
 
     def __call__(self, texts: Sequence[str], *, pad_to_longest: bool = False) -> NDArray[np.int64]:
         """Encode texts.
@@ -90,7 +91,7 @@ class ClipTokenizer:
         """Encode texts without padding; see `__call__`."""
         if isinstance(texts, str):
             raise TypeError("texts must be a list of strings, not one string")
-        clean = [_encodable(text) for text in texts]
+        clean = [printable(text) for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch(clean)]
 
     def padded(self, ids: Sequence[Sequence[int]], length: int | None = None) -> NDArray[np.int64]:
@@ -115,10 +116,6 @@ class ClipTokenizer:
             "pad_token": self._tokenizer.id_to_token(self.pad_token_id),
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:

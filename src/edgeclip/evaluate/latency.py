@@ -6,8 +6,12 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeclip.results import Percentiles
+
+MEASURE_SECONDS = 40.0
+"""For all calls of one model in one process."""
 
 
 def time_calls(
@@ -44,6 +48,36 @@ def time_calls(
             call()
             times[name].append((time.perf_counter() - start) * 1e3)
     return times
+
+
+def queries(
+    encode_crop: Callable[[], object],
+    encode_image: Callable[[], NDArray[np.float32]],
+    encode_text: Callable[[], NDArray[np.float32]],
+    *,
+    candidates: int,
+    embedding_size: int,
+) -> dict[str, Callable[[], object]]:
+    """The calls that a row of results times.
+
+    Args:
+        encode_crop: embeds an image that is decoded and cropped already.
+        encode_image: embeds one from its file, (1, E).
+        encode_text: embeds a sentence, (1, E).
+        candidates: how many a query is compared with.
+        embedding_size: E.
+
+    Returns:
+        "image", "text", "i2t" (a file to its best caption) and "t2i" (a sentence to its best image). Candidates were
+        embedded before; random ones cost the same to compare with.
+    """
+    bank = np.random.default_rng(0).standard_normal((candidates, embedding_size)).astype(np.float32)
+    return {
+        "image": encode_crop,
+        "text": encode_text,
+        "i2t": lambda: int((bank @ encode_image()[0]).argmax()),
+        "t2i": lambda: int((bank @ encode_text()[0]).argmax()),
+    }
 
 
 def percentiles(milliseconds: list[float]) -> Percentiles:

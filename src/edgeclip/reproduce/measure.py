@@ -13,19 +13,16 @@ from typing import Any
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
-import numpy as np
 import torch
 
 from edgeclip.evaluate.footprint import peak_rss_mb, run_fresh
-from edgeclip.evaluate.latency import time_calls
+from edgeclip.evaluate.latency import MEASURE_SECONDS, queries, time_calls
 from edgeclip.image import crop_uint8
 from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.reproduce.models import load_any
 
 
-def measure(
-    folder: Path, image: Path, captions: list[str], *, threads: int, repeats: int, budget_s: float
-) -> dict[str, Any]:
+def measure(folder: Path, image: Path, captions: list[str], *, threads: int, repeats: int) -> dict[str, Any]:
     """Measure a saved model in a fresh process.
 
     Args:
@@ -34,19 +31,11 @@ def measure(
         captions: the candidates of a query; the first one is encoded and queried with.
         threads: for the model.
         repeats: timed calls of each kind at most.
-        budget_s: seconds for all of them at most.
 
     Returns:
         {"times": {"image" | "text" | "i2t" | "t2i": [ms, ...]}, "peak_rss_mb": x}.
     """
-    job = {
-        "folder": str(folder),
-        "image": str(image),
-        "captions": captions,
-        "threads": threads,
-        "repeats": repeats,
-        "budget_s": budget_s,
-    }
+    job = {"folder": str(folder), "image": str(image), "captions": captions, "threads": threads, "repeats": repeats}
     return run_fresh("edgeclip.reproduce.measure", job, threads)
 
 
@@ -58,21 +47,14 @@ def _measure(job: dict[str, Any]) -> dict[str, Any]:
     model, preprocess, tokenizer = loaded.model, loaded.preprocess_config, loaded.tokenizer
     pixels = crop_uint8(image, preprocess)[None]
 
-    def embed_image() -> np.ndarray:
-        return encode_images(model, crop_uint8(image, preprocess)[None], preprocess)
-
-    def embed_text() -> np.ndarray:
-        return encode_texts(model, captions[:1], tokenizer)
-
-    # A query is answered against candidates that were embedded before; random ones cost the same to compare with.
-    bank = np.random.default_rng(0).standard_normal((len(captions), model.config.projection_dim)).astype(np.float32)
-    calls = {
-        "image": lambda: encode_images(model, pixels, preprocess),
-        "text": embed_text,
-        "i2t": lambda: int((bank @ embed_image()[0]).argmax()),
-        "t2i": lambda: int((bank @ embed_text()[0]).argmax()),
-    }
-    times = time_calls(calls, repeats=job["repeats"], budget_s=job["budget_s"])
+    calls = queries(
+        lambda: encode_images(model, pixels, preprocess),
+        lambda: encode_images(model, crop_uint8(image, preprocess)[None], preprocess),
+        lambda: encode_texts(model, captions[:1], tokenizer),
+        candidates=len(captions),
+        embedding_size=model.config.projection_dim,
+    )
+    times = time_calls(calls, repeats=job["repeats"], budget_s=MEASURE_SECONDS)
     return {"times": times, "peak_rss_mb": peak_rss_mb()}
 
 

@@ -46,7 +46,6 @@ from edgeclip.results import (
     TestImage,
 )
 
-MEASURE_SECONDS = 40.0
 PROJECTIONS = ("vision.projection", "text.projection")
 
 
@@ -302,7 +301,6 @@ def _measure_all(
                 validation.first_captions,
                 threads=settings.threads,
                 repeats=settings.repeats,
-                budget_s=MEASURE_SECONDS,
             )
             for folder in folders
         ]
