@@ -185,6 +185,8 @@ def test_what_is_trained_on_is_not_the_test_split(
         (tmp_path / "coco" / f"captions_{part}.json").write_text(json.dumps(content))
     assert load(tmp_path / "coco").records[0].captions == ("val",)
     assert load(tmp_path / "coco", training=True).records[0].captions == ("train",)
+    (tmp_path / "coco" / "val2017").mkdir()  # whose images alone were downloaded
+    assert load(tmp_path / "coco", training=True).records[0].captions == ("val",)
 
 
 def test_hugging_face_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

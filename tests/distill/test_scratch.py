@@ -63,8 +63,8 @@ def test_a_run_is_not_resumed_on_other_data(tmp_path: Path, recipe: ScratchRecip
     train_from_scratch(other, tmp_path, workers=0)
     assert train_from_scratch(other, tmp_path, workers=0, resume=True).is_dir()
     captions = (data / "captions.csv").read_text()
-    (data / "captions.csv").write_text(captions.replace("picture", "drawing"))
-    with pytest.raises(TrainingError, match="another vocabulary;"):
+    (data / "captions.csv").write_text(captions.replace("the 15th picture", "the 15th drawing"))
+    with pytest.raises(TrainingError, match="another data;"):
         train_from_scratch(other, tmp_path, workers=0, resume=True)
 
 

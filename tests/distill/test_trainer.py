@@ -99,15 +99,14 @@ def test_state_of_another_run_is_refused(tmp_path: Path):
         fit(other, batches, other, config, steps=STEPS, resume=True, state_file=file)
 
 
-def test_the_rate_and_how_often_a_state_is_kept_may_change(tmp_path: Path):
+def test_the_rate_and_how_often_a_state_is_kept_may_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """What a run that diverged is told to do must be possible."""
     file, model = tmp_path / "state.pt", new_model()
     losses = train(model, state_file=file)
     config = msgspec.structs.replace(CONFIG, checkpoint_every=3, lr=1e-3)
-    assert (
-        fit(new_model(), batches, lambda x: pytest.fail("done"), config, steps=STEPS, state_file=file, resume=True)
-        == losses
-    )
+    options = {"steps": STEPS, "state_file": file, "resume": True}
+    assert fit(new_model(), batches, lambda x: pytest.fail("done"), config, **options) == losses
+    assert capsys.readouterr().err == f"{file} was trained at the rate 0.01, not 0.001\n"
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ Vocabulary = Annotated[
 ImageColumn = Annotated[Optional[str], typer.Option(help="Column of the images; found where it is not given.")]
 CaptionColumn = Annotated[Optional[str], typer.Option(help="Column of the captions; found where it is not given.")]
 SplitName = Annotated[
-    Optional[str], typer.Option("--split", help="Part of a hub data set; else train to train on, test to measure on.")
+    Optional[str], typer.Option("--split", help="Part of a hub data set; by default test, for distill train.")
 ]
 OnBadImage = Annotated[Literal["skip", "fail"], typer.Option(help="skip (counted and named) or fail.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

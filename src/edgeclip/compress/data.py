@@ -32,7 +32,7 @@ class Data:
 def load_split(settings: DistillSettings, samples: int, preprocess: PreprocessConfig) -> Data:
     """Set the measured pairs aside: of the built-in world another world's, else a part of what there is to train on.
 
-    So the test split of a data set stays unseen, for `edgeclip evaluate`.
+    So the test split of a data set that has one stays unseen, for `edgeclip evaluate`.
 
     Args:
         settings: which data.
@@ -44,7 +44,7 @@ def load_split(settings: DistillSettings, samples: int, preprocess: PreprocessCo
     """
     wanted = settings.samples or samples
     if settings.data == BUILTIN:
-        source = load_data(BUILTIN, samples=wanted, seed=settings.seed, training=True)
+        source = load_data(BUILTIN, samples=wanted, seed=settings.seed, options=settings.data_options, training=True)
         training: Sequence[Record] = source.records
         unseen = load_data(BUILTIN, samples=settings.pairs, seed=settings.seed)
         measured = list(range(settings.pairs))

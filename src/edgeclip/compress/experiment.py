@@ -67,8 +67,8 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
     if made is None:
         return None
     rows, losses = made
-    bad = [f"{data.training[index].name}: not readable" for index in CachedTeacher(out / "cache").unreadable]
-    bad += data.measured.bad_images
+    unreadable = CachedTeacher(out / "cache").unreadable
+    bad = [*(f"{data.training[index].name}: not readable" for index in unreadable), *data.measured.bad_images]
     test_image = TestImage(
         name=printable(data.measured.names[0]),
         jpeg_base64=base64.b64encode(jpeg(data.measured.pixels[0])).decode(),
@@ -82,7 +82,7 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
             name=printable(settings.data),
             pairs=len(data.training) + len(data.measured) + len(data.measured.bad_images),
             seed=settings.seed,
-            train=len(data.training) - len(bad) + len(data.measured.bad_images),
+            train=len(data.training) - len(unreadable),
             validation=len(data.measured),
             bad_images=[*map(printable, bad)],
         ),
@@ -185,7 +185,7 @@ def _train(
             augment=recipe.cache.augment,
             seed=settings.seed,
             workers=settings.workers,
-            on_bad_image=warn_once,
+            on_bad_image=warn_once if accelerator.is_main_process else lambda reason: None,
             advance=advance,
         )
     lesson = Lesson(

@@ -10,6 +10,8 @@ import msgspec
 from edgeclip.data.records import CaptionSet, FileImage, Record
 from edgeclip.errors import DataError
 
+SPLIT = re.compile(r"(train|val|test)\d{4}")
+
 
 class _Image(msgspec.Struct):
     id: int
@@ -29,10 +31,16 @@ class _Captions(msgspec.Struct):
 
 
 def find_annotations(folder: Path, *, training: bool) -> Path | None:
-    """The captions file of a COCO folder; of several, the part to train on or the one to validate on."""
+    """The captions file of a COCO folder; of several one with its images, and the part to train or validate on."""
     found = sorted([*folder.glob("annotations/captions*.json"), *folder.glob("*captions*.json")])
-    wanted = [path for path in found if ("train" if training else "val") in path.name]
-    return next(iter(wanted or found), None)
+    wanted = "train" if training else "val"
+
+    def misfits(path: Path) -> tuple[bool, bool]:
+        split, part = SPLIT.search(path.name), re.search("train|val", path.name)
+        folders = [folder / split.group(0), folder / "images" / split.group(0)] if split else []
+        return not any(map(Path.is_dir, folders)), part is None or part.group(0) != wanted
+
+    return min(found, key=misfits, default=None)
 
 
 def load_coco(annotations: Path) -> CaptionSet:
@@ -62,7 +70,7 @@ def load_coco(annotations: Path) -> CaptionSet:
 
 
 def _image_folder(annotations: Path, example: str) -> Path:
-    split = re.search(r"(train|val|test)\d{4}", annotations.name)
+    split = SPLIT.search(annotations.name)
     names = [split.group(0)] if split else []
     for parent in (annotations.parent, annotations.parent.parent):
         for name in (*names, "images", *(f"images/{name}" for name in names), ""):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def _texts(value: object) -> list[str]:
 def _group(dataset: Any, image_column: str, caption_column: str) -> list[list[int]]:
     """Rows with the same picture belong together; rows without image or caption go."""
     return same_pictures(
-        (index, _bytes(row[image_column]))
+        (index, hashlib.sha256(_bytes(row[image_column])).digest())
         for index, row in enumerate(dataset)
         if row[image_column] is not None and _texts(row[caption_column])
     )

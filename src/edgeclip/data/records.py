@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -67,15 +67,23 @@ class CaptionSet:
         return len(self.records)
 
 
-def same_pictures(numbered: Iterable[tuple[int, bytes]]) -> list[list[int]]:
-    """The numbers of pictures, with those together that are the same to the byte.
+def same_pictures(hashes: Iterable[tuple[int, Hashable]]) -> list[list[int]]:
+    """The numbers of pictures, with those together whose hashes are the same.
 
     Apart they would be each other's rivals, and one could be trained on that another measures.
     """
-    groups: dict[bytes, list[int]] = {}
-    for number, picture in numbered:
-        groups.setdefault(hashlib.sha256(picture).digest(), []).append(number)
+    groups: dict[Hashable, list[int]] = {}
+    for number, picture in hashes:
+        groups.setdefault(picture, []).append(number)
     return list(groups.values())
+
+
+def fingerprint(records: Iterable[Record]) -> str:
+    """A hash of names and captions."""
+    total = hashlib.sha256()
+    for record in records:
+        total.update(repr((record.name, record.captions)).encode())
+    return total.hexdigest()
 
 
 @dataclass(frozen=True)

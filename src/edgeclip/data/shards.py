@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +44,8 @@ class Sample(NamedTuple):
 def load_shards(paths: Sequence[Path], caption_column: str | None) -> CaptionSet:
     """Index tar shards once, so that any sample can be read later without unpacking.
 
-    Samples with the same picture, such as one for each of its captions, are one record.
+    Samples with the same picture, such as one for each of its captions, are one record; only pictures of equal size are
+    read to find them.
 
     Captions are read from `.txt` (one a line) and from `.json` (`caption_column`, or a usual name; a string or a list).
 
@@ -56,7 +59,11 @@ def load_shards(paths: Sequence[Path], caption_column: str | None) -> CaptionSet
             expected="members such as 0001.jpg with 0001.txt or 0001.json",
             fix="check the shards",
         )
-    groups = same_pictures((number, image.read()) for number, (_, image, _) in enumerate(samples))
+    sizes = Counter(sample.image.size for sample in samples)
+    groups = same_pictures(
+        (number, hashlib.sha256(image.read()).digest() if sizes[image.size] > 1 else image.size)
+        for number, (_, image, _) in enumerate(samples)
+    )
     records = [_merged([samples[number] for number in numbers]) for numbers in groups]
     return CaptionSet(paths[0].stem if len(paths) == 1 else paths[0].parent.name, records)
 

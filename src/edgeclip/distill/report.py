@@ -92,6 +92,7 @@ def distill(
             identity={
                 "alpha": settings.alpha,
                 "temperature": settings.temperature,
+                "lr": train.lr,  # all students of a reproduction are to be trained alike
                 "seed": seed,
                 "data": digest(data.pixels, data.input_ids, data.image_embeds, data.text_embeds),
                 "initial weights": digest(*(p.detach().numpy() for p in student.parameters())),

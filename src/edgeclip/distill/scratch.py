@@ -15,7 +15,7 @@ from torch import Tensor
 
 from edgeclip.checkpoint import save_checkpoint
 from edgeclip.config import ClipConfig, Config, PreprocessConfig, check_range
-from edgeclip.data.records import CaptionSet
+from edgeclip.data.records import CaptionSet, fingerprint
 from edgeclip.data.source import load_data
 from edgeclip.distill.batches import Batch, Sampler, stream_batches
 from edgeclip.distill.embed import embed_in_chunks, gather
@@ -25,6 +25,7 @@ from edgeclip.distill.trainer import TrainConfig, fit, settings_of, start_accele
 from edgeclip.distill.vocabulary import learn_vocabulary
 from edgeclip.errors import ConfigError
 from edgeclip.model import Clip
+from edgeclip.names import BUILTIN
 from edgeclip.progress import stage
 from edgeclip.tokenizer import ClipTokenizer
 
@@ -107,7 +108,7 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
             loss_of,
             recipe.train,
             steps=steps,
-            identity={"recipe": settings_of(recipe), "images": total, "vocabulary": tokenizer.merges},
+            identity={"recipe": settings_of(recipe), "data": _data(recipe, captions, total)},
             state_file=out / "state.pt",
             metrics_file=out / "metrics.jsonl",
             resume=resume,
@@ -119,6 +120,11 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
         save_checkpoint(model, recipe.preprocess, tokenizer, folder, dtype=getattr(torch, recipe.dtype))
     accelerator.end_training()
     return folder
+
+
+def _data(recipe: ScratchRecipe, captions: CaptionSet, total: int) -> str:
+    """What tells the data from others; scenes are settled by the recipe's seed, and take long to describe."""
+    return BUILTIN if recipe.data == BUILTIN else fingerprint(captions.records[index] for index in range(total))
 
 
 def _warn(reason: str) -> None:

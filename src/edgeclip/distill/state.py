@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from torch import Tensor
 from edgeclip.checkpoint.reader import UNREADABLE
 from edgeclip.errors import TrainingError
 
+RATE = "learning rate"
+"""The part of an identity that may differ from that of the state: a run that diverged goes on at a lower one."""
+
 
 def digest(*arrays: NDArray[Any]) -> str:
     """A hash of the content of arrays."""
@@ -33,8 +37,8 @@ def digest(*arrays: NDArray[Any]) -> str:
 class TrainState:
     """What a run needs to go on, kept in the file `path`.
 
-    `identity` is what tells its run from others; `tensors` are those that training changes: int8 weights stay as
-    they are, and stay packed for their engine.
+    `identity` is what tells its run from others, and its `RATE`; `tensors` are those that training changes: int8
+    weights stay as they are, and stay packed for their engine.
     """
 
     path: Path
@@ -68,7 +72,7 @@ class TrainState:
                 os.fsync(file.fileno())
         except (OSError, RuntimeError) as error:  # the latter is what torch makes of the former
             self._written.unlink(missing_ok=True)
-            reason = error.strerror if isinstance(error, OSError) else "not all of it was written"
+            reason = (isinstance(error, OSError) and error.strerror) or "not all of it was written"
             raise TrainingError(
                 f"cannot write {self._written} ({reason})",
                 expected="room on the disk",
@@ -119,13 +123,15 @@ class TrainState:
             ) from error
 
     def _check_identity(self, found: dict[str, Any]) -> None:
-        keys = dict.fromkeys([*self.identity, *found])
-        if changed := [str(key) for key in keys if found.get(key) != self.identity.get(key)]:
+        keys = [str(key) for key in {**self.identity, **found} if found.get(key) != self.identity.get(key)]
+        if changed := [key for key in keys if key != RATE]:
             raise TrainingError(
                 f"{self.path} of a run with another {' and another '.join(changed)}",
                 expected="the settings and data that the run began with",
                 fix="use the same options, or start without --resume",
             )
+        if keys and self.accelerator.is_main_process:
+            print(f"{self.path} was trained at the rate {found[RATE]}, not {self.identity[RATE]}", file=sys.stderr)
 
     @torch.no_grad()
     def _take_up(self, state: dict[str, Any]) -> list[float]:

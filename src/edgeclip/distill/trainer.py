@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from edgeclip.config import Config, check_range
 from edgeclip.distill.metrics import MetricsLog
-from edgeclip.distill.state import TrainState
+from edgeclip.distill.state import RATE, TrainState
 from edgeclip.errors import ConfigError, TrainingError
 
 B = TypeVar("B")
@@ -191,13 +191,15 @@ def fit(
 
 
 def _identity(model: nn.Module, config: TrainConfig, steps: int, accelerator: Accelerator) -> dict[str, Any]:
-    """What tells one run from another. The rate may be lowered on the way, and states be kept more often."""
+    """What tells one run from another. States may be kept more often on the way, and the rate be lowered."""
     settings = {k: v for k, v in msgspec.to_builtins(config).items() if k not in ("lr", "checkpoint_every")}
     return {
+        RATE: config.lr,
         "model": {name: list(p.shape) for name, p in model.named_parameters()},
         "config": settings,
         "steps": steps,
         "number of processes": accelerator.num_processes,
+        "device": accelerator.device.type,
     }
 
 

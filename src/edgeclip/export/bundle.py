@@ -99,6 +99,12 @@ def export_bundle(
             print(f"{candidate} does not keep the accuracy: {card.summary}", file=sys.stderr)
             for graph in (folder / "onnx").iterdir():
                 graph.unlink()
+        if not all(map(math.isfinite, manifest.golden.image_embeds + manifest.golden.text_embeds)):
+            raise CheckpointError(
+                f"{candidate} graphs, made from {loaded.name}, whose embeddings are not finite",
+                expected="finite ones",
+                fix="check the weights, or train at a lower rate",
+            )
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     return manifest, card
 
@@ -112,9 +118,9 @@ def _write_graphs(
         The layers that were too sensitive for int8 and stay in float.
     """
     image_graph, text_graph = (folder / name for name in GRAPHS[precision])
-    images: list[NDArray[Any]] | None = None
-    texts: list[NDArray[Any]] | None = None
-    if not as_trained:
+    images: list[NDArray[Any]] = []
+    texts: list[NDArray[Any]] = []
+    if precision == "int8" and not as_trained:
         images = [normalize(pixels[None], loaded.preprocess_config) for pixels in samples.calibration.pixels]
         texts = [loaded.tokenizer([text], pad_to_longest=True) for text in samples.calibration.first_captions]
     image_layers = _write_graph(ImageTower(loaded.model).eval(), write_image_graph, image_graph, precision, images)
@@ -129,7 +135,7 @@ def _write_graph(
     write: Callable[[Tower, Path], None],
     path: Path,
     precision: Precision,
-    inputs: list[NDArray[Any]] | None,
+    inputs: list[NDArray[Any]],
 ) -> list[str]:
     """Write a tower; for int8 after adapting it to some inputs, if there are any."""
     if precision == "fp32":
@@ -189,10 +195,6 @@ def _measured(
         image_embeds=_golden(clip.encode_image([test_card(loaded.model.config.vision.image_size)])[0]),
         text_embeds=_golden(clip.encode_text([GOLDEN_TEXT])[0]),
     )
-    if not all(map(math.isfinite, golden.image_embeds + golden.text_embeds)):
-        raise CheckpointError(
-            f"{loaded.name} as {precision}, with embeddings that are not finite", expected="finite ones", fix="check it"
-        )
     card = measure(teacher, clip, samples)
     return sealed(msgspec.structs.replace(draft, golden=golden, card=card)), card
 
