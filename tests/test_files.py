@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from edgeclip.errors import ConfigError
-from edgeclip.files import folder_written_atomically, output_folder, write_atomically
+from edgeclip.files import folder_written_atomically, output_folder, own_output_folder, write_atomically
 
 
 def test_a_file_replaces_the_old_one_and_leaves_nothing_beside(tmp_path: Path):
@@ -30,3 +30,15 @@ def test_an_impossible_output_folder_is_a_user_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot make"):
         output_folder(tmp_path / "file" / "sub")
+
+
+def test_a_folder_is_one_runs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with own_output_folder(tmp_path / "out"):
+        with pytest.raises(ConfigError, match="out, to which another run writes"), own_output_folder(tmp_path / "out"):
+            pytest.fail("it is taken")
+        monkeypatch.setenv("RANK", "1")
+        with own_output_folder(tmp_path / "out"):
+            (tmp_path / "out" / "of the same run").touch()
+        monkeypatch.delenv("RANK")
+    with own_output_folder(tmp_path / "out"):
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["of the same run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import threading
@@ -67,3 +68,30 @@ def output_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise ConfigError(f"{path} is not writable", expected="a writable folder", fix="choose another --out")
     return path
+
+
+@contextmanager
+def own_output_folder(path: Path) -> Iterator[None]:
+    """Make an output folder, and keep other runs out of it until the block ends or the process does.
+
+    Of several processes that `torchrun` has started for one run, the first keeps it.
+
+    Raises:
+        ConfigError: it cannot be made or written to, or another run has it.
+    """
+    folder = os.open(output_folder(path), os.O_RDONLY)
+    try:
+        if os.environ.get("RANK", "0") == "0":
+            _lock(folder, path)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(
+            f"{path}, to which another run writes", expected="one at a time", fix="wait for it, or choose another --out"
+        ) from error

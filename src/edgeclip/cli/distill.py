@@ -35,7 +35,7 @@ def command(
     from edgeclip.compress.experiment import distill
     from edgeclip.compress.settings import DistillSettings
     from edgeclip.config import decode_options
-    from edgeclip.files import output_folder
+    from edgeclip.files import own_output_folder
     from edgeclip.report.html import write_report
     from edgeclip.report.terminal import print_results
     from edgeclip.results import REPORT, RESULTS, write_results
@@ -57,12 +57,12 @@ def command(
         "repeats": repeats,
     }
     settings = decode_options(given, DistillSettings)
-    output_folder(out)
-    results = distill(settings, out, resume=resume)
-    if results is None:
-        return
-    write_results(results, out / RESULTS)
-    write_report(results, out / REPORT)
+    with own_output_folder(out):
+        results = distill(settings, out, resume=resume)
+        if results is None:
+            return
+        write_results(results, out / RESULTS)
+        write_report(results, out / REPORT)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(results)).decode())
     else:

@@ -39,7 +39,7 @@ def command(
 ) -> None:
     """Teacher, quantized student and distilled student of the report, measured side by side."""
     from edgeclip.config import decode_options
-    from edgeclip.files import output_folder
+    from edgeclip.files import own_output_folder
     from edgeclip.report.html import write_report
     from edgeclip.report.terminal import print_results
     from edgeclip.reproduce import Settings, reproduce
@@ -71,10 +71,10 @@ def command(
         "with_better": with_better,
     }
     settings = decode_options(given, Settings)
-    output_folder(out)
-    results = reproduce(settings, out, resume=resume)
-    write_results(results, out / RESULTS)
-    write_report(results, out / REPORT)
+    with own_output_folder(out):
+        results = reproduce(settings, out, resume=resume)
+        write_results(results, out / RESULTS)
+        write_report(results, out / REPORT)
     print_results(results)
     print(f"\n{out / RESULTS}\n{out / REPORT}")
 

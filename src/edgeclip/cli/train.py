@@ -22,12 +22,12 @@ def command(
 
     from edgeclip.config import check_run, load_toml, processors
     from edgeclip.distill.scratch import ScratchRecipe, train_from_scratch
-    from edgeclip.files import output_folder
+    from edgeclip.files import own_output_folder
 
     parsed = load_toml(recipe, ScratchRecipe)
     threads = processors() if threads is None else threads
     check_run(threads=threads, workers=workers, seed=parsed.seed)
     torch.set_num_threads(threads)
-    output_folder(out)
-    checkpoint = train_from_scratch(parsed, out, workers=workers, resume=resume)
+    with own_output_folder(out):
+        checkpoint = train_from_scratch(parsed, out, workers=workers, resume=resume)
     print(checkpoint)
