@@ -82,16 +82,19 @@ def own_output_folder(path: Path) -> Iterator[None]:
     folder = os.open(output_folder(path), os.O_RDONLY)
     try:
         if os.environ.get("RANK", "0") == "0":
-            _lock(folder, path)
+            lock(folder, f"{path}, to which another run writes", fix="wait for it, or choose another --out")
         yield
     finally:
         os.close(folder)
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def lock(descriptor: int, taken: str, *, fix: str) -> None:
+    """Lock an open file or folder until it is closed, however the process ends.
+
+    Raises:
+        ConfigError: another process has locked it, in the words of `taken`.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise ConfigError(
-            f"{path}, to which another run writes", expected="one at a time", fix="wait for it, or choose another --out"
-        ) from error
+        raise ConfigError(taken, expected="one at a time", fix=fix) from error

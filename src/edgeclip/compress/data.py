@@ -43,14 +43,13 @@ def load_split(settings: DistillSettings, samples: int, preprocess: PreprocessCo
         DataError: the data can't be used, or is too small.
     """
     wanted = settings.samples or samples
+    source = load_data(settings.data, samples=wanted, seed=settings.seed, options=settings.data_options, training=True)
     if settings.data == BUILTIN:
-        source = load_data(BUILTIN, samples=wanted, seed=settings.seed, options=settings.data_options, training=True)
         training: Sequence[Record] = source.records
         unseen = load_data(BUILTIN, samples=settings.pairs, seed=settings.seed)
         measured = list(range(settings.pairs))
     else:
-        unseen = load_data(settings.data, samples=0, seed=settings.seed, options=settings.data_options, training=True)
-        total = len(unseen)
+        unseen, total = source, len(source)
         pairs = min(settings.pairs, round(MEASURED_SHARE * total))
         if pairs < 2 or (settings.samples or 0) > total - pairs:
             raise DataError(

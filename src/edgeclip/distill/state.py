@@ -71,7 +71,7 @@ class TrainState:
                 file.flush()
                 os.fsync(file.fileno())
         except (OSError, RuntimeError) as error:  # the latter is what torch makes of the former
-            self._written.unlink(missing_ok=True)
+            self.discard()
             reason = (isinstance(error, OSError) and error.strerror) or "not all of it was written"
             raise TrainingError(
                 f"cannot write {self._written} ({reason})",

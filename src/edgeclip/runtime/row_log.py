@@ -5,7 +5,6 @@ Shape legend: E embedding size.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from array import array
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from edgeclip.errors import ConfigError, DataError
+from edgeclip.errors import DataError, EdgeclipError
+from edgeclip.files import lock
 
 
 class JsonLines:
@@ -90,14 +90,9 @@ class RowLog:
         self._ends = array("q")  # where each record ends in the file
         self._file = path.open("a+b")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released however the process ends
+            lock(self._file.fileno(), f"{path}, to which another process writes", fix="wait for it")
             self._read()
-        except BlockingIOError as error:
-            self._file.close()
-            raise ConfigError(
-                f"{path}, to which another process writes", expected="one at a time", fix="wait for it"
-            ) from error
-        except DataError:
+        except EdgeclipError:
             self._file.close()
             raise
 

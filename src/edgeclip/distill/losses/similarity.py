@@ -26,7 +26,8 @@ def similarities(image_embeds_BE: Tensor, text_embeds_NE: Tensor, logit_scale: T
     Returns:
         (B, N).
     """
-    return logit_scale * widened(image_embeds_BE) @ widened(text_embeds_NE).T
+    with torch.autocast(image_embeds_BE.device.type, enabled=False):  # it would take the product in half
+        return logit_scale * widened(image_embeds_BE) @ widened(text_embeds_NE).T
 
 
 def check_same_shape(student: Tensor, teacher: Tensor) -> None:
