@@ -46,6 +46,10 @@ def test_processes_share_the_processors(monkeypatch: pytest.MonkeyPatch):
     for started, share in ((3, 2), (16, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(started))
         assert processors() == share
+    for wrong in ("abc", "0", ""):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", wrong)
+        with pytest.raises(ConfigError, match=f"LOCAL_WORLD_SIZE={wrong};"):
+            processors()
 
 
 def test_a_missing_recipe_is_a_user_error(tmp_path: Path):

@@ -37,8 +37,15 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def processors() -> int:
-    """How many processors to use by default: all, or one's share of them where `torchrun` has started several."""
-    return max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+    """How many processors to use by default: all, or one's share of them where `torchrun` has started several.
+
+    Raises:
+        ConfigError: the environment's LOCAL_WORLD_SIZE is no number of processes.
+    """
+    started = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if not started.isdecimal() or int(started) == 0:
+        raise ConfigError(f"LOCAL_WORLD_SIZE={started}", expected="the processes on this machine", fix="unset it")
+    return max((os.cpu_count() or 1) // int(started), 1)
 
 
 def check_run(*, threads: int, workers: int, seed: int) -> None:
