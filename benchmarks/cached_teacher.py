@@ -22,16 +22,16 @@ from msgspec.structs import replace as changed
 from torch import Tensor
 
 from edgeclip.checkpoint import load_checkpoint
-from edgeclip.compress.data import load_split
-from edgeclip.compress.settings import DistillSettings
+from edgeclip.compress.distill_data import load_split
+from edgeclip.compress.distill_settings import DistillSettings
 from edgeclip.distill.batches import Batch, stream_batches
 from edgeclip.distill.cache import Targets
 from edgeclip.distill.losses.distillation import DistillationLoss
+from edgeclip.distill.make_student import kept_by_stage, make_student
 from edgeclip.distill.recipe import load_recipe
-from edgeclip.distill.stage import Lesson, Pupil, StepLoss
-from edgeclip.distill.student import make_student, stages
 from edgeclip.distill.teacher import build_cache
 from edgeclip.distill.trainer import fit, start_accelerator
+from edgeclip.distill.training_stage import StageContext, StepLoss, StudentWithLoss
 from edgeclip.evaluate.environment import environment
 
 StepOf = Callable[[tuple[int, Batch]], tuple[Tensor, dict[str, Tensor]]]
@@ -57,7 +57,7 @@ def compare(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     recipe = changed(recipe, samples=arguments.steps * recipe.train.batch_size, train=changed(recipe.train, epochs=1))
     settings = DistillSettings(model=arguments.model, recipe=name, data=arguments.data, pairs=2, workers=0)
     data = load_split(settings, recipe.samples, teacher.preprocess_config)
-    student = make_student(teacher, stages(recipe.shrink)[0], teacher, data.calibration, None)
+    student = make_student(teacher, kept_by_stage(recipe.shrink)[0], teacher, data.calibration, None)
     with tempfile.TemporaryDirectory() as folder:
         cache = build_cache(
             teacher.model,
@@ -69,9 +69,9 @@ def compare(name: str, arguments: argparse.Namespace) -> dict[str, float]:
             augment=recipe.cache.augment,
             seed=0,
             workers=0,
-            on_bad_image=print,
+            on_skip=print,
         )
-        lesson = Lesson(
+        context = StageContext(
             recipe=recipe,
             seed=0,
             records=data.training,
@@ -80,12 +80,12 @@ def compare(name: str, arguments: argparse.Namespace) -> dict[str, float]:
             folder=Path(folder),
             workers=0,
             accelerator=start_accelerator(cpu=True),
-            on_bad_image=print,
+            on_skip=print,
         )
         times: dict[str, list[float]] = {"cached": [], "teacher at every step": []}
         for _ in range(arguments.rounds):
             for way, found in times.items():
-                found.append(train(copy.deepcopy(student), lesson, runs_teacher=way != "cached"))
+                found.append(train(copy.deepcopy(student), context, runs_teacher=way != "cached"))
     cached, live = (statistics.median(found) for found in times.values())
     return {
         "cached ms": round(cached),
@@ -94,26 +94,30 @@ def compare(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def train(student: Any, lesson: Lesson, *, runs_teacher: bool) -> float:
+def train(student: Any, context: StageContext, *, runs_teacher: bool) -> float:
     """Milliseconds a step."""
-    loss = DistillationLoss(lesson.recipe.loss, student.model.config, lesson.teacher.config)
-    from_cache = StepLoss(student.model, loss, lesson)
+    loss = DistillationLoss(context.recipe.loss, student.model.config, context.teacher.config)
+    from_cache = StepLoss(student.model, loss, context)
 
     def from_teacher(numbered: tuple[int, Batch]) -> tuple[Tensor, dict[str, Tensor]]:
         step, batch = numbered
         with torch.no_grad():
-            seen = Targets(lesson.teacher.encode_image(batch.pixel_values), lesson.teacher.encode_text(batch.input_ids))
+            seen = Targets(
+                context.teacher.encode_image(batch.pixel_values), context.teacher.encode_text(batch.input_ids)
+            )
         return from_cache((step, replace(batch, targets=seen)))
 
     def batches(wanted: range) -> Any:
-        options = {"workers": 0, "steps": wanted, "on_bad_image": print, "cache": lesson.cache}
-        stream = stream_batches(lesson.records, lesson.sampler, student.preprocess_config, student.tokenizer, **options)
+        options = {"workers": 0, "steps": wanted, "on_skip": print, "cache": context.cache}
+        stream = stream_batches(
+            context.records, context.sampler, student.preprocess_config, student.tokenizer, **options
+        )
         return zip(wanted, stream, strict=True)
 
     loss_of: StepOf = from_teacher if runs_teacher else from_cache
     start = time.perf_counter()
-    fit(Pupil(student.model, loss), batches, loss_of, lesson.recipe.train, steps=lesson.steps)
-    return (time.perf_counter() - start) / lesson.steps * 1e3
+    fit(StudentWithLoss(student.model, loss), batches, loss_of, context.recipe.train, steps=context.steps)
+    return (time.perf_counter() - start) / context.steps * 1e3
 
 
 if __name__ == "__main__":

@@ -26,19 +26,19 @@ from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeclip.checkpoint import Loaded, load_checkpoint
-from edgeclip.compress.data import CALIBRATION
+from edgeclip.checkpoint import Checkpoint, load_checkpoint
+from edgeclip.compress.distill_data import IMPORTANCE_IMAGES
 from edgeclip.data.prepare import Prepared, prepare
 from edgeclip.data.source import load_data
 from edgeclip.distill.batches import Sampler
 from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.losses.mix import LOSSES, LossMix
 from edgeclip.distill.losses.outputs import Outputs, outputs_of
+from edgeclip.distill.make_student import equalize_student, kept_by_stage, make_student
 from edgeclip.distill.recipe import load_recipe
-from edgeclip.distill.report import DistillData, ReportLoss, distill
-from edgeclip.distill.stage import Pupil
-from edgeclip.distill.student import equalize_student, make_student, stages
-from edgeclip.distill.trainer import TrainConfig, fit
+from edgeclip.distill.train_config import TrainConfig
+from edgeclip.distill.trainer import fit
+from edgeclip.distill.training_stage import StudentWithLoss
 from edgeclip.evaluate.retrieval import retrieval
 from edgeclip.image import normalize
 from edgeclip.model import Clip
@@ -46,6 +46,7 @@ from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.model.outliers import outlier_twin
 from edgeclip.quantize.deployed import DeployedClip
 from edgeclip.quantize.paper import load_student
+from edgeclip.reproduce.paper_distillation import DistillData, PaperLoss, distill_as_paper
 from edgeclip.reproduce.pipeline import teacher_view
 from edgeclip.shrink.depth import spread_layers
 
@@ -65,7 +66,7 @@ T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9
 class Bench:
     """What all runs share: the teacher, its view of the training scenes, and the scenes that are measured."""
 
-    teacher: Loaded
+    teacher: Checkpoint
     data: DistillData
     calibration: Prepared
     measured: Prepared
@@ -119,10 +120,10 @@ def prepare_bench(steps: int, batch_size: int, pairs: int) -> Bench:
     drawn = load_data("builtin:tabletop", samples=steps * batch_size, seed=0, training=True)
     unseen = load_data("builtin:tabletop", samples=pairs, seed=0)
     training, measured = (
-        prepare(captions, range(len(captions)), teacher.preprocess_config, workers=0, on_bad_image="fail")
+        prepare(captions, range(len(captions)), teacher.preprocess_config, workers=0, on_skip="fail")
         for captions in (drawn, unseen)
     )
-    return Bench(teacher, teacher_view(teacher, training), training.first(CALIBRATION), measured, batch_size)
+    return Bench(teacher, teacher_view(teacher, training), training.first(IMPORTANCE_IMAGES), measured, batch_size)
 
 
 def run(bench: Bench, name: str, method: str, seed: int) -> dict[str, float]:
@@ -132,16 +133,16 @@ def run(bench: Bench, name: str, method: str, seed: int) -> dict[str, float]:
     base = bench.teacher
     if name == "outlier twin":
         base = replace(base, model=outlier_twin(base.model))
-    student = make_student(base, stages(recipe.shrink)[0], base, bench.calibration, None)
+    student = make_student(base, kept_by_stage(recipe.shrink)[0], base, bench.calibration, None)
     steps = STEPS[name]
     train = changed(recipe.train, epochs=1, batch_size=bench.batch_size, chunk_size=None)
     data = first_steps(bench.data, steps * bench.batch_size)
     if method == REPORT_INT8:
         quantized = load_student(student.model, engine="x86")
-        distill(quantized, data, ReportLoss(alpha=0.3, temperature=1.0), report_config(train), seed=seed)
+        distill_as_paper(quantized, data, PaperLoss(alpha=0.3, temperature=1.0), report_config(train), seed=seed)
         return scores(quantized.eval(), bench, batch_size=1)
     if method == REPORT_FLOAT:
-        distill(student.model, data, ReportLoss(alpha=0.3, temperature=1.0), report_config(train), seed=seed)
+        distill_as_paper(student.model, data, PaperLoss(alpha=0.3, temperature=1.0), report_config(train), seed=seed)
     elif method == RECIPE:
         equalize_student(student, bench.calibration)
         teach(student.model, bench, data, recipe.loss, train, qad_share=recipe.qad_share, seed=seed)
@@ -194,7 +195,7 @@ def teach(
     """Train a student in place, the last part of the steps as int8 computes."""
     teacher = bench.teacher.model
     loss = DistillationLoss(mix, student.config, teacher.config)
-    pupil, deployed = Pupil(student, loss), DeployedClip(student)
+    pupil, deployed = StudentWithLoss(student, loss), DeployedClip(student)
     sampler = Sampler(len(data.pixels), train.batch_size, seed)
     steps = sampler.steps_per_epoch
 
@@ -223,9 +224,9 @@ def teach(
 
 def scores(model: Clip | DeployedClip, bench: Bench, *, batch_size: int) -> dict[str, float]:
     """R@1 both ways, one caption an image."""
-    pairs, loaded = bench.measured, bench.teacher
-    images = encode_images(model, pairs.pixels, loaded.preprocess_config, batch_size=batch_size)
-    texts = encode_texts(model, pairs.first_captions, loaded.tokenizer, batch_size=batch_size)
+    pairs, checkpoint = bench.measured, bench.teacher
+    images = encode_images(model, pairs.pixels, checkpoint.preprocess_config, batch_size=batch_size)
+    texts = encode_texts(model, pairs.first_captions, checkpoint.tokenizer, batch_size=batch_size)
     i2t, t2i = retrieval(images, texts, np.arange(len(pairs)))
     return {"i2t_r1": i2t.r1.value, "t2i_r1": t2i.r1.value, "r1": (i2t.r1.value + t2i.r1.value) / 2}
 

@@ -18,7 +18,8 @@ import msgspec
 from edgeclip.bundle import Card
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.export import export_bundle
-from edgeclip.export.samples import SampleSettings, load_samples
+from edgeclip.export.samples import load_samples
+from edgeclip.export.settings import SampleSettings
 from edgeclip.model.outliers import outlier_twin
 
 
@@ -33,9 +34,11 @@ def main() -> None:
     settings = SampleSettings(data="builtin:tabletop", samples=arguments.pairs, seed=arguments.seed)
     samples = load_samples(settings, teacher.preprocess_config)
     results: dict[str, Any] = {}
-    for name, loaded in models.items():
+    for name, checkpoint in models.items():
         with tempfile.TemporaryDirectory() as folder:
-            _, card = export_bundle(loaded, Path(folder) / "b", samples, precision="int8", threads=arguments.threads)
+            _, card = export_bundle(
+                checkpoint, Path(folder) / "b", samples, precision="int8", threads=arguments.threads
+            )
         results[name] = {**lost(card), "card": msgspec.to_builtins(card)}
     print(json.dumps(results, indent=2))
 

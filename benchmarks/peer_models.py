@@ -63,11 +63,12 @@ def write_checkpoint(folder: Path, vocabulary: Path) -> None:
 def _bundle(work: Path, precision: str) -> None:
     from edgeclip.checkpoint import load_checkpoint
     from edgeclip.export import export_bundle
-    from edgeclip.export.samples import SampleSettings, load_samples
+    from edgeclip.export.samples import load_samples
+    from edgeclip.export.settings import SampleSettings
 
-    loaded = load_checkpoint(work / "checkpoint")
-    samples = load_samples(SampleSettings(data="builtin:tabletop", samples=20), loaded.preprocess_config)
-    export_bundle(loaded, work / f"bundle-{precision}", samples, precision=precision, threads=1)
+    checkpoint = load_checkpoint(work / "checkpoint")
+    samples = load_samples(SampleSettings(data="builtin:tabletop", samples=20), checkpoint.preprocess_config)
+    export_bundle(checkpoint, work / f"bundle-{precision}", samples, precision=precision, threads=1)
 
 
 def _tower(work: Path, kind: str) -> Any:

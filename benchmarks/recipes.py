@@ -104,8 +104,8 @@ def model(work: Path, teacher: str) -> str:
         return teacher
     folder = work / TWIN
     if not folder.is_dir():
-        loaded = load_checkpoint(TEACHER)
-        twin = dataclasses.replace(loaded, model=outlier_twin(loaded.model))
+        checkpoint = load_checkpoint(TEACHER)
+        twin = dataclasses.replace(checkpoint, model=outlier_twin(checkpoint.model))
         save_checkpoint(twin.model, twin.preprocess_config, twin.tokenizer, folder)
     return str(folder)
 

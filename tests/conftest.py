@@ -13,10 +13,12 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from edgeclip.checkpoint import save_checkpoint
+from edgeclip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgeclip.config import ClipConfig, PreprocessConfig, TextConfig, VisionConfig
-from edgeclip.distill.vocabulary import learn_vocabulary
-from edgeclip.export.samples import Samples, SampleSettings, load_samples
+from edgeclip.distill.learn_vocabulary import learn_vocabulary
+from edgeclip.export import export_bundle
+from edgeclip.export.samples import Samples, load_samples
+from edgeclip.export.settings import SampleSettings
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
 
@@ -32,7 +34,7 @@ WORDS = ["a red ball on the table", "two blue boxes", "a photo of a small green 
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests neither read nor fill the user's prompt bank."""
+    """Tests neither read nor fill the user's prompt cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
@@ -137,3 +139,16 @@ def captioned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.writerow([name, f"picture, number {index}"])
             writer.writerow([name, f"the {index}th picture"])
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(mini_checkpoint: Path) -> Checkpoint:
+    return load_checkpoint(mini_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def bundles(checkpoint: Checkpoint, few_pairs: Samples, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bundles")
+    for precision in ("fp32", "int8"):
+        export_bundle(checkpoint, folder / precision, few_pairs, precision=precision, threads=1)
+    return {precision: folder / precision for precision in ("fp32", "int8")}

@@ -3,10 +3,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgeclip.config import ClipConfig, PreprocessConfig, TowerConfig, decode_options, load_toml, processors
+from edgeclip.config import ClipConfig, PreprocessConfig, TowerConfig, load_toml
 from edgeclip.distill.scratch import ScratchRecipe
 from edgeclip.errors import ConfigError
-from edgeclip.reproduce import Settings
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 """Those of `edgeclip distill` are in the package: see distill/test_recipe.py."""
@@ -40,18 +39,6 @@ def test_numbers_out_of_range_name_the_file_too(tmp_path: Path):
         load_toml(tmp_path / "x.toml", ScratchRecipe)
 
 
-def test_processes_share_the_processors(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert processors() == 8
-    for started, share in ((3, 2), (16, 1)):
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(started))
-        assert processors() == share
-    for wrong in ("abc", "0", ""):
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", wrong)
-        with pytest.raises(ConfigError, match=f"LOCAL_WORLD_SIZE={wrong};"):
-            processors()
-
-
 def test_a_missing_recipe_is_a_user_error(tmp_path: Path):
     with pytest.raises(ConfigError, match="cannot read"):
         load_toml(tmp_path / "none.toml", TowerConfig)
@@ -72,28 +59,3 @@ def test_a_standard_deviation_of_zero_is_refused():
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_published_recipes_decode(recipe: Path):
     assert load_toml(recipe, ScratchRecipe).samples > 0
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("alpha", 1.5),
-        ("alpha", -0.1),
-        ("sweep_alpha", [0.1, 2.0]),
-        ("temperature", 0.0),
-        ("temperature", float("nan")),
-        ("epochs", 0),
-        ("lr", -1.0),
-        ("lr", float("inf")),
-        ("threads", 0),
-        ("workers", -1),
-        ("samples", 0),
-        ("engine", "tpu"),
-        ("normalize", "none"),
-        ("on_bad_image", "ignore"),
-        ("test_image", "/no/such/picture.jpg"),
-    ],
-)
-def test_settings_out_of_range_are_user_errors(option: str, value: object):
-    with pytest.raises(ConfigError, match=option.split("_")[0]):
-        decode_options({option: value}, Settings)

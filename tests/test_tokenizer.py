@@ -118,7 +118,7 @@ def test_malformed_vocab_and_merges(tmp_path: Path):
 
 
 def test_no_tokenizer_says_what_to_bring(tmp_path: Path):
-    with pytest.raises(TokenizerError, match="--vocab"):
+    with pytest.raises(TokenizerError, match="`vocabulary`"):
         load_tokenizer(tmp_path, 77)
 
 

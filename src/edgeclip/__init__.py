@@ -1,18 +1,87 @@
-"""edgeclip: CLIP made smaller, faster and as accurate on CPU-only devices."""
+"""edgeclip: CLIP made smaller, faster and as accurate on CPU-only devices.
+
+    clip = edgeclip.load("builtin:tabletop")             # or a bundle's folder, or a hub id
+    clip.classify(["photo.jpg"], ["cat", "dog"])
+    edgeclip.export("openai/clip-vit-base-patch32", "clip-b32")
+
+`load` and what it returns need the base install alone. `export`, `evaluate` and `distill` are imported when they are
+called, and say which extra they need.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import logging
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from edgeclip.errors import (
+    BundleError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    EdgeclipError,
+    HubError,
+    ImageError,
+    TokenizerError,
+    TrainingError,
+)
+from edgeclip.version import __version__
 
 if TYPE_CHECKING:
-    from edgeclip.runtime import ClipRuntime
+    from edgeclip.makers import distill, evaluate, export
+    from edgeclip.runtime import Classifier, ClipRuntime, Label, load
 
-__version__ = "0.1.0"
+__all__ = [
+    "BundleError",
+    "CheckpointError",
+    "Classifier",
+    "ClipRuntime",
+    "ConfigError",
+    "DataError",
+    "EdgeclipError",
+    "HubError",
+    "ImageError",
+    "Label",
+    "TokenizerError",
+    "TrainingError",
+    "__version__",
+    "distill",
+    "evaluate",
+    "export",
+    "load",
+]
+
+RUNTIME = ("Classifier", "ClipRuntime", "Label", "load")
+MAKERS = ("distill", "evaluate", "export")
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
-def load(folder: str | Path, *, threads: int | None = None, cache: str | Path | None = None) -> ClipRuntime:
-    """Load a bundle for encoding and classifying; see `edgeclip.runtime.load`."""
-    from edgeclip import runtime  # so that `import edgeclip` stays instant
+def __getattr__(name: str) -> Any:
+    """Import what was asked for, so that `import edgeclip` stays instant."""
+    if name in RUNTIME:
+        return getattr(import_module("edgeclip.runtime"), name)
+    if name in MAKERS:
+        return import_module(f"edgeclip.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    return runtime.load(folder, threads=threads, cache=cache)
+
+class _Room(ModuleType):
+    """A room of the package that is called like what is made in it: `edgeclip.export(...)` is `makers.export`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(import_module("edgeclip.makers"), self.__name__.rpartition(".")[2])(*args, **kwargs)
+
+
+class _Package(ModuleType):
+    """This package, which makes those rooms callable as they are imported, by whomever."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in MAKERS and isinstance(value, ModuleType):
+            value.__class__ = _Room
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

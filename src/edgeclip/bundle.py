@@ -22,20 +22,22 @@ import msgspec
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
 from edgeclip.errors import BundleError, ConfigError
 from edgeclip.hf_config import read_config, read_preprocess
+from edgeclip.hub import snapshot
+from edgeclip.names import BUILTIN, is_hub_id
 from edgeclip.results import Recalls
 from edgeclip.tokenizer import ClipTokenizer, load_tokenizer
 
 MANIFEST = "edgeclip.json"
 SCHEMA = 2
-MAX_LOSS = 1.0
-MIN_COSINE = 0.995
-Precision = Literal["fp32", "int8"]
+CARD_MAX_LOSS = 1.0
+CARD_MIN_COSINE = 0.995
+GraphPrecision = Literal["fp32", "int8"]
 GRAPHS: dict[str, tuple[str, str]] = {
     "fp32": ("onnx/vision_model.onnx", "onnx/text_model.onnx"),
     "int8": ("onnx/vision_model_quantized.onnx", "onnx/text_model_quantized.onnx"),
 }
 """Names of the image and text graph by precision, as transformers.js looks for them."""
-JOINT_GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
+COMBINED_GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
 """Names of the graph with both towers and the logits, which the runtime does not use."""
 
 
@@ -78,7 +80,7 @@ class Card(Config, frozen=True, kw_only=True):
     def keeps_accuracy(self) -> bool:
         """The gate: at most a point of R@1 lost either way, and embeddings that point where the teacher's do."""
         lost = (self.teacher_i2t.r1.value - self.i2t.r1.value, self.teacher_t2i.r1.value - self.t2i.r1.value)
-        return max(lost) <= MAX_LOSS and min(self.image_cosine.mean, self.text_cosine.mean) >= MIN_COSINE
+        return max(lost) <= CARD_MAX_LOSS and min(self.image_cosine.mean, self.text_cosine.mean) >= CARD_MIN_COSINE
 
     @property
     def summary(self) -> str:
@@ -101,7 +103,7 @@ class Manifest(Config, frozen=True, kw_only=True):
     schema: int
     edgeclip: str
     teacher: str
-    precision: Precision
+    precision: GraphPrecision
     float_layers: list[str]
     logit_scale: float
     fingerprint: str
@@ -160,9 +162,35 @@ def _sha256(file: BinaryIO) -> str:
 
 def fingerprint(files: dict[str, FileEntry]) -> str:
     """What decides the embeddings, in 16 hexadecimal digits: the towers' graphs, preprocessing and tokenizer."""
-    deciding = sorted(files.keys() - JOINT_GRAPHS.values())
+    deciding = sorted(files.keys() - COMBINED_GRAPHS.values())
     text = "\n".join(f"{name} {files[name].sha256}" for name in deciding)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def find_bundle(source: str | Path) -> Path:
+    """The folder of a bundle: `builtin:tabletop`, a folder, or a hub id that is no folder.
+
+    Raises:
+        HubError: a hub id that can't be downloaded and is not in the cache.
+        BundleError: a hub id of something else than a bundle.
+    """
+    if str(source) == BUILTIN:
+        return Path(__file__).parent / "assets" / "tabletop-int8"
+    if Path(source).exists() or not is_hub_id(str(source)):
+        return Path(source)
+    return _download(str(source))
+
+
+def _download(hub_id: str) -> Path:
+    folder = snapshot(hub_id, [MANIFEST])
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(
+            f"{hub_id} on the hub, without {MANIFEST}",
+            expected="a bundle",
+            fix=f"make one: edgeclip export {hub_id} --out {hub_id.rpartition('/')[2]}",
+        )
+    files = [_inside(folder, name).relative_to(folder).as_posix() for name in _read_manifest(folder / MANIFEST).files]
+    return snapshot(hub_id, [MANIFEST, *files], revision=folder.name)
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -215,7 +243,9 @@ def check_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
     if folder.is_mount() or not folder.is_dir():
-        raise ConfigError(f"--out {folder}, which cannot be replaced", expected="a folder", fix="choose one inside it")
+        raise ConfigError(
+            f"`out` {folder}, which cannot be replaced", expected="a folder", fix=f"use `out` {folder / 'bundle'}"
+        )
     try:
         known = set(msgspec.json.decode((folder / MANIFEST).read_bytes(), type=dict)["files"])
     except (OSError, KeyError, TypeError, RecursionError, msgspec.DecodeError, UnicodeDecodeError):
@@ -223,9 +253,9 @@ def check_replaceable(folder: Path) -> None:
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     if foreign := next((name for name in found if name not in known | ({MANIFEST} if known else set())), None):
         raise ConfigError(
-            f"--out {folder}, which is no bundle or holds more than one: {foreign}",
+            f"`out` {folder}, which is no bundle or holds more than one: {foreign}",
             expected="a new folder",
-            fix="choose another place",
+            fix=f"use `out` {folder}-2",
         )
 
 
@@ -272,7 +302,7 @@ def _read_manifest(path: Path) -> Manifest:
             raise BundleError(
                 f"{path} of the layout {layout!r}, for another client",
                 expected="a bundle in edgeclip's own layout",
-                fix="export the model again without --layout",
+                fix="export the model again with `layout` edgeclip",
             )
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -6,8 +6,6 @@ configuration files are read key by key in `checkpoint/`.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,30 +27,13 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """Refuse a number outside [low, high], or one that is not a number.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: naming it, and the nearest number that would do.
     """
     if not low <= value <= high:
-        limits = (str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in (low, high))
-        raise ConfigError(f"{name} {value}", expected=" to ".join(limits), fix="correct it")
-
-
-def processors() -> int:
-    """How many processors to use by default: all, or one's share of them where `torchrun` has started several.
-
-    Raises:
-        ConfigError: the environment's LOCAL_WORLD_SIZE is no number of processes.
-    """
-    started = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    if not started.isdecimal() or int(started) == 0:
-        raise ConfigError(f"LOCAL_WORLD_SIZE={started}", expected="the processes on this machine", fix="unset it")
-    return max((os.cpu_count() or 1) // int(started), 1)
-
-
-def check_run(*, threads: int, workers: int, seed: int) -> None:
-    """Refuse numbers of threads and processes that no machine has, and seeds that no generator takes."""
-    check_range("--threads", threads, 1, 256)
-    check_range("--workers", workers, 0, 256)
-    check_range("--seed", seed, 0, 2**63 - 1)
+        least, most = (str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in (low, high))
+        raise ConfigError(
+            f"{name} {value}", expected=f"{least} to {most}", fix=f"use {most if value > high else least}"
+        )
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -170,22 +151,7 @@ def load_toml(path: Path, type_: type[T]) -> T:
         ) from error
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(
-            f"{path}: {error}", expected="the keys of the recipe's documentation", fix="correct it"
+            f"{path}: {error}", expected="the keys that its documentation lists", fix="mend the line that is named"
         ) from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.got}", expected=error.expected, fix=error.fix) from error
-
-
-def decode_options(options: Mapping[str, object], type_: type[T]) -> T:
-    """Check a command's options strictly as `type_`; those that are None were not given.
-
-    Raises:
-        ConfigError: a value is of the wrong type or not among those allowed.
-    """
-    try:
-        return msgspec.convert({key: value for key, value in options.items() if value is not None}, type_)
-    except msgspec.ValidationError as error:
-        message, _, field = str(error).partition(" - at `$.")
-        option = "--" + field.rstrip("`").split("[")[0].replace("_", "-")
-        value = options.get(field.rstrip("`").split("[")[0])
-        raise ConfigError(f"{option} {value!r} ({message})", expected="one of its values", fix="see --help") from error

@@ -1,13 +1,12 @@
-"""Write files and folders whole or not at all."""
+"""Write files and folders whole or not at all, and keep other processes out of them."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeclip.errors import ConfigError
@@ -59,14 +58,15 @@ def output_folder(path: Path) -> Path:
     Raises:
         ConfigError: it cannot be made or written to.
     """
+    fix = "give `out` a folder that can be written to"
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"cannot make the folder {path} ({error.strerror})", expected="a writable place", fix="choose another --out"
+            f"cannot make the folder {path} ({error.strerror})", expected="a writable place", fix=fix
         ) from error
     if not os.access(path, os.W_OK):
-        raise ConfigError(f"{path} is not writable", expected="a writable folder", fix="choose another --out")
+        raise ConfigError(f"{path} is not writable", expected="a writable folder", fix=fix)
     return path
 
 
@@ -79,22 +79,33 @@ def own_output_folder(path: Path) -> Iterator[None]:
     Raises:
         ConfigError: it cannot be made or written to, or another run has it.
     """
-    folder = os.open(output_folder(path), os.O_RDONLY)
-    try:
-        if os.environ.get("RANK", "0") == "0":
-            lock(folder, f"{path}, to which another run writes", fix="wait for it, or choose another --out")
+    output_folder(path)
+    if os.environ.get("RANK", "0") != "0":
         yield
-    finally:
-        os.close(folder)
+        return
+    with locked(path, f"{path}, to which another run writes", fix=f"wait for it, or give `out` {path}-2"):
+        yield
 
 
-def lock(descriptor: int, taken: str, *, fix: str) -> None:
-    """Lock an open file or folder until it is closed, however the process ends.
+@contextmanager
+def locked(path: Path, taken: str, *, fix: str) -> Iterator[None]:
+    """Hold the lock of a file or folder until the block ends, however the process ends.
+
+    It is a hidden file beside it, which goes with the block.
 
     Raises:
-        ConfigError: another process has locked it, in the words of `taken`.
+        ConfigError: another process has it, in the words of `taken`.
     """
+    from filelock import FileLock, Timeout  # takes longer to import than the rest of the command line
+
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        lock.acquire()
+    except Timeout as error:
         raise ConfigError(taken, expected="one at a time", fix=fix) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows keeps open files
+            Path(lock.lock_file).unlink()  # while it is held: whoever waits for it notices, and makes a new one
+        lock.release()

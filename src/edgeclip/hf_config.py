@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeclip.config import CLIP_MEAN, CLIP_STD, ClipConfig, PreprocessConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError
-from edgeclip.fields import integer, number, read_json, section
+from edgeclip.hf_json import integer, number, read_json, section
 
 LEGACY_EOS = 2
 """An eos_token_id that configurations before transformers 4.31 carry by mistake; it stands for "the highest id"."""

@@ -1,78 +1,57 @@
-"""Progress of long work on stderr: bars on a terminal, one line a stage elsewhere."""
+"""What long work tells of itself: to an observer that a program installs, and to nobody where there is none.
+
+The library draws and prints nothing. Its words go to `logging.getLogger("edgeclip")`, its progress to `observe`.
+"""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeAlias
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column
-from rich.text import Text
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol, TypeAlias
 
 Advance: TypeAlias = Callable[..., None]
 """Call as advance(n) when n more items are done, and with note="..." to say something beside the bar."""
 
 
-class _Rate(ProgressColumn):
-    """Items a second."""
+class Observer(Protocol):
+    """Whoever shows progress, such as the command line."""
 
-    def __init__(self, unit: str) -> None:
-        super().__init__(Column(no_wrap=True))
-        self._unit = unit
+    def task(self, description: str, total: int | None, unit: str | None) -> AbstractContextManager[Advance]:
+        """One task begins; it ends with the block, and what the block is given is told how far it is.
 
-    def render(self, task: Task) -> Text:
-        """The text beside the bar, once there is something to tell."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {self._unit}/s" if speed else "")
+        Args:
+            description: what is done.
+            total: of how many items, None where that isn't known.
+            unit: what the items are, for a rate; None for no rate.
+        """
+        ...
+
+
+class _Nobody:
+    """The observer where none is installed."""
+
+    def task(self, description: str, total: int | None, unit: str | None) -> AbstractContextManager[Advance]:
+        return nullcontext(ignore)
+
+
+def ignore(n: int = 1, note: str | None = None) -> None:
+    """An `Advance` that tells nobody."""
+
+
+_observer: Observer = _Nobody()
 
 
 @contextmanager
-def stage(description: str, total: int | None, *, unit: str | None = None) -> Iterator[Advance]:
-    """Show one stage of `total` items, None where that isn't known, while the block runs; with a unit also its rate."""
-    if not sys.stderr.isatty():
-        yield from _plain(description, unit)
-        return
-    columns = (
-        TextColumn("{task.description:<34}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        *([_Rate(unit)] if unit else []),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
-        task = progress.add_task(description, total=total, note="")
-
-        def advance(n: int = 1, note: str | None = None) -> None:
-            progress.advance(task, n)
-            if note is not None:
-                progress.update(task, note=note)
-
-        yield advance
+def observe(observer: Observer) -> Iterator[None]:
+    """Have an observer told of every task of this process until the block ends."""
+    global _observer
+    before, _observer = _observer, observer
+    try:
+        yield
+    finally:
+        _observer = before
 
 
-def _plain(description: str, unit: str | None) -> Iterator[Advance]:
-    start, done = time.perf_counter(), 0
-
-    def advance(n: int = 1, note: str | None = None) -> None:
-        nonlocal done
-        done += n
-
-    yield advance
-    seconds = time.perf_counter() - start
-    rate = f", {done} {unit}, {done / seconds:.1f} {unit}/s" if unit else ""
-    print(f"{description}: {seconds:.1f} s{rate}", file=sys.stderr, flush=True)
+def task(description: str, total: int | None, *, unit: str | None = None) -> AbstractContextManager[Advance]:
+    """Tell the observer of one task; see `Observer.task`."""
+    return _observer.task(description, total, unit)

@@ -196,7 +196,7 @@ def load_tokenizer(folder: Path, context_length: int) -> ClipTokenizer:
     raise TokenizerError(
         f"no tokenizer in {folder}",
         expected="tokenizer.json, or vocab.json with merges.txt",
-        fix="copy them from the checkpoint's page, or pass --vocab bpe_simple_vocab_16e6.txt.gz",
+        fix="copy them from the checkpoint's page, or give `vocabulary` bpe_simple_vocab_16e6.txt.gz",
     )
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeclip.checkpoint import hub, load_checkpoint
+from edgeclip import hub
+from edgeclip.checkpoint import load_checkpoint
 from edgeclip.errors import HubError
 from edgeclip.names import is_hub_id
 
@@ -44,13 +45,11 @@ def test_what_looks_like_a_hub_id(name: str, is_id: bool):
 
 def test_pickles_are_fetched_only_without_safetensors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     asked: list[list[str]] = []
-    monkeypatch.setattr(
-        hub, "snapshot_download", lambda hub_id, allow_patterns: asked.append(allow_patterns) or tmp_path
-    )
-    hub.download("a/b")
+    monkeypatch.setattr(hub, "snapshot", lambda hub_id, patterns: asked.append(patterns) or tmp_path)
+    hub.download_checkpoint("a/b")
     assert [any(p.endswith(".bin") for p in patterns) for patterns in asked] == [False, False, True, True]
     for name, requests in (("open_clip_model.safetensors", 2), ("model.safetensors", 1)):
         (tmp_path / name).write_bytes(b"")
         asked.clear()
-        hub.download("a/b")
+        hub.download_checkpoint("a/b")
         assert len(asked) == requests

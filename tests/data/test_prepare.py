@@ -11,7 +11,7 @@ from PIL import Image
 from edgeclip.config import PreprocessConfig
 from edgeclip.data.decode import decode, in_chunks
 from edgeclip.data.prepare import prepare
-from edgeclip.data.records import CaptionSet, FileImage, Record, sample_split
+from edgeclip.data.records import CaptionSet, FileImage, Record
 from edgeclip.data.source import DataOptions, load_data
 from edgeclip.errors import DataError
 
@@ -110,20 +110,3 @@ def test_all_captions_know_their_image(captioned_folder: Path):
     texts, image_of_caption = prepared.all_captions
     assert texts == ["picture, number 3", "the 3th picture", "picture, number 0", "the 0th picture"]
     assert image_of_caption.tolist() == [0, 0, 1, 1]
-
-
-def test_the_split_is_disjoint_and_repeatable():
-    split = sample_split(1000, samples=100, val_fraction=0.2, seed=3)
-    assert (len(split.train), len(split.validation)) == (80, 20)
-    assert len(set(split.train) | set(split.validation)) == 100
-    assert split == sample_split(1000, samples=100, val_fraction=0.2, seed=3)
-    assert split != sample_split(1000, samples=100, val_fraction=0.2, seed=4)
-
-
-@pytest.mark.parametrize(
-    ("samples", "val_fraction", "message"),
-    [(11, 0.2, "--samples 11 of 10"), (10, 0.0, "--val-fraction"), (10, 1.0, "--val-fraction"), (2, 0.1, "each side")],
-)
-def test_impossible_splits(samples: int, val_fraction: float, message: str):
-    with pytest.raises(DataError, match=message):
-        sample_split(10, samples=samples, val_fraction=val_fraction, seed=0)

@@ -74,10 +74,10 @@ def test_quoted_line_breaks_and_odd_separators_stay_in_the_caption(pictures: Pat
 
 def test_named_columns(pictures: Path):
     (pictures / "captions.csv").write_text("which,words\n0.jpg,one\n")
-    with pytest.raises(DataError, match=r"columns which, words.*--image-column"):
+    with pytest.raises(DataError, match=r"columns which, words.*`image_column`"):
         load(pictures)
     assert load(pictures, image_column="which", caption_column="words").records[0].captions == ("one",)
-    with pytest.raises(DataError, match="--split train of"):
+    with pytest.raises(DataError, match="`split` train of"):
         load(pictures, image_column="which", caption_column="words", split="train")
     with pytest.raises(DataError, match="'other'"):
         load(pictures, image_column="which", caption_column="other")
@@ -213,7 +213,7 @@ def test_hugging_face_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         load(folder, split="train")
     with pytest.raises(DataError, match="image columns image"):
         load(folder, image_column="cocoid")
-    with pytest.raises(DataError, match="--caption-column"):
+    with pytest.raises(DataError, match="`caption_column`"):
         load(folder, caption_column="words")
 
 

@@ -17,23 +17,24 @@ from edgeclip.data.source import load_data
 from edgeclip.distill.batches import Batch, Sampler, stream_batches
 from edgeclip.distill.embed import embed_in_chunks, gather
 from edgeclip.distill.losses.contrastive import contrastive_loss
-from edgeclip.distill.trainer import TrainConfig, fit, start_accelerator
+from edgeclip.distill.train_config import TrainConfig
+from edgeclip.distill.trainer import fit, start_accelerator
 
 CONFIG = TrainConfig(epochs=2, batch_size=7, lr=1e-3, checkpoint_every=2, chunk_size=2)
 
 
 def train(checkpoint: Path, data: Path, out: Path, *, resume: bool = False, cpu: bool = True) -> None:
     """A few contrastive steps on pictures, in as many processes as there are; the script below calls it."""
-    loaded, records = load_checkpoint(checkpoint), load_data(str(data), samples=0, seed=0).records
+    checkpoint, records = load_checkpoint(checkpoint), load_data(str(data), samples=0, seed=0).records
     accelerator = start_accelerator(cpu=cpu)
-    model = loaded.model
+    model = checkpoint.model
     sampler = Sampler(len(records), CONFIG.batch_size, seed=0)
 
     def batches(steps: range):
         share = (accelerator.process_index, accelerator.num_processes)
         preprocess = PreprocessConfig.clip(32)
-        options = {"workers": 0, "on_bad_image": print, "share": share}
-        return stream_batches(records, sampler, preprocess, loaded.tokenizer, steps=steps, **options)
+        options = {"workers": 0, "on_skip": print, "share": share}
+        return stream_batches(records, sampler, preprocess, checkpoint.tokenizer, steps=steps, **options)
 
     def loss_of(batch: Batch):
         images = gather(embed_in_chunks(model.encode_image, batch.pixel_values, CONFIG.chunk_size), accelerator)

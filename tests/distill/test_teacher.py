@@ -48,7 +48,7 @@ def build(clip: Clip, tokenizer: ClipTokenizer, records: list[Record], folder: P
 
 
 def batches(records: list[Record], tokenizer: ClipTokenizer, cache: CachedTeacher | None, **options: object):
-    given = {"workers": 0, "steps": range(9), "on_bad_image": pytest.fail, **options}
+    given = {"workers": 0, "steps": range(9), "on_skip": pytest.fail, **options}
     return list(stream_batches(records, Sampler(len(records), 8, 0), CONFIG, tokenizer, cache=cache, **given))
 
 
@@ -112,7 +112,7 @@ def test_storage_is_what_is_documented(clip: Clip, tokenizer: ClipTokenizer, rec
 def kill_a_build(checkpoint: Path, data: Path, folder: Path) -> None:
     """Run in a process of its own: end it without warning in the middle of the third shard."""
     shrink_shards()
-    loaded, texts = load_checkpoint(checkpoint), []
+    checkpoint, texts = load_checkpoint(checkpoint), []
     embed = module.encode_texts
 
     def encode_texts(*arguments: object, **options: object):
@@ -122,7 +122,7 @@ def kill_a_build(checkpoint: Path, data: Path, folder: Path) -> None:
         return embed(*arguments, **options)
 
     module.encode_texts = encode_texts
-    build(loaded.model, loaded.tokenizer, list(load_data(str(data), samples=0, seed=0).records), folder)
+    build(checkpoint.model, checkpoint.tokenizer, list(load_data(str(data), samples=0, seed=0).records), folder)
 
 
 def test_a_killed_build_goes_on(mini_checkpoint: Path, captioned_folder: Path, records: list[Record], tmp_path: Path):
@@ -133,11 +133,11 @@ def test_a_killed_build_goes_on(mini_checkpoint: Path, captioned_folder: Path, r
     with pytest.raises(DataError, match="cut short after 10 of 24 images"):
         CachedTeacher(tmp_path / "a")
     (tmp_path / "a" / "shard-00002.safetensors").write_bytes(b"half")  # as of a kill before the index was written
-    loaded = load_checkpoint(mini_checkpoint)
+    checkpoint = load_checkpoint(mini_checkpoint)
     images: list[int] = []
-    build(loaded.model, loaded.tokenizer, records, tmp_path / "a", advance=images.append)
+    build(checkpoint.model, checkpoint.tokenizer, records, tmp_path / "a", advance=images.append)
     assert images == [10, 5, 5, 4]  # what was there, and then shard by shard
-    build(loaded.model, loaded.tokenizer, records, tmp_path / "b")
+    build(checkpoint.model, checkpoint.tokenizer, records, tmp_path / "b")
     files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("a", "b")]
     assert files[0] == files[1]
     assert len(files[0]) == 6
@@ -221,17 +221,17 @@ def test_broken_images_are_reported_and_have_no_targets(
     (tmp_path / "broken.jpg").write_bytes(b"rubbish")
     records[4] = Record("broken", FileImage(tmp_path / "broken.jpg"), ("no picture",))
     reasons: list[str] = []
-    cache = build(clip, tokenizer, records, tmp_path / "cache", on_bad_image=reasons.append)
+    cache = build(clip, tokenizer, records, tmp_path / "cache", on_skip=reasons.append)
     assert len(reasons) == 1
     assert cache.unreadable == (4,)
-    seen = batches(records, tokenizer, cache, on_bad_image=reasons.append)
+    seen = batches(records, tokenizer, cache, on_skip=reasons.append)
     assert {len(batch.indices) for batch in seen} == {7, 8}
     for batch in seen:
         check(clip, batch)
     with pytest.raises(DataError, match=r"without the images \[4\]"):
         cache.targets(np.array([3, 4]), np.array([0, 1]), np.array([0, 0]))
     reasons.clear()
-    build(clip, tokenizer, records, tmp_path / "cache", on_bad_image=reasons.append)
+    build(clip, tokenizer, records, tmp_path / "cache", on_skip=reasons.append)
     assert reasons == [f"broken, not readable when {tmp_path / 'cache'} was made; remove that to try again"]
 
 

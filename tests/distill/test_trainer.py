@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from edgeclip.distill.batches import Sampler
 from edgeclip.distill.metrics import StepMetrics
-from edgeclip.distill.trainer import TrainConfig, fit, learning_rate, make_optimizer, start_accelerator
+from edgeclip.distill.train_config import TrainConfig
+from edgeclip.distill.trainer import fit, learning_rate, make_optimizer, start_accelerator
 from edgeclip.errors import ConfigError, DataError, TrainingError
 
 CONFIG = TrainConfig(epochs=1, batch_size=4, lr=1e-2, checkpoint_every=5)
@@ -99,14 +100,14 @@ def test_state_of_another_run_is_refused(tmp_path: Path):
         fit(other, batches, other, config, steps=STEPS, resume=True, state_file=file)
 
 
-def test_the_rate_and_how_often_a_state_is_kept_may_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_rate_and_how_often_a_state_is_kept_may_change(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """What a run that diverged is told to do must be possible."""
     file, model = tmp_path / "state.pt", new_model()
     losses = train(model, state_file=file)
     config = msgspec.structs.replace(CONFIG, checkpoint_every=3, lr=1e-3)
     options = {"steps": STEPS, "state_file": file, "resume": True}
     assert fit(new_model(), batches, lambda x: pytest.fail("done"), config, **options) == losses
-    assert capsys.readouterr().err == f"{file} was trained at the rate 0.01, not 0.001\n"
+    assert caplog.messages == [f"{file} was trained at the rate 0.01, not 0.001"]
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def mistakes(mini: Path, folder: Path, tmp: Path) -> dict[str, tuple[list[object
         "no network": (["evaluate", "openai/clip-vit-base-patch32"], "connect once"),
         "truncated safetensors": (["evaluate", truncated], "cannot be read"),
         "another architecture": (["inspect", other], "'bert'"),
-        "alpha": ([*reproduce, "--alpha", 1.5], "alpha 1.5"),
+        "alpha": ([*reproduce, "--alpha", 1.5], "--alpha 1.5; expected 0 to 1; use 1"),
         "sweep": ([*reproduce, "--sweep-alpha", "a,b"], "--sweep-alpha"),
         "engine": ([*reproduce, "--engine", "tpu"], "--engine 'tpu'"),
         "too many samples": ([*reproduce, "--samples", 25], "--samples 25 of 24"),

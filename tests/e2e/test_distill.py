@@ -18,8 +18,8 @@ import torch
 import edgeclip as package
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.cli.main import main
-from edgeclip.compress.data import load_split
-from edgeclip.compress.settings import DistillSettings
+from edgeclip.compress.distill_data import load_split
+from edgeclip.compress.distill_settings import DistillSettings
 from edgeclip.config import PreprocessConfig
 from edgeclip.quantize.deployed import DeployedClip
 
@@ -84,7 +84,7 @@ def test_rows_report_and_files(run):
     assert distilled["size_mb"] < student["size_mb"] < teacher["size_mb"]
     assert distilled["peak_rss_mb"] < 200  # a process without torch
     assert {name: len(losses) for name, losses in results["losses"].items()} == {"stage-1": 40, "stage-2": 40}
-    assert (results["data"]["train"], results["data"]["validation"]) == (19, 5)
+    assert (results["data"]["train"], results["data"]["validation"]) == (16, 5)
     assert "feature 1, affinity 1; 50 % of each stage as int8 computes" in (out / "report.html").read_text()
     assert "DISTILLED, mine, int8: " in done.stdout
     assert sorted(path.name for path in out.iterdir()) == [
@@ -166,7 +166,7 @@ def test_two_processes_end_with_the_student_of_one(edgeclip, command: list[objec
     started = [*torchrun, "-m", "edgeclip.cli.main", *arguments, tmp_path / "two"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*map(str, started)], env=environment, check=True, timeout=300, capture_output=True)
-    torch.testing.assert_close(trained(tmp_path / "two"), trained(tmp_path / "one"), atol=1e-5, rtol=0)
+    torch.testing.assert_close(trained(tmp_path / "two"), trained(tmp_path / "one"), atol=2e-5, rtol=0)
     losses = [json.loads((tmp_path / name / "results.json").read_text())["losses"] for name in ("two", "one")]
     for stage, values in losses[1].items():
         assert losses[0][stage] == pytest.approx(values, abs=1e-5)
@@ -195,7 +195,7 @@ MISTAKES = {
     "second stage": (RECIPE.replace("[0.8, 0.7]", "[0.8, 0.05]"), "a text tower of"),
     "not a number of steps": (RECIPE.replace("epochs = 10", f"epochs = {10**18}"), "epochs 1000000000000000000"),
     "brackets": (RECIPE + "colour = " + "[" * 5000, "wrong.toml: "),
-    "batch": (RECIPE.replace("batch_size = 4", "batch_size = 20"), "batch size 20 for 19"),
+    "batch": (RECIPE.replace("batch_size = 4", "batch_size = 20"), "batch size 20 for 16"),
     "not finite": (RECIPE.replace("lr = 1e-3", "lr = 1e30\nmax_grad_norm = 1e12"), "lower the learning rate"),
 }
 
@@ -229,7 +229,7 @@ def test_a_mistake_in_the_recipe_is_one_line(mistake, command: list[object], tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--samples", 20], "24 images, 5 of them to measure on, for --samples 20"),
+        (["--samples", 20], "24 images, 5 to measure and 3 to calibrate on, for --samples 20"),
         (["--recipe", "tenth"], "--recipe tenth; expected qad, half, quarter, eighth"),
         (["--pairs", 1], "--pairs 1"),
         (["--threads", 0], "--threads 0"),
@@ -299,15 +299,12 @@ def test_broken_images_are_left_out_and_counted(
     done = edgeclip(*arguments)
     assert done.returncode == 0, done.stderr
     counted = json.loads((tmp_path / "out" / "results.json").read_text())["data"]
-    assert counted["train"] + counted["validation"] == 16
+    assert counted["train"] + counted["validation"] + 1 == 16  # and of 3 to calibrate on, one
     assert sorted(bad[:3] for bad in counted["bad_images"]) == [f"{index:03}" for index in range(0, 24, 3)]
     assert "left out: " in done.stderr
 
 
-def test_a_broken_image_ends_it_where_it_should(
-    mistake, command: list[object], captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("edgeclip.compress.data.CALIBRATION", 4)
+def test_a_broken_image_ends_it_where_it_should(mistake, command: list[object], captioned_folder: Path, tmp_path: Path):
     data = tmp_path / "data"
     shutil.copytree(captioned_folder, data)
     settings = DistillSettings(model="m", recipe="r", data=str(data), workers=0, threads=1)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import edgeclip as package
-from edgeclip.runtime.path_names import path_from_text
+from edgeclip.bulk.path_names import path_from_text
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +151,8 @@ def test_classify_takes_folders_lists_and_label_files(edgeclip, bundle: Path, od
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["embed", "{bundle}", "--out", "{tmp}/x.npy"], "both paths and --texts, or neither"),
-        (["embed", "{bundle}", "{odd}", "--texts", "-", "--out", "{tmp}/x.npy"], "both paths and --texts, or neither"),
+        (["embed", "{bundle}", "--out", "{tmp}/x.npy"], "both PATHS and --texts, or neither"),
+        (["embed", "{bundle}", "{odd}", "--texts", "-", "--out", "{tmp}/x.npy"], "both PATHS and --texts, or neither"),
         (["embed", "{bundle}", "{tmp}/nothing", "--out", "{tmp}/x.npy"], "nothing at"),
         (["embed", "{bundle}", "{tmp}/void", "--out", "{tmp}/x.npy"], "no images"),
         (["embed", "{bundle}", "-", "--out", "{tmp}/x.npy"], "no images"),

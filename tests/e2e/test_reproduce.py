@@ -30,7 +30,8 @@ def test_all_rows_are_there(run):
     _, _, results = run
     rows = [(row["name"], row["variant"]) for row in results["rows"]]
     assert rows[0] == ("TEACHER", "fp32")
-    assert rows[1] == ("STUDENT", "int8, qnnpack")
+    assert rows[1] == ("EDGECLIP", "int8 bundle")
+    assert rows[2] == ("STUDENT", "int8, qnnpack")
     variants = [variant for name, variant in rows if name == "DISTILLED"]
     assert len(variants) == 3
     assert variants[0] == "int8 then distilled, qnnpack"
@@ -53,7 +54,7 @@ def test_figures_are_plausible(run):
     assert all(row["size_mb"] < teacher["size_mb"] for row in students)
     # Distilling the fully quantized student trains the temperature alone and so ranks as before.
     assert (
-        results["rows"][1]["i2t"]
+        results["rows"][2]["i2t"]
         == next(r for r in results["rows"] if r["variant"].startswith("int8 then distilled, qnnpack"))["i2t"]
     )
 
@@ -84,7 +85,9 @@ def test_everything_is_written_and_nothing_half(run):
 def test_a_student_can_be_evaluated_and_inspected(run, edgeclip, folder_with_a_broken_image: Path):
     _, out, _ = run
     student = out / "models" / "student-int8-qnnpack"
-    done = edgeclip("evaluate", student, "--data", folder_with_a_broken_image, "--json", "--workers", 0)
+    done = edgeclip(
+        "evaluate", student, "--data", folder_with_a_broken_image, "--samples", 24, "--json", "--workers", 0
+    )
     assert done.returncode == 0, done.stderr
     evaluation = json.loads(done.stdout)
     assert evaluation["images"] == 23

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgeclip.evaluate.environment import environment
-from edgeclip.evaluate.footprint import bytes_on_disk, peak_rss_mb, run_fresh
+from edgeclip.evaluate.footprint import bytes_on_disk, peak_rss_mb
 from edgeclip.evaluate.latency import percentiles, time_calls
 
 
@@ -43,18 +43,6 @@ def test_peak_memory_is_this_programs_own_not_its_parents():
     assert len(ballast) == 400_000_000
     assert peak_rss_mb() > 400
     assert 5 < child < 200
-
-
-def test_a_fresh_process_answers_in_json_and_says_why_it_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "echo.py").write_text(
-        "import json, os, sys\njob = json.load(sys.stdin)\nprint('noise')\n"
-        "if job.get('fail'): sys.exit('out of luck')\n"
-        "print(json.dumps({'twice': job['n'] * 2, 'threads': os.environ['OMP_NUM_THREADS']}))\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert run_fresh("echo", {"n": 21}, threads=1) == {"twice": 42, "threads": "1"}
-    with pytest.raises(RuntimeError, match="out of luck"):
-        run_fresh("echo", {"fail": True}, threads=1)
 
 
 def test_the_environment_names_versions_and_processor():

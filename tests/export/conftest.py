@@ -16,6 +16,6 @@ def joint_bundle(
 ) -> Bundle:
     """With the joint graph, in each precision."""
     folder = tmp_path_factory.mktemp("joint") / request.param
-    loaded = load_checkpoint(mini_checkpoint)
-    export_bundle(loaded, folder, few_pairs, precision=request.param, threads=1, joint_graph=True)
+    checkpoint = load_checkpoint(mini_checkpoint)
+    export_bundle(checkpoint, folder, few_pairs, precision=request.param, threads=1, combined_graph=True)
     return read_bundle(folder)

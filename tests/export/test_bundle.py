@@ -10,15 +10,17 @@ import pytest
 import torch
 
 from edgeclip.bundle import Card, Closeness, read_bundle
-from edgeclip.checkpoint import Loaded, load_checkpoint
+from edgeclip.checkpoint import Checkpoint, load_checkpoint
+from edgeclip.data.split import CALIBRATE
 from edgeclip.errors import CheckpointError, ConfigError, DataError
 from edgeclip.export import export_bundle
-from edgeclip.export.samples import CALIBRATION, Samples, SampleSettings, load_samples
+from edgeclip.export.samples import Samples, load_samples
+from edgeclip.export.settings import SampleSettings
 from edgeclip.results import Interval, Recalls
 
 
 @pytest.fixture(scope="module")
-def loaded(mini_checkpoint: Path) -> Loaded:
+def checkpoint(mini_checkpoint: Path) -> Checkpoint:
     return load_checkpoint(mini_checkpoint)
 
 
@@ -59,77 +61,79 @@ def test_the_gate(measured: Card, kept: bool):
 @pytest.mark.filterwarnings("ignore:invalid value")  # in the similarities
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_embeddings_that_are_not_finite_make_no_bundle(
-    loaded: Loaded, few_pairs: Samples, tmp_path: Path, precision: str
+    checkpoint: Checkpoint, few_pairs: Samples, tmp_path: Path, precision: str
 ):
     """Of finite weights, and an earlier bundle stays."""
-    export_bundle(loaded, tmp_path / "bundle", few_pairs, precision="fp32", threads=1)
+    export_bundle(checkpoint, tmp_path / "bundle", few_pairs, precision="fp32", threads=1)
     before = (tmp_path / "bundle" / "edgeclip.json").read_bytes()
-    broken = replace(loaded, model=copy.deepcopy(loaded.model))
+    broken = replace(checkpoint, model=copy.deepcopy(checkpoint.model))
     broken.model.state_dict()["vision.projection.weight"].fill_(3e38)
     with pytest.raises(CheckpointError, match=f"{precision} graphs, made from .*, whose embeddings are not finite"):
         export_bundle(broken, tmp_path / "bundle", few_pairs, precision=precision, threads=1)
     assert (tmp_path / "bundle" / "edgeclip.json").read_bytes() == before
 
 
-def test_samples_do_not_overlap(captioned_folder: Path, loaded: Loaded):
+def test_samples_do_not_overlap(captioned_folder: Path, checkpoint: Checkpoint):
     settings = SampleSettings(data=str(captioned_folder), samples=100, workers=0)
-    samples = load_samples(settings, loaded.preprocess_config)
-    calibration, measured = samples.calibration.names, samples.measured.names
-    assert (len(calibration), len(measured)) == (8, 16)  # of 24 pictures, a third calibrates
-    assert not set(calibration) & set(measured)
-    few = load_samples(msgspec.structs.replace(settings, data="builtin:tabletop", samples=3), loaded.preprocess_config)
-    assert (len(few.calibration), len(few.measured)) == (CALIBRATION, 3)
+    samples = load_samples(settings, checkpoint.preprocess_config)
+    parts = [set(part.names) for part in (samples.calibrate, samples.choose, samples.measure)]
+    assert [len(part) for part in parts] == [3, 3, 18]  # of 24 pictures, an eighth calibrates, and one chooses
+    assert len(set.union(*parts)) == 24
+    few = load_samples(
+        msgspec.structs.replace(settings, data="builtin:tabletop", samples=3), checkpoint.preprocess_config
+    )
+    assert (len(few.calibrate), len(few.measure)) == (CALIBRATE, 3)
     assert (
-        few.calibration.names
+        few.calibrate.names
         != load_samples(
-            SampleSettings(data="builtin:tabletop", samples=3, seed=1, workers=0), loaded.preprocess_config
-        ).calibration.names
+            SampleSettings(data="builtin:tabletop", samples=3, seed=1, workers=0), checkpoint.preprocess_config
+        ).calibrate.names
     )
 
 
-def test_too_few_pairs(tmp_path: Path, captioned_folder: Path, loaded: Loaded):
+def test_too_few_pairs(tmp_path: Path, captioned_folder: Path, checkpoint: Checkpoint):
     rows = (captioned_folder / "captions.csv").read_text().splitlines()[:5]
     (tmp_path / "captions.csv").write_text("\n".join(rows))
     (tmp_path / "images").symlink_to(captioned_folder / "images")
     with pytest.raises(DataError, match="of 2 pairs"):
-        load_samples(SampleSettings(data=str(tmp_path), workers=0), loaded.preprocess_config)
+        load_samples(SampleSettings(data=str(tmp_path), workers=0), checkpoint.preprocess_config)
     with pytest.raises(ConfigError, match="samples"):
         SampleSettings(data="builtin:tabletop", samples=1)
 
 
 @torch.no_grad()
-def test_the_card_says_what_can_be_measured_again(loaded: Loaded, tmp_path: Path):
-    samples = load_samples(SampleSettings(data="builtin:tabletop", samples=8, workers=0), loaded.preprocess_config)
-    manifest, measured = export_bundle(loaded, tmp_path / "b", samples, precision="int8", threads=1)
+def test_the_card_says_what_can_be_measured_again(checkpoint: Checkpoint, tmp_path: Path):
+    samples = load_samples(SampleSettings(data="builtin:tabletop", samples=8, workers=0), checkpoint.preprocess_config)
+    manifest, measured = export_bundle(checkpoint, tmp_path / "b", samples, precision="int8", threads=1)
     assert read_bundle(tmp_path / "b").manifest == manifest
     assert manifest.card == measured
     import edgeclip
 
     clip = edgeclip.load(tmp_path / "b", threads=1)
-    images = np.concatenate([clip.encode_image([pixels]) for pixels in samples.measured.pixels])
+    images = np.concatenate([clip.encode_image([pixels]) for pixels in samples.measure.pixels])
     exact = torch.cat(
-        [loaded.model.encode_image(loaded.preprocess(pixels)[None]) for pixels in samples.measured.pixels]
+        [checkpoint.model.encode_image(checkpoint.preprocess(pixels)[None]) for pixels in samples.measure.pixels]
     )
     cosines = (images * exact.numpy()).sum(axis=1)
     assert measured.image_cosine.mean == pytest.approx(cosines.mean(), abs=2e-5)
     assert measured.image_cosine.smallest == pytest.approx(cosines.min(), abs=2e-5)
     assert measured.pairs == 8
-    assert len(samples.calibration) == CALIBRATION
+    assert len(samples.calibrate) == CALIBRATE
 
 
 def test_auto_takes_int8_where_it_keeps_the_accuracy_and_fp32_elsewhere(
-    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    samples = load_samples(SampleSettings(data="builtin:tabletop", samples=2, workers=0), loaded.preprocess_config)
+    samples = load_samples(SampleSettings(data="builtin:tabletop", samples=2, workers=0), checkpoint.preprocess_config)
     cards = {"int8": card(90, 80), "fp32": card(90, 80)}
     monkeypatch.setattr(
-        "edgeclip.export.bundle.measure", lambda loaded, clip, samples: cards[clip.bundle.manifest.precision]
+        "edgeclip.export.bundle.release_card", lambda teacher, clip, *pairs, **of: cards[clip.bundle.manifest.precision]
     )
-    manifest, _ = export_bundle(loaded, tmp_path / "kept", samples, precision="auto", threads=1)
+    manifest, _ = export_bundle(checkpoint, tmp_path / "kept", samples, precision="auto", threads=1)
     assert manifest.precision == "int8"
     cards["int8"] = card(80, 80)
-    manifest, _ = export_bundle(loaded, tmp_path / "lost", samples, precision="auto", threads=1)
+    manifest, _ = export_bundle(checkpoint, tmp_path / "lost", samples, precision="auto", threads=1)
     assert manifest.precision == "fp32"
-    assert "int8 does not keep the accuracy: R@1 80.0 / 80.0 (teacher 90.0 / 80.0)" in capsys.readouterr().err
+    assert "int8 does not keep the accuracy: R@1 80.0 / 80.0 (teacher 90.0 / 80.0)" in caplog.text
     names = {path.name for path in (tmp_path / "lost" / "onnx").iterdir()}
     assert names == {"vision_model.onnx", "text_model.onnx"}

@@ -139,8 +139,8 @@ def test_a_failed_export_leaves_the_earlier_folder(
     def fail(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    loaded = load_checkpoint(mini_checkpoint)
+    checkpoint = load_checkpoint(mini_checkpoint)
     monkeypatch.setattr("edgeclip.export.immich.export_bundle", fail)
     with pytest.raises(KeyboardInterrupt):
-        export_immich(loaded, tmp_path / "immich", few_pairs, precision="int8", threads=1)
+        export_immich(checkpoint, tmp_path / "immich", few_pairs, precision="int8", threads=1)
     assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == ["immich", "immich/config.json"]

@@ -12,19 +12,19 @@ from torch import nn
 
 from edgeclip.export.graph import write_image_graph, write_text_graph
 from edgeclip.export.int8 import PROJECTION, quantize_graph, round_what_is_stored
-from edgeclip.export.towers import ImageTower, TextTower
+from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.model import Clip
 from edgeclip.quantize.scheme import ROW_LIMIT, WEIGHT_LIMIT
 from edgeclip.quantize.sensitivity import fake_quantized
 
 
 @pytest.fixture
-def towers(varied: Clip) -> tuple[ImageTower, TextTower]:
-    return ImageTower(varied).eval(), TextTower(varied).eval()
+def towers(varied: Clip) -> tuple[ExportedImageTower, ExportedTextTower]:
+    return ExportedImageTower(varied).eval(), ExportedTextTower(varied).eval()
 
 
 @pytest.fixture
-def graphs(towers: tuple[ImageTower, TextTower], tmp_path: Path) -> tuple[Path, Path]:
+def graphs(towers: tuple[ExportedImageTower, ExportedTextTower], tmp_path: Path) -> tuple[Path, Path]:
     image_tower, text_tower = towers
     write_image_graph(image_tower, tmp_path / "v.onnx")
     write_text_graph(text_tower, tmp_path / "t.onnx")

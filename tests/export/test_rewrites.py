@@ -10,7 +10,7 @@ import torch
 from edgeclip.export.graph import write_image_graph, write_text_graph
 from edgeclip.export.rewrites import plain_attention
 from edgeclip.export.rewrites.pooled_last_block import PooledBlock
-from edgeclip.export.towers import ImageTower, TextTower
+from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.model import Clip
 from edgeclip.model.layers import Transformer
 from edgeclip.tokenizer import ClipTokenizer
@@ -49,7 +49,7 @@ def test_a_pooled_block_equals_the_block_and_the_choice_of_a_token(varied: Clip)
 @torch.no_grad()
 @pytest.mark.parametrize("batch", [1, 5])
 def test_the_image_graph_equals_the_model_at_any_batch(varied: Clip, tmp_path: Path, batch: int):
-    write_image_graph(ImageTower(varied).eval(), tmp_path / "v.onnx")
+    write_image_graph(ExportedImageTower(varied).eval(), tmp_path / "v.onnx")
     pixel_values = torch.randn(batch, 3, 32, 32)
     graph = session(tmp_path / "v.onnx")
     assert [(i.name, i.type) for i in graph.get_inputs()] == [("pixel_values", "tensor(float)")]
@@ -60,7 +60,7 @@ def test_the_image_graph_equals_the_model_at_any_batch(varied: Clip, tmp_path: P
 
 @torch.no_grad()
 def test_the_text_graph_equals_the_model_at_any_length(varied: Clip, tmp_path: Path, tokenizer: ClipTokenizer):
-    write_text_graph(TextTower(varied).eval(), tmp_path / "t.onnx")
+    write_text_graph(ExportedTextTower(varied).eval(), tmp_path / "t.onnx")
     graph = session(tmp_path / "t.onnx")
     assert [(i.name, i.type) for i in graph.get_inputs()] == [("input_ids", "tensor(int64)")]
     for texts in (["a"], ["a red ball", "two blue boxes on the table"], [""] * 3):

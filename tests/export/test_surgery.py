@@ -11,7 +11,7 @@ import torch
 from edgeclip.config import ClipConfig
 from edgeclip.export.graph import write_text_graph
 from edgeclip.export.surgery import end_texts
-from edgeclip.export.towers import TextTower
+from edgeclip.export.towers import ExportedTextTower
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
 
@@ -26,7 +26,7 @@ def graphs(config: ClipConfig, tokenizer: ClipTokenizer, tmp_path_factory: pytes
     """As exported, and with the ends put back."""
     plain = tmp_path_factory.mktemp("texts") / "plain.onnx"
     torch.manual_seed(0)
-    write_text_graph(TextTower(Clip(config).eval()).eval(), plain)
+    write_text_graph(ExportedTextTower(Clip(config).eval()).eval(), plain)
     ended = Path(shutil.copy(plain, plain.with_name("ended.onnx")))
     end_texts(ended, tokenizer.eos_token_id)
     return plain, ended

@@ -7,7 +7,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from edgeclip.checkpoint import load_checkpoint
-from edgeclip.distill.vocabulary import learn_vocabulary
+from edgeclip.distill.learn_vocabulary import learn_vocabulary
 from edgeclip.tokenizer import ClipTokenizer
 
 TOWER = {"num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 80}

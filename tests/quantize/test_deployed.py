@@ -10,13 +10,13 @@ import torch
 
 from edgeclip.export.graph import write_image_graph, write_text_graph
 from edgeclip.export.int8 import PROJECTION, quantize_graph
-from edgeclip.export.towers import ImageTower, TextTower
+from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.model import Clip
 from edgeclip.model.outliers import outlier_twin
 from edgeclip.quantize.deployed import DeployedClip
 from edgeclip.quantize.equalize import equalize
 from edgeclip.quantize.fake_quant import fake_quant_weight
-from edgeclip.quantize.joints import joints_of_clip
+from edgeclip.quantize.scale_pairs import pairs_of_clip
 from edgeclip.quantize.scheme import ROW_LIMIT
 from edgeclip.quantize.sensitivity import fake_quantized
 
@@ -41,10 +41,10 @@ def padded(varied: Clip) -> torch.Tensor:
 def test_it_is_the_exported_towers_with_every_layer_int8(varied: Clip, images: torch.Tensor, padded: torch.Tensor):
     deployed = DeployedClip(varied)
     inputs = {
-        ImageTower: list(images[:, None]),
-        TextTower: [ids[None, :n] for ids, n in zip(padded, LENGTHS, strict=True)],
+        ExportedImageTower: list(images[:, None]),
+        ExportedTextTower: [ids[None, :n] for ids, n in zip(padded, LENGTHS, strict=True)],
     }
-    found = {ImageTower: deployed.encode_image(images), TextTower: deployed.encode_text(padded)}
+    found = {ExportedImageTower: deployed.encode_image(images), ExportedTextTower: deployed.encode_text(padded)}
     for kind, samples in inputs.items():
         tower = kind(copy.deepcopy(varied)).eval()
         layers = [n for n, m in tower.named_modules() if isinstance(m, torch.nn.Linear) and n != PROJECTION]
@@ -60,8 +60,8 @@ def test_it_is_the_exported_towers_with_every_layer_int8(varied: Clip, images: t
 @torch.no_grad()
 def test_it_is_the_int8_graphs(varied: Clip, images: torch.Tensor, padded: torch.Tensor, tmp_path: Path):
     deployed = DeployedClip(varied)
-    write_image_graph(ImageTower(varied).eval(), tmp_path / "v")
-    write_text_graph(TextTower(varied).eval(), tmp_path / "t")
+    write_image_graph(ExportedImageTower(varied).eval(), tmp_path / "v")
+    write_text_graph(ExportedTextTower(varied).eval(), tmp_path / "t")
     for name, batch, encode in (("v", images, deployed.encode_image), ("t", padded, deployed.encode_text)):
         quantize_graph(tmp_path / name, tmp_path / f"{name}8")
         session = onnxruntime.InferenceSession(str(tmp_path / f"{name}8"), providers=["CPUExecutionProvider"])
@@ -99,6 +99,6 @@ def test_a_whole_model_is_equalized_in_place(varied: Clip, images: torch.Tensor,
         return 1 - (DeployedClip(twin).encode_image(images) * varied.encode_image(images)).sum(dim=1).mean().item()
 
     damaged = lost()
-    assert equalize(joints_of_clip(twin), run)
+    assert equalize(pairs_of_clip(twin), run)
     torch.testing.assert_close(twin(images, padded), varied(images, padded), atol=1e-4, rtol=1e-4)
     assert lost() < damaged / 4

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeclip.export.int8 import PROJECTION
-from edgeclip.export.joints import joints
-from edgeclip.export.towers import ImageTower, TextTower
+from edgeclip.export.tower_pairs import pairs_of_tower
+from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.model import Clip
 from edgeclip.model.outliers import outlier_twin
-from edgeclip.quantize.equalize import Joint, equalize
+from edgeclip.quantize.equalize import ScalePair, equalize
 from edgeclip.quantize.sensitivity import choose_float_layers, fake_quantized, mean_cosine, sensitivity
 
 
@@ -21,7 +21,7 @@ def towers(model: Clip) -> list[tuple[nn.Module, list[Tensor]]]:
     for ids in texts:
         ids[0, -1] = model.config.text.eos_token_id
     images = list(torch.randn(4, 1, 3, 32, 32))
-    return [(ImageTower(model).eval(), images), (TextTower(model).eval(), texts)]
+    return [(ExportedImageTower(model).eval(), images), (ExportedTextTower(model).eval(), texts)]
 
 
 def layers(tower: nn.Module) -> list[str]:
@@ -42,7 +42,7 @@ def test_equalizing_changes_no_output_and_repairs_the_twin(varied: Clip):
                 return 1 - mean_cosine(embeds(tower, samples), before)
 
         damaged = rounded()
-        assert equalize(joints(tower), lambda t=tower, s=samples: embeds(t, s))
+        assert equalize(pairs_of_tower(tower), lambda t=tower, s=samples: embeds(t, s))
         torch.testing.assert_close(embeds(tower, samples), before, atol=1e-5, rtol=0)
         assert rounded() < damaged / 4
 
@@ -50,7 +50,7 @@ def test_equalizing_changes_no_output_and_repairs_the_twin(varied: Clip):
 def test_the_twin_ends_where_the_original_does(varied: Clip):
     for (tower, samples), (other, _) in zip(towers(varied), towers(outlier_twin(varied)), strict=True):
         for one in (tower, other):
-            equalize(joints(one), lambda t=one, s=samples: embeds(t, s))
+            equalize(pairs_of_tower(one), lambda t=one, s=samples: embeds(t, s))
         with fake_quantized(tower, layers(tower)), fake_quantized(other, layers(other)):
             assert mean_cosine(embeds(tower, samples), embeds(other, samples)) > 0.999
 
@@ -64,13 +64,13 @@ def test_a_channel_that_is_never_used_stays_finite():
         norm.weight[0] *= 80
     x = torch.randn(20, 6)
     expected = linear(norm(x))
-    equalize([Joint("norm", (norm.weight, norm.bias), (linear,))], lambda: linear(norm(x)))
+    equalize([ScalePair("norm", (norm.weight, norm.bias), (linear,))], lambda: linear(norm(x)))
     torch.testing.assert_close(linear(norm(x)), expected, atol=1e-5, rtol=0)
 
 
 def test_a_layer_that_int8_ruins_is_found_and_left_in_float(varied: Clip):
     tower, samples = towers(varied)[0]
-    assert isinstance(tower, ImageTower)
+    assert isinstance(tower, ExportedImageTower)
     with torch.no_grad():  # one unit of one MLP is always on and huge: no exact rewrite can move its size
         mlp = tower.blocks[0].mlp
         mlp.fc1.weight[7], mlp.fc1.bias[7] = 0, 4000.0

@@ -13,11 +13,12 @@ from PIL import Image
 
 import edgeclip
 from edgeclip.bundle import Manifest, check_replaceable, read_bundle, sealed, verify_files
-from edgeclip.checkpoint import Loaded
+from edgeclip.checkpoint import Checkpoint
 from edgeclip.errors import BundleError, ConfigError, EdgeclipError, ImageError
 from edgeclip.export import export_bundle
 from edgeclip.export.samples import Samples
 from edgeclip.runtime import ClipRuntime, self_test
+from edgeclip.runtime.stream import FLUSH
 
 
 @pytest.fixture
@@ -30,13 +31,13 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 
 @torch.no_grad()
-def test_the_runtime_equals_the_checkpoint(clip: ClipRuntime, loaded: Loaded, pictures: list[Path]):
+def test_the_runtime_equals_the_checkpoint(clip: ClipRuntime, checkpoint: Checkpoint, pictures: list[Path]):
     image_embeds = clip.encode_image(pictures)
-    expected = loaded.model.encode_image(torch.stack([loaded.preprocess(path) for path in pictures]))
+    expected = checkpoint.model.encode_image(torch.stack([checkpoint.preprocess(path) for path in pictures]))
     assert image_embeds.dtype == np.float32
     np.testing.assert_allclose(image_embeds, expected.numpy(), atol=2e-6)
     texts = ["a red ball", "", "two blue boxes on the table"]
-    expected = loaded.model.encode_text(loaded.tokenize(texts))
+    expected = checkpoint.model.encode_text(checkpoint.tokenize(texts))
     np.testing.assert_allclose(clip.encode_text(texts), expected.numpy(), atol=2e-6)
     np.testing.assert_allclose(clip.encode_text(texts, batch_size=3), clip.encode_text(texts), atol=2e-6)
 
@@ -79,9 +80,11 @@ def test_numbers_out_of_range(clip: ClipRuntime, pictures: list[Path]):
 
 
 @torch.no_grad()
-def test_long_texts_are_cut_at_the_context(clip: ClipRuntime, loaded: Loaded):
+def test_long_texts_are_cut_at_the_context(clip: ClipRuntime, checkpoint: Checkpoint):
     text = "a red ball on the table " * 2000
-    expected = loaded.model.encode_text(loaded.tokenize([text]))  # of 16 tokens, the last of them the end of text
+    expected = checkpoint.model.encode_text(
+        checkpoint.tokenize([text])
+    )  # of 16 tokens, the last of them the end of text
     np.testing.assert_allclose(clip.encode_text([text]), expected.numpy(), atol=2e-6)
 
 
@@ -105,7 +108,7 @@ def test_workers_and_streams_give_the_same_rows(bundles: dict[str, Path], pictur
     for workers in (1, 3):
         np.testing.assert_array_equal(clip.encode_image(pictures, workers=workers), alone)
     (tmp_path / "broken.png").write_bytes(b"")
-    stream = list(clip.stream_images([pictures[0], tmp_path / "broken.png", None, pictures[1]], workers=2))
+    stream = list(clip.stream_images([pictures[0], tmp_path / "broken.png", FLUSH, pictures[1]], workers=2))
     assert [source for source, _ in stream] == [pictures[0], tmp_path / "broken.png", pictures[1]]
     assert isinstance(stream[1][1], ImageError)
     np.testing.assert_array_equal(stream[2][1], alone[1])
@@ -169,11 +172,11 @@ def test_the_layout_is_what_other_clients_look_for(bundles: dict[str, Path]):
 
 
 def test_precisions_have_different_fingerprints(
-    bundles: dict[str, Path], loaded: Loaded, few_pairs: Samples, tmp_path: Path
+    bundles: dict[str, Path], checkpoint: Checkpoint, few_pairs: Samples, tmp_path: Path
 ):
     prints = {name: read_bundle(folder).manifest.fingerprint for name, folder in bundles.items()}
     assert prints["fp32"] != prints["int8"]
-    again, _ = export_bundle(loaded, tmp_path / "again", few_pairs, precision="fp32", threads=1)
+    again, _ = export_bundle(checkpoint, tmp_path / "again", few_pairs, precision="fp32", threads=1)
     assert again.fingerprint == prints["fp32"]
 
 
@@ -263,7 +266,7 @@ def test_where_there_is_no_home(bundles: dict[str, Path], monkeypatch: pytest.Mo
 
 
 def test_none_is_no_image(clip: ClipRuntime, pictures: list[Path]):
-    with pytest.raises(TypeError, match="None at index 1"):
+    with pytest.raises(TypeError, match="NoneType at index 1"):
         clip.encode_image([pictures[0], None])
     with pytest.raises(ConfigError, match="int4"):
         clip.encode_image(pictures, dtype="int4")
@@ -317,7 +320,7 @@ def test_broken_images_and_graphs_are_user_errors(copy: Path, clip: ClipRuntime,
 
 
 def test_an_export_that_fails_leaves_the_old_bundle(
-    loaded: Loaded, few_pairs: Samples, copy: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint, few_pairs: Samples, copy: Path, monkeypatch: pytest.MonkeyPatch
 ):
     before = sorted(p.name for p in copy.rglob("*"))
 
@@ -326,7 +329,7 @@ def test_an_export_that_fails_leaves_the_old_bundle(
 
     monkeypatch.setattr("edgeclip.export.bundle.write_text_graph", fail)
     with pytest.raises(KeyboardInterrupt):
-        export_bundle(loaded, copy, few_pairs, precision="fp32", threads=1)
+        export_bundle(checkpoint, copy, few_pairs, precision="fp32", threads=1)
     assert sorted(p.name for p in copy.rglob("*")) == before
     assert [p.name for p in copy.parent.iterdir() if p.name.startswith(".")] == []
 
@@ -338,5 +341,5 @@ def test_a_number_of_threads_that_no_machine_has(bundles: dict[str, Path], threa
 
 
 def test_a_group_of_no_texts_is_refused(clip: ClipRuntime):
-    with pytest.raises(ConfigError, match="group 0"):
+    with pytest.raises(ConfigError, match="`group` 0"):
         next(clip.stream_texts(["a"], group=0))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeclip.errors import ImageError
-from edgeclip.runtime.stream import in_batches, in_groups, in_order, threads
+from edgeclip.runtime.stream import FLUSH, Flush, in_batches, in_groups, in_order, threads
 
 BROKEN = ImageError("x", expected="y", fix="z")
 PIXELS = np.zeros((2, 2, 3), np.uint8)
@@ -33,17 +33,17 @@ def test_an_endless_list_is_read_only_a_little_ahead():
 
 
 def test_before_a_wait_everything_begun_is_delivered():
-    delivered: list[int | None] = []
+    delivered: list[int | Flush] = []
 
     def items():
         yield from (1, 2, 3)
-        yield None
+        yield FLUSH
         assert delivered == [1, 2, 3]
         yield 4
 
     with threads(2) as pool:
         for result in in_order(lambda n: n, items(), pool, ahead=10):
-            if result is not None:
+            if not isinstance(result, Flush):
                 delivered.append(result)
     assert delivered == [1, 2, 3, 4]
 
@@ -72,11 +72,11 @@ def iter_all(results, into):
 
 
 def test_batches_are_filled_with_intact_images():
-    images = [("a", PIXELS), ("b", BROKEN), None, ("c", PIXELS), ("d", BROKEN), ("e", PIXELS)]
-    names = [batch and [name for name, _ in batch] for batch in in_batches(images, 2)]
-    assert names == [None, ["a", "b", "c"], ["d"], ["e"]]
+    images = [("a", PIXELS), ("b", BROKEN), FLUSH, ("c", PIXELS), ("d", BROKEN), ("e", PIXELS)]
+    names = [batch if batch is FLUSH else [name for name, _ in batch] for batch in in_batches(images, 2)]
+    assert names == [FLUSH, ["a", "b", "c"], ["d"], ["e"]]
 
 
 def test_groups():
-    assert list(in_groups([1, 2, None, 3, 4, 5], 2)) == [[1, 2], None, [3, 4], [5]]
+    assert list(in_groups([1, 2, FLUSH, 3, 4, 5], 2)) == [[1, 2], FLUSH, [3, 4], [5]]
     assert list(in_groups([], 2)) == []

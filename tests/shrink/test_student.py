@@ -7,7 +7,7 @@ import torch
 from transformers import CLIPModel
 
 import edgeclip
-from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
+from edgeclip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgeclip.config import ClipConfig, PreprocessConfig
 from edgeclip.errors import ConfigError
 from edgeclip.export import export_bundle
@@ -16,7 +16,7 @@ from edgeclip.model import Clip
 from edgeclip.shrink.importance import Calibration
 from edgeclip.shrink.plan import ShrinkPlan, TowerPlan, propose
 from edgeclip.shrink.student import shrink
-from edgeclip.shrink.vocabulary import Diet, diet
+from edgeclip.shrink.trim_vocabulary import TrimmedVocabulary, trim_vocabulary
 from edgeclip.tokenizer import ClipTokenizer
 
 TEXTS = ["a red ball", "two blue boxes on the table", "star"]
@@ -57,8 +57,8 @@ def input_ids(tokenizer: ClipTokenizer) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def reduced(tokenizer: ClipTokenizer) -> Diet:
-    return diet(tokenizer, TEXTS)
+def reduced(tokenizer: ClipTokenizer) -> TrimmedVocabulary:
+    return trim_vocabulary(tokenizer, TEXTS)
 
 
 @torch.no_grad()
@@ -178,7 +178,7 @@ def test_padding_has_no_say_in_what_is_important(deep: Clip, pixel_values: torch
 
 @torch.no_grad()
 def test_a_reduced_vocabulary_gives_the_same_embeddings(
-    deep: Clip, reduced: Diet, input_ids: torch.Tensor, pixel_values: torch.Tensor
+    deep: Clip, reduced: TrimmedVocabulary, input_ids: torch.Tensor, pixel_values: torch.Tensor
 ):
     plan = msgspec.structs.replace(plan_of(deep.config, (0, 1, 2, 3)), vocabulary="captions")
     student = shrink(deep, plan, Calibration(pixel_values, input_ids), kept_tokens=reduced.kept_tokens)
@@ -188,7 +188,7 @@ def test_a_reduced_vocabulary_gives_the_same_embeddings(
     assert torch.equal(student.encode_text(new_ids), deep.encode_text(input_ids))
 
 
-def test_vocabularies_that_do_not_belong_to_the_teacher(deep: Clip, reduced: Diet):
+def test_vocabularies_that_do_not_belong_to_the_teacher(deep: Clip, reduced: TrimmedVocabulary):
     plan, kept = msgspec.structs.replace(NARROW, vocabulary="captions"), reduced.kept_tokens
     for wrong, message in (
         (kept[:-1], "ends in"),
@@ -204,7 +204,7 @@ def test_vocabularies_that_do_not_belong_to_the_teacher(deep: Clip, reduced: Die
 
 @torch.no_grad()
 def test_transformers_loads_a_student_and_computes_the_same(
-    deep: Clip, reduced: Diet, few_pairs: Samples, tmp_path: Path, pixel_values: torch.Tensor
+    deep: Clip, reduced: TrimmedVocabulary, few_pairs: Samples, tmp_path: Path, pixel_values: torch.Tensor
 ):
     student = shrink(
         deep, msgspec.structs.replace(NARROW, vocabulary="captions"), SEEN, kept_tokens=reduced.kept_tokens
@@ -219,14 +219,18 @@ def test_transformers_loads_a_student_and_computes_the_same(
 
 
 @torch.no_grad()
-def test_a_bundle_of_a_student_computes_the_same(deep: Clip, reduced: Diet, few_pairs: Samples, tmp_path: Path):
+def test_a_bundle_of_a_student_computes_the_same(
+    deep: Clip, reduced: TrimmedVocabulary, few_pairs: Samples, tmp_path: Path
+):
     student = shrink(
         deep, msgspec.structs.replace(NARROW, vocabulary="captions"), SEEN, kept_tokens=reduced.kept_tokens
     )
-    loaded = Loaded("student", "shrunk", "float32", student, PreprocessConfig.clip(32), reduced.tokenizer)
-    export_bundle(loaded, tmp_path / "bundle", few_pairs, precision="fp32", threads=1)
+    checkpoint = Checkpoint("student", "shrunk", "float32", student, PreprocessConfig.clip(32), reduced.tokenizer)
+    export_bundle(checkpoint, tmp_path / "bundle", few_pairs, precision="fp32", threads=1)
     clip = edgeclip.load(tmp_path / "bundle", threads=1)
     picture = np.random.default_rng(0).integers(0, 256, (40, 36, 3), dtype=np.uint8)
-    image_embeds = student.encode_image(loaded.preprocess(picture)[None]).numpy()
+    image_embeds = student.encode_image(checkpoint.preprocess(picture)[None]).numpy()
     np.testing.assert_allclose(clip.encode_image([picture]), image_embeds, atol=1e-5)
-    np.testing.assert_allclose(clip.encode_text(TEXTS), student.encode_text(loaded.tokenize(TEXTS)).numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        clip.encode_text(TEXTS), student.encode_text(checkpoint.tokenize(TEXTS)).numpy(), atol=1e-5
+    )

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeclip.checkpoint import hf, hub, open_clip, openai
+from edgeclip.checkpoint import hf, open_clip, openai
 from edgeclip.checkpoint.keys import Rule, to_ours
 from edgeclip.checkpoint.reader import read_tensors, read_weights
 from edgeclip.config import ClipConfig, PreprocessConfig, TextConfig
 from edgeclip.errors import CheckpointError, EdgeclipError, TokenizerError
 from edgeclip.hf_config import read_config, read_preprocess
+from edgeclip.hub import download_checkpoint
 from edgeclip.image import ImageSource, crop_uint8, normalize
 from edgeclip.model import Clip
+from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.names import BUILTIN, is_hub_id
 from edgeclip.tokenizer import ClipTokenizer, load_openai_vocabulary, load_tokenizer
 
+logger = logging.getLogger(__name__)
+
 OPENAI_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
-REPORT_MEAN = REPORT_STD = (0.5, 0.5, 0.5)
-"""The normalisation that the report uses instead of the checkpoint's own."""
+PAPER_MEAN = PAPER_STD = (0.5, 0.5, 0.5)
+"""The normalisation that the paper uses instead of the checkpoint's own."""
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A checkpoint ready for use. `model` is in evaluation mode, on the CPU, in float32.
+class Checkpoint:
+    """A checkpoint ready for use, an `evaluate.encoder.Encoder`. `model` is in evaluation mode, on the CPU, in float32.
 
     A checkpoint without a usable tokenizer loads all the same, for its model; the reason is raised when text comes in.
+    `batch_size` images or texts are encoded at a time.
     """
 
     name: str
@@ -40,6 +48,7 @@ class Loaded:
     model: Clip
     preprocess_config: PreprocessConfig
     tokenizer_or_reason: ClipTokenizer | EdgeclipError
+    batch_size: int = 32
 
     @property
     def tokenizer(self) -> ClipTokenizer:
@@ -51,6 +60,37 @@ class Loaded:
         if isinstance(self.tokenizer_or_reason, EdgeclipError):
             raise self.tokenizer_or_reason
         return self.tokenizer_or_reason
+
+    @property
+    def embedding_size(self) -> int:
+        """E, the length of an embedding."""
+        return self.model.config.projection_dim
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosines that makes logits of them."""
+        return self.model.logit_scale.item()
+
+    def encode_image(self, images: Sequence[ImageSource]) -> NDArray[np.float32]:
+        """Paths, bytes, Pillow images or uint8 arrays to L2-normalised `image_embeds` (N, E) float32.
+
+        Raises:
+            ImageError: one cannot be decoded.
+        """
+        config = self.preprocess_config
+        parts = [np.empty((0, self.embedding_size), np.float32)]
+        for start in range(0, len(images), self.batch_size):
+            crops = np.stack([crop_uint8(image, config) for image in images[start : start + self.batch_size]])
+            parts.append(encode_images(self.model, crops, config, batch_size=self.batch_size))
+        return np.concatenate(parts)
+
+    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Texts to L2-normalised `text_embeds` (M, E) float32.
+
+        Raises:
+            EdgeclipError: the checkpoint has no tokenizer.
+        """
+        return encode_texts(self.model, texts, self.tokenizer, batch_size=self.batch_size)
 
     def preprocess(self, image: ImageSource) -> Tensor:
         """Path, bytes, Pillow image or uint8 array to (3, H, W) float32.
@@ -68,13 +108,13 @@ class Loaded:
         """
         return torch.from_numpy(self.tokenizer(texts))
 
-    def with_report_normalization(self) -> Loaded:
-        """The same checkpoint with the report's mean and standard deviation of 0.5."""
-        config = msgspec.structs.replace(self.preprocess_config, mean=REPORT_MEAN, std=REPORT_STD)
+    def with_paper_normalization(self) -> Checkpoint:
+        """The same checkpoint with the paper's mean and standard deviation of 0.5."""
+        config = msgspec.structs.replace(self.preprocess_config, mean=PAPER_MEAN, std=PAPER_STD)
         return replace(self, preprocess_config=config)
 
 
-def load_checkpoint(source: str | Path, *, vocabulary: Path | None = None) -> Loaded:
+def load_checkpoint(source: str | Path, *, vocabulary: str | Path | None = None) -> Checkpoint:
     """Load a CLIP checkpoint.
 
     Args:
@@ -88,6 +128,7 @@ def load_checkpoint(source: str | Path, *, vocabulary: Path | None = None) -> Lo
         HubError: a hub id that can't be downloaded.
     """
     name = str(source)
+    vocabulary = None if vocabulary is None else Path(vocabulary)
     if name == BUILTIN:
         with resources.as_file(resources.files("edgeclip.assets") / "tabletop") as folder:
             return _load_folder(name, folder, vocabulary)
@@ -97,7 +138,7 @@ def load_checkpoint(source: str | Path, *, vocabulary: Path | None = None) -> Lo
     if path.is_file():
         return _load_openai(name, path, vocabulary)
     if is_hub_id(name):
-        return _load_folder(name, hub.download(name), vocabulary)
+        return _load_folder(name, download_checkpoint(name), vocabulary)
     raise CheckpointError(
         f"unknown model {name!r}",
         expected=f"{BUILTIN}, a checkpoint's folder or file, or a hub id such as openai/clip-vit-base-patch32",
@@ -105,7 +146,7 @@ def load_checkpoint(source: str | Path, *, vocabulary: Path | None = None) -> Lo
     )
 
 
-def _load_folder(name: str, folder: Path, vocabulary: Path | None) -> Loaded:
+def _load_folder(name: str, folder: Path, vocabulary: Path | None) -> Checkpoint:
     hugging_face = (folder / "config.json").is_file()
     if (folder / open_clip.CONFIG_NAME).is_file() and not (hugging_face and _has_hugging_face_weights(folder)):
         config, preprocess, prefix = open_clip.read_config(folder)
@@ -131,7 +172,7 @@ def _has_hugging_face_weights(folder: Path) -> bool:
     return any(folder.glob("model*.safetensors*")) or any(folder.glob("pytorch_model*.bin*"))
 
 
-def _load_openai(name: str, path: Path, vocabulary: Path | None) -> Loaded:
+def _load_openai(name: str, path: Path, vocabulary: Path | None) -> Checkpoint:
     state = read_tensors(path)
     config = openai.config_from_shapes({k: v for k, v in state.items() if k not in openai.IGNORED}, name)
     preprocess = PreprocessConfig.clip(config.vision.image_size)
@@ -161,10 +202,11 @@ def _tokenizer(folder: Path, vocabulary: Path | None, text: TextConfig, name: st
     ids = tokenizer(["a"])[0]
     pooled = int(ids.argmax() if text.eos_token_id is None else (ids == text.eos_token_id).argmax())
     if ids[pooled] != tokenizer.eos_token_id:
-        warnings.warn(
-            f"{name} pools token {ids[pooled]} of a text, not the tokenizer's end of text {tokenizer.eos_token_id}: "
-            "it will tell texts apart badly",
-            stacklevel=2,
+        logger.warning(
+            "%s pools token %d of a text, not the tokenizer's end of text %d: it will tell texts apart badly",
+            name,
+            ids[pooled],
+            tokenizer.eos_token_id,
         )
     return tokenizer
 
@@ -178,7 +220,7 @@ def _assemble(
     state: dict[str, Tensor],
     rules: list[Rule],
     ignored: tuple[str, ...],
-) -> Loaded:
+) -> Checkpoint:
     with torch.device("meta"):
         model = Clip(config)
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
@@ -192,7 +234,7 @@ def _assemble(
             expected="the logarithm of a finite scale, such as 4.6",
             fix="download it again",
         )
-    return Loaded(name, layout, "/".join(sorted(dtypes)), model.eval(), preprocess, tokenizer)
+    return Checkpoint(name, layout, "/".join(sorted(dtypes)), model.eval(), preprocess, tokenizer)
 
 
 def _check_size(name: str, config: ClipConfig, preprocess: PreprocessConfig) -> None:

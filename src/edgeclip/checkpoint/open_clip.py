@@ -9,7 +9,7 @@ from PIL.Image import Resampling
 
 from edgeclip.config import CLIP_MEAN, CLIP_STD, ClipConfig, PreprocessConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError
-from edgeclip.fields import integer, number, read_json, section
+from edgeclip.hf_json import integer, number, read_json, section
 
 CONFIG_NAME = "open_clip_config.json"
 IGNORED = ("attn_mask", "text.attn_mask")

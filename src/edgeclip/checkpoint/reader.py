@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgeclip.bundle import MANIFEST
 from edgeclip.errors import CheckpointError
-from edgeclip.fields import read_json, section
+from edgeclip.hf_json import read_json, section
 
 UNREADABLE = (
     OSError,

@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-import typer
+from msgspec import Meta
 
-from edgeclip.cli import options
+from edgeclip.cli.options import Json
+from edgeclip.settings import Settings, Vocabulary
 
 
-def command(
+class InspectSettings(Settings, frozen=True, kw_only=True):
+    """What to inspect."""
+
     model: Annotated[
-        str, typer.Argument(help="A bundle, builtin:tabletop, a checkpoint, a student's folder, or a hub id.")
-    ],
-    vocabulary: options.Vocabulary = None,
-    as_json: options.Json = False,
-) -> None:
+        str, Meta(description="A bundle, builtin:tabletop, a checkpoint, a student's folder, or a hub id.")
+    ]
+    vocabulary: Vocabulary = None
+    as_json: Json = False
+
+
+def command(settings: InspectSettings) -> None:
     """A bundle's release card; or a checkpoint's parameters, layers, sizes and formats, and what of it is int8."""
-    from pathlib import Path
+    from edgeclip.measure.inspection import inspect, inspect_bundle
+    from edgeclip.measure.source import is_bundle
 
-    from edgeclip.bundle import MANIFEST
-
-    if (Path(model) / MANIFEST).is_file():
+    if is_bundle(settings.model):
         from edgeclip.report.card import print_card
-        from edgeclip.runtime.inspection import inspect_bundle
 
-        bundle = inspect_bundle(Path(model))
-        _print_json(bundle) if as_json else print_card(bundle)
+        bundle = inspect_bundle(Path(settings.model))
+        print_json(bundle) if settings.as_json else print_card(bundle)
     else:
         from edgeclip.report.terminal import print_inspection
-        from edgeclip.reproduce.inspection import inspect
 
-        checkpoint = inspect(model, vocabulary)
-        _print_json(checkpoint) if as_json else print_inspection(checkpoint)
+        checkpoint = inspect(settings.model, settings.vocabulary)
+        print_json(checkpoint) if settings.as_json else print_inspection(checkpoint)
 
 
-def _print_json(inspection: object) -> None:
+def print_json(value: object) -> None:
+    """Print a record as JSON."""
     import msgspec
 
-    print(msgspec.json.format(msgspec.json.encode(inspection)).decode())
+    print(msgspec.json.format(msgspec.json.encode(value)).decode())

@@ -5,30 +5,38 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
-from edgeclip import __version__
 from edgeclip.cli import classify, distill, embed, evaluate, export, inspect, reproduce, train, verify
+from edgeclip.cli.command import make_command
 from edgeclip.errors import EdgeclipError
+from edgeclip.makers import extras_named
+from edgeclip.version import __version__
+
+ON_A_DEVICE, MAKE, MEASURE = "Use a bundle, on any device", "Make one", "Measure and explain"
+COMMANDS: dict[str, tuple[Callable[..., None], str, tuple[str, ...]]] = {
+    "classify": (classify.command, ON_A_DEVICE, ("bundle", "paths")),
+    "embed": (embed.command, ON_A_DEVICE, ("bundle", "paths")),
+    "verify": (verify.command, ON_A_DEVICE, ("bundle",)),
+    "inspect": (inspect.command, ON_A_DEVICE, ("model",)),
+    "export": (export.command, MAKE, ("model",)),
+    "distill": (distill.command, MAKE, ("model",)),
+    "train": (train.command, MAKE, ("recipe",)),
+    "evaluate": (evaluate.command, MEASURE, ("model",)),
+    "reproduce": (reproduce.command, MEASURE, ()),
+}
+"""Each command's function, what it is for, and what it is given by position."""
 
 app = typer.Typer(
     name="edgeclip",
     help="Any CLIP checkpoint in; smaller, faster and as accurate out, for CPU-only devices.",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
-app.command("reproduce")(reproduce.command)
-app.command("evaluate")(evaluate.command)
-app.command("inspect")(inspect.command)
-app.command("train")(train.command)
-app.command("distill")(distill.command)
-app.command("export")(export.command)
-app.command("embed")(embed.command)
-app.command("classify")(classify.command)
-app.command("verify")(verify.command)
+for _name, (_function, _panel, _arguments) in COMMANDS.items():
+    app.command(_name, rich_help_panel=_panel)(make_command(_function, _name, arguments=_arguments))
 
 INTERRUPTED = 130
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -52,7 +60,8 @@ def main() -> None:
     """Run a command; a user's mistake ends with one line on stderr and exit code 2, Ctrl-C with 130."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        code = app(standalone_mode=False)
+        with extras_named():
+            code = app(sys.argv[1:] or ["--help"], prog_name="edgeclip", standalone_mode=False)
     except EdgeclipError as error:
         _fail(str(error), 2)
     except UsageError as error:
@@ -66,9 +75,6 @@ def main() -> None:
         _fail("out of memory; expected a machine with more, or less to do at once; lower --batch-size or --samples", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED  # which typer itself returns where it sees Ctrl-C first
-    except ModuleNotFoundError as error:
-        extra = "data" if error.name == "datasets" else "compress"
-        _fail(f"the package {error.name} is missing; expected the {extra} extra; pip install 'edgeclip[{extra}]'", 2)
     if code == INTERRUPTED:
         _fail("interrupted; nothing half-written is left; run it again, with --resume where it has that", INTERRUPTED)
     sys.exit(code or 0)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
+from edgeclip.cli import options
+from edgeclip.settings import Settings
 
 
-def command(bundle: Annotated[Path, typer.Argument(help="Made by edgeclip export.")]) -> None:
+class VerifySettings(Settings, frozen=True, kw_only=True):
+    """Which bundle."""
+
+    bundle: options.Bundle
+
+
+def command(settings: VerifySettings) -> None:
     """Check that no file was changed and that this machine computes what the bundle's maker computed."""
     from edgeclip.runtime import load, self_test
 
-    clip = load(bundle)
+    clip = load(settings.bundle)
     cosines = self_test(clip)
     print(f"{len(clip.bundle.manifest.files)} files as they were made, fingerprint {clip.bundle.manifest.fingerprint}")
     print("  ".join(f"{name} cosine {cosine:.6f}" for name, cosine in cosines.items()))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
+import logging
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +17,36 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from edgeclip.bundle import MANIFEST, check_replaceable
-from edgeclip.checkpoint import Loaded, load_checkpoint, save_checkpoint
+from edgeclip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgeclip.checkpoint.save import CHECKPOINT_FILES
-from edgeclip.compress.data import Data, load_split
-from edgeclip.compress.rows import Contender, bundle_rows
-from edgeclip.compress.settings import DistillSettings
+from edgeclip.compress.distill_data import Data, load_split
+from edgeclip.compress.distill_settings import DistillSettings
+from edgeclip.data.split import CALIBRATE, CHOOSE
 from edgeclip.distill.batches import Sampler
 from edgeclip.distill.cache import INDEX, CachedTeacher
 from edgeclip.distill.losses.distillation import DistillationLoss
+from edgeclip.distill.make_student import equalize_student, kept_by_stage, make_student
 from edgeclip.distill.recipe import DistillRecipe, load_recipe
-from edgeclip.distill.stage import Lesson, train_stage
-from edgeclip.distill.student import equalize_student, make_student, stages
 from edgeclip.distill.teacher import build_cache
 from edgeclip.distill.trainer import start_accelerator
+from edgeclip.distill.training_stage import StageContext, train_stage
 from edgeclip.errors import ConfigError, DataError
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.table import jpeg
 from edgeclip.export import export_bundle
-from edgeclip.export.samples import CALIBRATION, Samples
+from edgeclip.export.samples import Samples
+from edgeclip.export.settings import CARD_PAIRS
 from edgeclip.files import output_folder, printable
-from edgeclip.progress import stage
+from edgeclip.measure.rows import Contender, bundle_contender, measured_rows
+from edgeclip.progress import task
 from edgeclip.results import REPORT, RESULTS, SCHEMA, DataInfo, Results, Row, TestImage
 from edgeclip.shrink.plan import explain
 
-CARD_PAIRS = 200
-STAGE = "stage-"
+logger = logging.getLogger(__name__)
+
+FEW_PAIRS = 16
+"""For the cards of bundles that are not kept."""
+STATE_PREFIX = "stage-"
 """What names of states and metrics begin with."""
 
 
@@ -68,7 +72,11 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
         return None
     rows, losses = made
     unreadable = CachedTeacher(out / "cache").unreadable
-    bad = [*(f"{data.training[index].name}: not readable" for index in unreadable), *data.measured.bad_images]
+    bad = [
+        *(f"{data.training[index].name}: not readable" for index in unreadable),
+        *data.calibration.bad_images,
+        *data.measured.bad_images,
+    ]
     test_image = TestImage(
         name=printable(data.measured.names[0]),
         jpeg_base64=base64.b64encode(jpeg(data.measured.pixels[0])).decode(),
@@ -100,7 +108,7 @@ def check_places(out: Path, model: str) -> None:
     """
     folder = out / "checkpoint"
     foreign = sorted({path.name for path in folder.glob("*")} - CHECKPOINT_FILES)
-    earlier = (out / "cache" / INDEX).is_file() or any((out / "state").glob(f"{STAGE}*"))
+    earlier = (out / "cache" / INDEX).is_file() or any((out / "state").glob(f"{STATE_PREFIX}*"))
     others = [name for name in ("checkpoint", RESULTS, MANIFEST) if (out / name).exists()]
     if Path(model).resolve().is_relative_to(folder.resolve()):
         found = f"{folder}, which is the teacher"
@@ -111,13 +119,13 @@ def check_places(out: Path, model: str) -> None:
     else:
         check_replaceable(out / "bundle")
         return
-    raise ConfigError(found, expected="nothing there, or an earlier run's", fix="choose another --out")
+    raise ConfigError(found, expected="nothing there, or an earlier run's", fix=f"give another `out`, such as {out}-2")
 
 
 def carry_out(
     settings: DistillSettings,
     recipe: DistillRecipe,
-    teacher: Loaded,
+    teacher: Checkpoint,
     data: Data,
     test_crop: NDArray[np.uint8],
     out: Path,
@@ -137,7 +145,7 @@ def carry_out(
     with _scratch(out / ".measured") as scratch:
         contenders = _export(settings, recipe, teacher, student, data, out, scratch)
         save_checkpoint(student.model, student.preprocess_config, student.tokenizer, out / "checkpoint")
-        rows = bundle_rows(contenders, data.measured, test_crop, threads=settings.threads, repeats=settings.repeats)
+        rows = measured_rows(contenders, data.measured, test_crop, threads=settings.threads, repeats=settings.repeats)
     return rows, losses
 
 
@@ -153,15 +161,15 @@ def _name(settings: DistillSettings) -> str:
 
 
 def _train(
-    settings: DistillSettings, recipe: DistillRecipe, teacher: Loaded, data: Data, out: Path, resume: bool
-) -> tuple[Loaded, dict[str, list[float]], bool]:
+    settings: DistillSettings, recipe: DistillRecipe, teacher: Checkpoint, data: Data, out: Path, resume: bool
+) -> tuple[Checkpoint, dict[str, list[float]], bool]:
     """Train every stage.
 
     Returns:
         The last student, the loss curve of each stage, and whether this process is the first.
     """
     captions = _captions_to_keep(recipe, data)
-    plan = stages(recipe.shrink)
+    plan = kept_by_stage(recipe.shrink)
     accelerator = start_accelerator(recipe.train.mixed_precision)
     _ = Sampler(len(data.training), recipe.train.batch_size, settings.seed)  # its checks, before anything takes time
     student = _first_student(recipe, teacher, data, captions, accelerator)  # likewise
@@ -169,12 +177,12 @@ def _train(
 
     def warn_once(reason: str) -> None:
         if settings.on_bad_image == "fail":
-            raise DataError(reason, expected="an intact image", fix="replace it or use --on-bad-image skip")
+            raise DataError(reason, expected="an intact image", fix="replace it or use `on_bad_image` skip")
         if reason not in warned:
-            print(f"left out: {reason}", file=sys.stderr)
+            logger.warning("left out: %s", reason)
         warned.add(reason)
 
-    with accelerator.main_process_first(), stage("the teacher's view", len(data.training)) as advance:
+    with accelerator.main_process_first(), task("the teacher's view", len(data.training)) as advance:
         cache = build_cache(
             teacher.model,
             teacher.tokenizer,
@@ -185,10 +193,10 @@ def _train(
             augment=recipe.cache.augment,
             seed=settings.seed,
             workers=settings.workers,
-            on_bad_image=warn_once if accelerator.is_main_process else lambda reason: None,
+            on_skip=warn_once if accelerator.is_main_process else lambda reason: None,
             advance=advance,
         )
-    lesson = Lesson(
+    context = StageContext(
         recipe=recipe,
         seed=settings.seed,
         records=data.training,
@@ -197,7 +205,7 @@ def _train(
         folder=_state_folder(out, resume, accelerator.is_main_process),
         workers=settings.workers,
         accelerator=accelerator,
-        on_bad_image=warn_once,
+        on_skip=warn_once,
     )
     losses = {}
     for number, kept in enumerate(plan, 1):
@@ -205,13 +213,13 @@ def _train(
             student = make_student(student, kept, teacher, data.calibration, captions)
         if recipe.qad_share > 0:
             equalize_student(student, data.calibration)
-        name = f"{STAGE}{number}"
-        with stage(f"training, stage {number} of {len(plan)}", lesson.steps) as advance:
+        name = f"{STATE_PREFIX}{number}"
+        with task(f"training, stage {number} of {len(plan)}", context.steps) as advance:
             losses[name] = train_stage(
                 student,
-                lesson,
+                context,
                 name=name,
-                resume=resume and (lesson.folder / f"{name}.pt").is_file(),
+                resume=resume and (context.folder / f"{name}.pt").is_file(),
                 advance=advance,
             )
     is_main = accelerator.is_main_process
@@ -220,24 +228,24 @@ def _train(
 
 
 def _first_student(
-    recipe: DistillRecipe, teacher: Loaded, data: Data, captions: list[str] | None, accelerator: Accelerator
-) -> Loaded:
+    recipe: DistillRecipe, teacher: Checkpoint, data: Data, captions: list[str] | None, accelerator: Accelerator
+) -> Checkpoint:
     """The student of the first stage, once it is known that those of all stages can be made and taught."""
-    students: list[Loaded] = []
-    for kept in stages(recipe.shrink):
+    students: list[Checkpoint] = []
+    for kept in kept_by_stage(recipe.shrink):
         students.append(make_student(students[-1] if students else teacher, kept, teacher, data.calibration, captions))
         _ = DistillationLoss(recipe.loss, students[-1].model.config, teacher.model.config)
         if kept is not None:
-            accelerator.print(explain(teacher.model.config, students[-1].model.config), file=sys.stderr)
+            logger.info("%s", explain(teacher.model.config, students[-1].model.config))
     return students[0]
 
 
 def _state_folder(out: Path, resume: bool, is_main: bool) -> Path:
     """Where states are kept; those of a run that is not gone on with go, whichever stage it came to."""
     folder = output_folder(out / "state")
-    earlier = [] if resume or not is_main else list(folder.glob(f"{STAGE}*"))
+    earlier = [] if resume or not is_main else list(folder.glob(f"{STATE_PREFIX}*"))
     if earlier:
-        print(f"{folder}: an earlier run's states go; --resume would have gone on from them", file=sys.stderr)
+        logger.warning("%s: an earlier run's states go; `resume` would have gone on from them", folder)
     for file in earlier:
         file.unlink()
     return folder
@@ -264,25 +272,36 @@ def _captions_to_keep(recipe: DistillRecipe, data: Data) -> list[str] | None:
 def _export(
     settings: DistillSettings,
     recipe: DistillRecipe,
-    teacher: Loaded,
-    student: Loaded,
+    teacher: Checkpoint,
+    student: Checkpoint,
     data: Data,
     out: Path,
     scratch: Path,
 ) -> list[Contender]:
     """Export what is compared; only the distilled bundle is kept."""
-    calibration = data.calibration.first(CALIBRATION)
-    samples = Samples(printable(settings.data), settings.seed, calibration, data.measured.first(CARD_PAIRS))
-    few = replace(samples, measured=data.measured.first(CALIBRATION))
+    samples = Samples(
+        name=printable(settings.data),
+        seed=settings.seed,
+        calibrate=data.calibration.first(CALIBRATE),
+        choose=data.calibration.between(CALIBRATE, CALIBRATE + CHOOSE),
+        measure=data.measured,
+    )
+    few = samples.with_measured(FEW_PAIRS)
     whole, quantized, distilled = scratch / "fp32", scratch / "int8", out / "bundle"
     threads, as_trained = settings.threads, recipe.qad_share > 0
     export_bundle(teacher, whole, few, precision="fp32", threads=threads)
     export_bundle(teacher, quantized, few, precision="int8", threads=threads)
     export_bundle(
-        student, distilled, samples, precision="int8", threads=threads, teacher=teacher, as_trained=as_trained
+        student,
+        distilled,
+        samples.with_measured(CARD_PAIRS),
+        precision="int8",
+        threads=threads,
+        teacher=teacher,
+        as_trained=as_trained,
     )
     return [
-        Contender("TEACHER", "fp32 bundle", whole),
-        Contender("STUDENT", "post-training int8", quantized),
-        Contender("DISTILLED", f"{_name(settings)}, int8", distilled),
+        bundle_contender("TEACHER", "fp32 bundle", whole),
+        bundle_contender("STUDENT", "post-training int8", quantized),
+        bundle_contender("DISTILLED", f"{_name(settings)}, int8", distilled),
     ]

@@ -32,8 +32,8 @@ def load_table(table: Path, image_column: str | None, caption_column: str | None
         DataError: it can't be read, lacks the columns, or has no rows.
     """
     header, rows = _read(table)
-    image = choose_column(header, image_column, IMAGE_COLUMNS, f"{table}", "--image-column")
-    caption = choose_column(header, caption_column, CAPTION_COLUMNS, f"{table}", "--caption-column")
+    image = choose_column(header, image_column, IMAGE_COLUMNS, f"{table}", "image_column")
+    caption = choose_column(header, caption_column, CAPTION_COLUMNS, f"{table}", "caption_column")
     image_at, caption_at = header.index(image), header.index(caption)
     captions: dict[str, list[str]] = {}
     for row in rows:
@@ -46,7 +46,7 @@ def load_table(table: Path, image_column: str | None, caption_column: str | None
     return CaptionSet(table.parent.name, records)
 
 
-def choose_column(header: Sequence[str], given: str | None, usual: Sequence[str], source: str, option: str) -> str:
+def choose_column(header: Sequence[str], given: str | None, usual: Sequence[str], source: str, setting: str) -> str:
     """The column that was asked for, or the first of the usual names that is there.
 
     Raises:
@@ -59,7 +59,7 @@ def choose_column(header: Sequence[str], given: str | None, usual: Sequence[str]
     raise DataError(
         f"{source} with the columns {', '.join(header) or '(none)'}",
         expected=f"a column {given!r}" if given else f"one named {', '.join(usual)}",
-        fix=f"name it with {option}",
+        fix=f"name it with `{setting}`",
     )
 
 

@@ -5,7 +5,7 @@ Shape legend: N images, H and W pixels, C captions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from edgeclip.config import PreprocessConfig
 from edgeclip.data.decode import decode, in_chunks
 from edgeclip.data.records import CaptionSet
-from edgeclip.data.settings import DataSettings, OnBadImage
+from edgeclip.data.settings import DataSettings
+from edgeclip.data.split import Part
 from edgeclip.errors import DataError
-from edgeclip.progress import stage
+from edgeclip.image import Crop
+from edgeclip.progress import Advance, ignore, task
+from edgeclip.settings import OnBadImage
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,19 @@ class Prepared:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def crops(self) -> list[Crop]:
+        """The pixels as what an encoder takes."""
+        return [Crop(pixels) for pixels in self.pixels]
+
     def first(self, count: int) -> Prepared:
         """The first images, at most so many."""
-        return Prepared(self.names[:count], self.pixels[:count], self.captions[:count], self.bad_images)
+        return self.between(0, count)
+
+    def between(self, start: int, stop: int) -> Prepared:
+        """The images from one number up to another, those that there are."""
+        part = slice(start, stop)
+        return Prepared(self.names[part], self.pixels[part], self.captions[part], self.bad_images)
 
     @property
     def first_captions(self) -> list[str]:
@@ -54,7 +67,7 @@ def prepare(
     *,
     workers: int,
     on_bad_image: OnBadImage,
-    advance: Callable[[int], None] = lambda n: None,
+    advance: Advance = ignore,
 ) -> Prepared:
     """Decode the images of some records.
 
@@ -68,7 +81,7 @@ def prepare(
         for index, reason in chunk.bad.items():
             bad.append(f"{captions.records[index].name}: {reason}")
             if on_bad_image == "fail":
-                raise DataError(bad[-1], expected="an intact image", fix="replace it or use --on-bad-image skip")
+                raise DataError(bad[-1], expected="an intact image", fix="replace it or use `on_bad_image` skip")
         parts.append(chunk.pixels)
         kept.extend(chunk.indices)
         advance(len(chunk.indices) + len(chunk.bad))
@@ -83,19 +96,17 @@ def prepare(
     )
 
 
-def prepare_parts(
-    parts: Sequence[tuple[CaptionSet, Sequence[int]]], config: PreprocessConfig, settings: DataSettings
-) -> list[Prepared]:
-    """Decode some records of several sets, or several parts of one, in one stage; see `prepare`."""
-    with stage("decoding images", sum(len(indices) for _, indices in parts)) as advance:
+def prepare_parts(parts: Sequence[Part], config: PreprocessConfig, settings: DataSettings) -> list[Prepared]:
+    """Decode several parts of one set, or of several, as one task; see `prepare`."""
+    with task("decoding images", sum(map(len, parts))) as advance:
         return [
             prepare(
-                captions,
-                indices,
+                part.captions,
+                part.indices,
                 config,
                 workers=settings.workers,
                 on_bad_image=settings.on_bad_image,
                 advance=advance,
             )
-            for captions, indices in parts
+            for part in parts
         ]

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from edgeclip.data.tabletop import describe, render, sample_scene
-from edgeclip.errors import DataError
 from edgeclip.image import ImageSource
 
 
@@ -58,10 +55,11 @@ class Record:
 
 @dataclass(frozen=True)
 class CaptionSet:
-    """A named list of records."""
+    """A named list of records; `has_training_part` where it is a part of a set that has another to train on."""
 
     name: str
     records: Sequence[Record]
+    has_training_part: bool = False
 
     def __len__(self) -> int:
         return len(self.records)
@@ -102,32 +100,3 @@ class TabletopRecords(Sequence[Record]):
             raise IndexError(index)
         captions = tuple(describe(sample_scene(self.world, self.seed, index)))
         return Record(f"tabletop-{self.world}-{self.seed}-{index}", SceneImage(self.world, self.seed, index), captions)
-
-
-@dataclass(frozen=True)
-class Split:
-    """Indices of records, without overlap."""
-
-    train: tuple[int, ...]
-    validation: tuple[int, ...]
-
-
-def sample_split(total: int, *, samples: int, val_fraction: float, seed: int) -> Split:
-    """Choose `samples` of `total` records and set a fraction of them aside, the same ones for the same seed.
-
-    Raises:
-        DataError: more samples are wanted than there are, or a part would be empty.
-    """
-    if samples > total:
-        raise DataError(f"--samples {samples} of {total} pairs", expected=f"at most {total}", fix="lower --samples")
-    if not 0 < val_fraction < 1:
-        raise DataError(f"--val-fraction {val_fraction}", expected="a number between 0 and 1", fix="try 0.2")
-    validation = round(samples * val_fraction)
-    if not 0 < validation < samples:
-        raise DataError(
-            f"{samples} samples with --val-fraction {val_fraction}",
-            expected="at least one pair on each side of the split",
-            fix="raise --samples",
-        )
-    order = np.random.default_rng(seed).permutation(total)[:samples].tolist()
-    return Split(train=tuple(order[validation:]), validation=tuple(order[:validation]))

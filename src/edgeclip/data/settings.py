@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
-from edgeclip.config import Config
+from msgspec import Meta
+
 from edgeclip.data.source import DataOptions
+from edgeclip.names import BUILTIN
+from edgeclip.settings import OnBadImage, Seed, Settings, Workers
 
-OnBadImage = Literal["skip", "fail"]
 
-
-class DataSettings(Config, frozen=True, kw_only=True):
+class DataSettings(Settings, frozen=True, kw_only=True):
     """Which data, which of it, and how it is decoded: the common part of the commands' settings."""
 
-    data: str
-    seed: int = 0
-    workers: int = 4
-    image_column: str | None = None
-    caption_column: str | None = None
-    split: str | None = None
+    data: Annotated[str, Meta(description="builtin:tabletop, a folder, a captions file, or a hub data set.")] = BUILTIN
+    seed: Seed = 0
+    workers: Workers = 2
+    image_column: Annotated[str | None, Meta(description="Column of the images; found where it is not given.")] = None
+    caption_column: Annotated[str | None, Meta(description="Column of the captions; found where it is not given.")] = (
+        None
+    )
+    split: Annotated[str | None, Meta(description="Part of a hub data set; by default test, for distill train.")] = None
     on_bad_image: OnBadImage = "skip"
 
     @property

@@ -1,13 +1,13 @@
-"""From what a user types after --data to a caption set."""
+"""From the name of a data set to a caption set."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeclip.data.coco import find_annotations, load_coco
 from edgeclip.data.folder import find_table, load_table
-from edgeclip.data.hub import HubRecords, load_hub
+from edgeclip.data.hub_data import HubRecords, load_hub
 from edgeclip.data.records import CaptionSet, TabletopRecords
 from edgeclip.data.shards import load_shards
 from edgeclip.errors import DataError
@@ -53,7 +53,7 @@ def load_data(
     captions = _load(source, samples, seed, options or DataOptions(), training)
     if options and options.split and not isinstance(captions.records, HubRecords):
         raise DataError(
-            f"--split {options.split} of {source}",
+            f"`split` {options.split} of {source}",
             expected="a data set of the hub, or parquet files",
             fix="leave it out",
         )
@@ -89,7 +89,7 @@ def _load_folder(folder: Path, options: DataOptions, training: bool) -> CaptionS
     if table := find_table(folder):
         return load_table(table, options.image_column, options.caption_column)
     if annotations := find_annotations(folder, training=training):
-        return load_coco(annotations)
+        return replace(load_coco(annotations), has_training_part=annotations != find_annotations(folder, training=True))
     if shards := sorted(folder.glob("*.tar")):
         return load_shards(shards, options.caption_column)
     if any(folder.rglob("*.parquet")):

@@ -117,7 +117,7 @@ def stream_batches(
     *,
     workers: int,
     steps: range,
-    on_bad_image: Callable[[str], None],
+    on_skip: Callable[[str], None],
     share: tuple[int, int] = (0, 1),
     cache: CachedTeacher | None = None,
 ) -> Iterator[Batch]:
@@ -130,7 +130,7 @@ def stream_batches(
         tokenizer: of the model that is trained.
         workers: processes that decode.
         steps: which steps.
-        on_bad_image: told the reason of each.
+        on_skip: told the reason of each.
         share: the number of this process and how many train; each gets consecutive pairs of every batch.
         cache: a teacher's view of augmented images; these are then decoded, and batches have its targets.
 
@@ -153,7 +153,7 @@ def stream_batches(
     for step in steps:
         parts = [next(decoded) for _ in range(-(-len(share_of(step)) // CHUNK))]
         for reason in (reason for part in parts for reason in part.bad.values()):
-            on_bad_image(reason)
+            on_skip(reason)
         if not any(part.indices for part in parts):
             raise DataError(
                 f"step {step + 1}, none of whose images can be read", expected="images", fix="see the reasons above"

@@ -10,7 +10,7 @@ from typing import Literal
 from edgeclip.config import Config, check_range, load_toml
 from edgeclip.data.augment import AugmentConfig
 from edgeclip.distill.losses.mix import TOKEN_LOSSES, LossMix
-from edgeclip.distill.trainer import TrainConfig
+from edgeclip.distill.train_config import TrainConfig
 from edgeclip.errors import ConfigError
 from edgeclip.shrink.plan import ShrinkPlan
 
@@ -121,5 +121,5 @@ def load_recipe(source: str) -> DistillRecipe:
         with resources.as_file(resources.files("edgeclip.assets") / "recipes" / f"{source}.toml") as path:
             return load_toml(path, DistillRecipe)
     if not source.endswith(".toml"):
-        raise ConfigError(f"--recipe {source}", expected=f"{', '.join(NAMES)}, or a TOML file", fix="correct it")
+        raise ConfigError(f"`recipe` {source}", expected=f"{', '.join(NAMES)}, or a TOML file", fix="use `recipe` half")
     return load_toml(Path(source), DistillRecipe)

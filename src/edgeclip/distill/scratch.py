@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -19,15 +19,18 @@ from edgeclip.data.records import CaptionSet, fingerprint
 from edgeclip.data.source import load_data
 from edgeclip.distill.batches import Batch, Sampler, stream_batches
 from edgeclip.distill.embed import embed_in_chunks, gather
+from edgeclip.distill.learn_vocabulary import learn_vocabulary
 from edgeclip.distill.losses.contrastive import contrastive_loss
 from edgeclip.distill.losses.similarity import similarities
-from edgeclip.distill.trainer import TrainConfig, fit, settings_of, start_accelerator
-from edgeclip.distill.vocabulary import learn_vocabulary
+from edgeclip.distill.train_config import TrainConfig
+from edgeclip.distill.trainer import fit, settings_of, start_accelerator
 from edgeclip.errors import ConfigError
 from edgeclip.model import Clip
 from edgeclip.names import BUILTIN
-from edgeclip.progress import stage
+from edgeclip.progress import task
 from edgeclip.tokenizer import ClipTokenizer
+
+logger = logging.getLogger(__name__)
 
 
 class ScratchRecipe(Config, frozen=True, kw_only=True):
@@ -53,7 +56,9 @@ class ScratchRecipe(Config, frozen=True, kw_only=True):
         side = self.model.vision.image_size
         if self.preprocess.crop_size != (side, side):
             raise ConfigError(
-                f"crop_size {self.preprocess.crop_size} in the recipe", expected=f"[{side}, {side}]", fix="correct it"
+                f"crop_size {self.preprocess.crop_size} in the recipe",
+                expected=f"[{side}, {side}]",
+                fix=f"write crop_size = [{side}, {side}]",
             )
 
 
@@ -95,12 +100,12 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
             tokenizer,
             workers=workers,
             steps=steps,
-            on_bad_image=_warn,
+            on_skip=_warn,
             share=(accelerator.process_index, accelerator.num_processes),
         )
 
     steps = recipe.train.epochs * sampler.steps_per_epoch
-    with stage("training", steps) as advance:
+    with task("training", steps) as advance:
         fit(
             model,
             batches,
@@ -127,7 +132,7 @@ def _data(recipe: ScratchRecipe, captions: CaptionSet, total: int) -> str:
 
 
 def _warn(reason: str) -> None:
-    print(f"left out: {reason}", file=sys.stderr)
+    logger.warning("left out: %s", reason)
 
 
 def _vocabulary(recipe: ScratchRecipe, captions: CaptionSet) -> ClipTokenizer:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from edgeclip.checkpoint.reader import UNREADABLE
 from edgeclip.errors import TrainingError
+
+logger = logging.getLogger(__name__)
 
 RATE = "learning rate"
 """The part of an identity that may differ from that of the state: a run that diverged goes on at a lower one."""
@@ -76,7 +78,7 @@ class TrainState:
             raise TrainingError(
                 f"cannot write {self._written} ({reason})",
                 expected="room on the disk",
-                fix="make some, and go on with --resume",
+                fix="make some, and go on with `resume`",
             ) from error
 
     def accept(self) -> None:
@@ -109,7 +111,7 @@ class TrainState:
             TrainingError: there is none, it is damaged, or it is another run's.
         """
         if not self.path.is_file():
-            raise TrainingError(f"no {self.path}", expected="the state of an earlier run", fix="start without --resume")
+            raise TrainingError(f"no {self.path}", expected="the state of an earlier run", fix="start without `resume`")
         self.discard()  # perhaps half of a state
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -119,7 +121,7 @@ class TrainState:
             raise TrainingError(
                 f"{self.path} cannot be read ({type(error).__name__})",
                 expected="a training state",
-                fix="start without --resume",
+                fix="start without `resume`",
             ) from error
 
     def _check_identity(self, found: dict[str, Any]) -> None:
@@ -128,10 +130,10 @@ class TrainState:
             raise TrainingError(
                 f"{self.path} of a run with another {' and another '.join(changed)}",
                 expected="the settings and data that the run began with",
-                fix="use the same options, or start without --resume",
+                fix="use the same settings, or start without `resume`",
             )
         if keys and self.accelerator.is_main_process:
-            print(f"{self.path} was trained at the rate {found[RATE]}, not {self.identity[RATE]}", file=sys.stderr)
+            logger.warning("%s was trained at the rate %s, not %s", self.path, found[RATE], self.identity[RATE])
 
     @torch.no_grad()
     def _take_up(self, state: dict[str, Any]) -> list[float]:

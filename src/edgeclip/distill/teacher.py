@@ -58,7 +58,7 @@ def build_cache(
     seed: int,
     augment: AugmentConfig | None = None,
     workers: int = 0,
-    on_bad_image: Callable[[str], None] = lambda reason: None,
+    on_skip: Callable[[str], None] = lambda reason: None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> CachedTeacher:
     """Let the teacher see every augmentation of every image and every caption; what is there already is kept.
@@ -73,7 +73,7 @@ def build_cache(
         seed: of the augmentations.
         augment: how far augmentations go.
         workers: processes that decode.
-        on_bad_image: told of each image that cannot be read, or could not when its shard was built, and has no
+        on_skip: told of each image that cannot be read, or could not when its shard was built, and has no
             embeddings then.
         advance: told how many images are done.
 
@@ -102,7 +102,7 @@ def build_cache(
     shards = [range(start, min(start + SHARD, len(records))) for start in range(done, len(records), SHARD)]
     decoded = _decode_all(records, shards, identity, workers)
     for number, shard in enumerate(shards, len(index.shards)):
-        images_NAE = _embed_images(teacher, preprocess, shard, augmentations, decoded, on_bad_image)
+        images_NAE = _embed_images(teacher, preprocess, shard, augmentations, decoded, on_skip)
         captions = [records[i].captions for i in shard]
         texts_CE = _checked(encode_texts(teacher, [text for texts in captions for text in texts], tokenizer), "texts")
         content = safetensors.numpy.save(
@@ -120,7 +120,7 @@ def build_cache(
     cache = CachedTeacher(folder)
     for number in cache.unreadable:
         if number < done:
-            on_bad_image(f"{records[number].name}, not readable when {folder} was made; remove that to try again")
+            on_skip(f"{records[number].name}, not readable when {folder} was made; remove that to try again")
     return cache
 
 
@@ -170,7 +170,7 @@ def _check_identity(folder: Path, found: Identity, wanted: Identity) -> None:
         raise DataError(
             f"{folder}, a cache with another {' and another '.join(causes)}",
             expected="the same teacher, data and settings",
-            fix="choose another folder, or remove this one",
+            fix="give another folder, or remove this one",
         )
 
 
@@ -195,7 +195,7 @@ def _embed_images(
     shard: range,
     augmentations: int,
     decoded: Iterator[Decoded],
-    on_bad_image: Callable[[str], None],
+    on_skip: Callable[[str], None],
 ) -> NDArray[np.float16]:
     """(N, A, E) float16, NaN where an image cannot be read."""
     embeds_NAE = np.full((len(shard), augmentations, teacher.config.projection_dim), np.nan, np.float16)
@@ -207,7 +207,7 @@ def _embed_images(
                 embeds_NAE[np.asarray(part.indices) - shard.start, number] = embeds
             if number == 0:
                 for reason in part.bad.values():
-                    on_bad_image(reason)
+                    on_skip(reason)
     return embeds_NAE
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 import torch
@@ -20,44 +20,14 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, broadcast
 from torch import Tensor, nn
 
-from edgeclip.config import Config, check_range
+from edgeclip.config import Config
 from edgeclip.distill.metrics import MetricsLog
 from edgeclip.distill.state import RATE, TrainState
+from edgeclip.distill.train_config import MixedPrecision, TrainConfig
 from edgeclip.errors import ConfigError, TrainingError
 
 B = TypeVar("B")
 LossOf: TypeAlias = Callable[[B], Tensor | tuple[Tensor, dict[str, Tensor]]]
-Precision = Literal["no", "bf16", "fp16"]
-
-
-class TrainConfig(Config, frozen=True, kw_only=True):
-    """How to train. `lr` is the peak after a linear warm-up over `warmup_fraction` of the steps; then a cosine to 0.
-
-    `batch_size` pairs make a step, whatever the number of processes. `chunk_size` is for how many of its pairs a
-    process keeps the activations (see `embed.embed_in_chunks`), None for all; `mixed_precision` is accelerate's.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float = 0.1
-    beta2: float = 0.98
-    warmup_fraction: float = 0.05
-    max_grad_norm: float = 1.0
-    checkpoint_every: int = 200
-    chunk_size: int | None = None
-    mixed_precision: Precision = "no"
-
-    def __post_init__(self) -> None:
-        check_range("weight_decay", self.weight_decay, 0, 10)
-        check_range("beta2", self.beta2, 0, 0.999999)
-        check_range("warmup_fraction", self.warmup_fraction, 0, 1)
-        check_range("max_grad_norm", self.max_grad_norm, 1e-12, 1e12)
-        check_range("epochs", self.epochs, 1, 2**31)
-        check_range("batch_size", self.batch_size, 1, 2**31)
-        check_range("checkpoint_every", self.checkpoint_every, 1, 2**31)
-        check_range("chunk_size", 1 if self.chunk_size is None else self.chunk_size, 1, 2**31)
-        check_range("lr", self.lr, 1e-12, 1e30)
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -81,7 +51,7 @@ def make_optimizer(parameters: Mapping[str, Tensor], config: TrainConfig) -> tor
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, config.beta2))
 
 
-def start_accelerator(mixed_precision: Precision = "no", *, cpu: bool = False) -> Accelerator:
+def start_accelerator(mixed_precision: MixedPrecision = "no", *, cpu: bool = False) -> Accelerator:
     """The processes and the device of a training run: what the launcher says, with GPUs where there are any.
 
     Raises:
@@ -222,7 +192,7 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
 def _diverged(loss: float, where: str, done: int, config: TrainConfig, state: TrainState | None) -> TrainingError:
     fix = f"lower the learning rate (now {config.lr:g})" if done else "check model and data: no step is taken yet"
     if state and state.path.is_file():
-        fix += f", and go on with --resume from {state.path}, the last good state"
+        fix += f", and go on with `resume` from {state.path}, the last good state"
     return TrainingError(f"a loss of {loss:g} {where}", expected="finite numbers", fix=fix)
 
 

@@ -1,13 +1,18 @@
-"""Latency of single calls, and of processes."""
+"""Latency of single calls.
+
+Shape legend: C candidates, E embedding size.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgeclip.evaluate.encoder import Encoder
+from edgeclip.image import Crop
 from edgeclip.results import Percentiles
 
 MEASURE_SECONDS = 40.0
@@ -50,33 +55,26 @@ def time_calls(
     return times
 
 
-def queries(
-    encode_crop: Callable[[], object],
-    encode_image: Callable[[], NDArray[np.float32]],
-    encode_text: Callable[[], NDArray[np.float32]],
-    *,
-    candidates: int,
-    embedding_size: int,
-) -> dict[str, Callable[[], object]]:
+def queries(encoder: Encoder, image: Path, crop: Crop, captions: Sequence[str]) -> dict[str, Callable[[], object]]:
     """The calls that a row of results times.
 
     Args:
-        encode_crop: embeds an image that is decoded and cropped already.
-        encode_image: embeds one from its file, (1, E).
-        encode_text: embeds a sentence, (1, E).
-        candidates: how many a query is compared with.
-        embedding_size: E.
+        encoder: the model.
+        image: a file to encode and to query with.
+        crop: the same, decoded and cropped already.
+        captions: as many candidates as a query has; the first is encoded and queried with.
 
     Returns:
-        "image", "text", "i2t" (a file to its best caption) and "t2i" (a sentence to its best image). Candidates were
-        embedded before; random ones cost the same to compare with.
+        "image" and "text", the encoders alone; "i2t" (a file to its best caption) and "t2i" (a sentence to its best
+        image). Candidates were embedded before; random ones cost the same to compare with.
     """
-    bank = np.random.default_rng(0).standard_normal((candidates, embedding_size)).astype(np.float32)
+    shape = (len(captions), encoder.embedding_size)
+    candidates_CE = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     return {
-        "image": encode_crop,
-        "text": encode_text,
-        "i2t": lambda: int((bank @ encode_image()[0]).argmax()),
-        "t2i": lambda: int((bank @ encode_text()[0]).argmax()),
+        "image": lambda: encoder.encode_image([crop]),
+        "text": lambda: encoder.encode_text(captions[:1]),
+        "i2t": lambda: int((candidates_CE @ encoder.encode_image([image])[0]).argmax()),
+        "t2i": lambda: int((candidates_CE @ encoder.encode_text(captions[:1])[0]).argmax()),
     }
 
 

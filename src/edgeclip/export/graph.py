@@ -15,7 +15,7 @@ from torch import nn
 from torch.export import Dim
 
 from edgeclip.errors import ConfigError
-from edgeclip.export.towers import ImageTower, TextTower
+from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 
 OPSET = 18
 MAX_BATCH = 4096
@@ -25,14 +25,14 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 """Where the exporter notes the module that a node was made from."""
 
 
-def write_image_graph(tower: ImageTower, path: Path) -> None:
+def write_image_graph(tower: ExportedImageTower, path: Path) -> None:
     """Write the image tower: pixel_values (B, 3, H, W) float32 -> image_embeds (B, E), dynamic B."""
     config = tower.tower.config
     example = torch.zeros(2, config.num_channels, config.image_size, config.image_size)
     _export(tower, example, "pixel_values", "image_embeds", {0: _dim("batch", MAX_BATCH)}, path)
 
 
-def write_text_graph(tower: TextTower, path: Path) -> None:
+def write_text_graph(tower: ExportedTextTower, path: Path) -> None:
     """Write the text tower: input_ids (N, T) int64 -> text_embeds (N, E), dynamic N and T."""
     context = tower.tower.config.context_length
     example = torch.ones(2, min(7, context), dtype=torch.int64)

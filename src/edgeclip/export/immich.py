@@ -21,8 +21,8 @@ import msgspec
 import onnx
 from PIL.Image import Resampling
 
-from edgeclip.bundle import MANIFEST, SCHEMA, Bundle, Card, FileEntry, Precision, entries, read_bundle
-from edgeclip.checkpoint import Loaded
+from edgeclip.bundle import MANIFEST, SCHEMA, Bundle, Card, FileEntry, GraphPrecision, entries, read_bundle
+from edgeclip.checkpoint import Checkpoint
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
 from edgeclip.errors import ConfigError
 from edgeclip.export.bundle import Wanted, export_bundle
@@ -52,18 +52,18 @@ class ImmichManifest(Config, frozen=True, kw_only=True):
     edgeclip: str
     layout: Literal["immich"]
     teacher: str
-    precision: Precision
+    precision: GraphPrecision
     fingerprint: str
     files: dict[str, FileEntry]
 
 
 def export_immich(
-    loaded: Loaded, out: Path, samples: Samples, *, precision: Wanted, threads: int
+    checkpoint: Checkpoint, out: Path, samples: Samples, *, precision: Wanted, threads: int
 ) -> tuple[ImmichManifest, Card]:
     """Write a model folder for Immich, whole or not at all. It is made from a bundle in edgeclip's own layout.
 
     Args:
-        loaded: the checkpoint.
+        checkpoint: the checkpoint.
         out: the folder; an earlier one is replaced.
         samples: as for `export_bundle`.
         precision: as for `export_bundle`.
@@ -72,10 +72,12 @@ def export_immich(
     Raises:
         ConfigError: Immich cannot preprocess images as the checkpoint asks.
     """
-    preprocess_cfg(loaded.preprocess_config, loaded.model.config.vision.image_size)  # refused before the work
+    preprocess_cfg(checkpoint.preprocess_config, checkpoint.model.config.vision.image_size)  # refused before the work
     with folder_written_atomically(out) as folder:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            own, card = export_bundle(loaded, Path(temporary) / "bundle", samples, precision=precision, threads=threads)
+            own, card = export_bundle(
+                checkpoint, Path(temporary) / "bundle", samples, precision=precision, threads=threads
+            )
             write_model_folder(read_bundle(Path(temporary) / "bundle"), folder)
         manifest = ImmichManifest(
             schema=SCHEMA,
@@ -123,13 +125,13 @@ def preprocess_cfg(config: PreprocessConfig, image_size: int) -> dict[str, Any]:
             f"a preprocessing with shortest_edge {config.shortest_edge}, resize_to {config.resize_to} and crop_size "
             f"{config.crop_size} for Immich",
             expected=f"a resize of the shorter edge to {image_size} and a crop to {side}, or a resize to {side}",
-            fix="use --layout edgeclip",
+            fix="use `layout` edgeclip",
         )
     if abs(config.rescale_factor * 255 - 1) > 1e-6:
         raise ConfigError(
             f"a preprocessing with rescale_factor {config.rescale_factor} for Immich",
             expected="1/255",
-            fix="use --layout edgeclip",
+            fix="use `layout` edgeclip",
         )
     return {
         "size": list(side),

@@ -15,7 +15,7 @@ from torch import nn
 
 from edgeclip.export.graph import SCOPES, quiet
 from edgeclip.export.surgery import load_graph
-from edgeclip.export.towers import ImageTower, TextTower
+from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.quantize.fake_quant import fake_quant_weight
 from edgeclip.quantize.scheme import ROW_LIMIT, quantize_rows
 
@@ -53,10 +53,10 @@ def quantize_graph(source: Path, target: Path, *, float_layers: Collection[str] 
 
 
 @torch.no_grad()
-def round_what_is_stored(tower: ImageTower | TextTower) -> None:
+def round_what_is_stored(tower: ExportedImageTower | ExportedTextTower) -> None:
     """Give the projection and the token embedding the values that their int8 storage will hold."""
     tables: list[nn.Linear | nn.Embedding] = [tower.tower.projection]
-    if isinstance(tower, TextTower):
+    if isinstance(tower, ExportedTextTower):
         tables.append(tower.tower.token_embedding)
     for table in tables:
         table.weight.copy_(fake_quant_weight(table.weight, ROW_LIMIT))

@@ -18,7 +18,7 @@ from edgeclip.model.layers import Block, Transformer
 from edgeclip.model.text import end_of_text_index
 
 
-class ImageTower(nn.Module):
+class ExportedImageTower(nn.Module):
     """`pixel_values` (B, 3, H, W) -> `image_embeds` (B, E) of unit length, equal to `Clip.encode_image`."""
 
     def __init__(self, model: Clip) -> None:
@@ -42,7 +42,7 @@ class ImageTower(nn.Module):
         return functional.normalize(self.tower.projection(pooled_BD), dim=-1)
 
 
-class TextTower(nn.Module):
+class ExportedTextTower(nn.Module):
     """`input_ids` (N, T), any T up to the context length -> `text_embeds` (N, E), equal to `Clip.encode_text`."""
 
     def __init__(self, model: Clip) -> None:

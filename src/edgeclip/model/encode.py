@@ -39,7 +39,7 @@ def encode_images(
     Returns:
         (N, E) float32, L2-normalised.
     """
-    parts = []
+    parts = [np.empty((0, model.config.projection_dim), np.float32)]
     for start in range(0, len(pixels), batch_size):
         pixel_values = torch.from_numpy(normalize(pixels[start : start + batch_size], config))
         parts.append(model.encode_image(pixel_values).numpy())
@@ -57,7 +57,7 @@ def encode_texts(
     advance: Callable[[int], None] = lambda n: None,
 ) -> NDArray[np.float32]:
     """Embed texts, each batch padded to its longest; see `encode_images` for the batch size. (N, E) float32."""
-    parts = []
+    parts = [np.empty((0, model.config.projection_dim), np.float32)]
     for start in range(0, len(texts), batch_size):
         input_ids = tokenizer(texts[start : start + batch_size], pad_to_longest=True)
         parts.append(model.encode_text(torch.from_numpy(input_ids)).numpy())

@@ -23,7 +23,7 @@ ALPHAS = (0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True)
-class Joint:
+class ScalePair:
     """Where a channel's size can be moved: `producers` (I, ...) make the channels, `consumers` read them."""
 
     name: str
@@ -32,28 +32,27 @@ class Joint:
 
 
 @torch.no_grad()
-def equalize(joints: Sequence[Joint], run: Callable[[], object]) -> dict[str, float]:
-    """Scale the channels of every joint in place, by the best of `ALPHAS` or not at all.
+def equalize(pairs: Sequence[ScalePair], run: Callable[[], object]) -> dict[str, float]:
+    """Scale the channels of every pair in place, by the best of `ALPHAS` or not at all.
 
     Args:
-        joints: of one model.
+        pairs: of one model.
         run: runs the model over the calibration samples, one call each.
 
     Returns:
-        The chosen alpha by joint; those that are better as they were are left out.
+        The chosen alpha by pair; those that are better as they were are left out.
     """
-    largest = _largest_inputs(joints, run)
+    largest = _largest_inputs(pairs, run)
     candidates = {
-        joint.name: {alpha: _scales(largest[joint.name], joint.consumers, alpha) for alpha in ALPHAS}
-        for joint in joints
+        pair.name: {alpha: _scales(largest[pair.name], pair.consumers, alpha) for alpha in ALPHAS} for pair in pairs
     }
-    errors = _errors(joints, candidates, run)
+    errors = _errors(pairs, candidates, run)
     chosen = {}
-    for joint in joints:
-        alpha = min(errors[joint.name], key=lambda alpha: errors[joint.name][alpha])
+    for pair in pairs:
+        alpha = min(errors[pair.name], key=lambda alpha: errors[pair.name][alpha])
         if alpha is not None:
-            _apply(joint, candidates[joint.name][alpha])
-            chosen[joint.name] = alpha
+            _apply(pair, candidates[pair.name][alpha])
+            chosen[pair.name] = alpha
     return chosen
 
 
@@ -65,21 +64,21 @@ def _scales(largest_I: Tensor, consumers: Sequence[nn.Linear], alpha: float) -> 
     return torch.where(known_I, scale_I / scale_I[known_I].log().mean().exp(), 1.0)
 
 
-def _apply(joint: Joint, scale_I: Tensor) -> None:
-    for producer in joint.producers:
+def _apply(pair: ScalePair, scale_I: Tensor) -> None:
+    for producer in pair.producers:
         producer.div_(scale_I.reshape(-1, *[1] * (producer.ndim - 1)))
-    for linear in joint.consumers:
+    for linear in pair.consumers:
         linear.weight.mul_(scale_I)
 
 
 @contextmanager
-def _watched(joints: Sequence[Joint], see: Callable[[Joint, nn.Linear, Tensor], None]) -> Iterator[None]:
+def _watched(pairs: Sequence[ScalePair], see: Callable[[ScalePair, nn.Linear, Tensor], None]) -> Iterator[None]:
     """Call `see` with every input of every consumer."""
 
-    def watch(joint: Joint, linear: nn.Linear) -> torch.utils.hooks.RemovableHandle:
-        return linear.register_forward_pre_hook(lambda module, inputs: see(joint, linear, inputs[0]))
+    def watch(pair: ScalePair, linear: nn.Linear) -> torch.utils.hooks.RemovableHandle:
+        return linear.register_forward_pre_hook(lambda module, inputs: see(pair, linear, inputs[0]))
 
-    handles = [watch(joint, linear) for joint in joints for linear in joint.consumers]
+    handles = [watch(pair, linear) for pair in pairs for linear in pair.consumers]
     try:
         yield
     finally:
@@ -87,39 +86,39 @@ def _watched(joints: Sequence[Joint], see: Callable[[Joint, nn.Linear, Tensor], 
             handle.remove()
 
 
-def _largest_inputs(joints: Sequence[Joint], run: Callable[[], object]) -> dict[str, Tensor]:
+def _largest_inputs(pairs: Sequence[ScalePair], run: Callable[[], object]) -> dict[str, Tensor]:
     largest: dict[str, Tensor] = {}
 
-    def see(joint: Joint, linear: nn.Linear, x: Tensor) -> None:
+    def see(pair: ScalePair, linear: nn.Linear, x: Tensor) -> None:
         seen_I = x.abs().flatten(0, -2).amax(dim=0)
-        largest[joint.name] = torch.maximum(largest[joint.name], seen_I) if joint.name in largest else seen_I
+        largest[pair.name] = torch.maximum(largest[pair.name], seen_I) if pair.name in largest else seen_I
 
-    with _watched(joints, see):
+    with _watched(pairs, see):
         run()
     return largest
 
 
 def _errors(
-    joints: Sequence[Joint], candidates: dict[str, dict[float, Tensor]], run: Callable[[], object]
+    pairs: Sequence[ScalePair], candidates: dict[str, dict[float, Tensor]], run: Callable[[], object]
 ) -> dict[str, dict[float | None, float]]:
     """Squared error of the int8 layer's output by alpha; None is the layer as it is."""
     errors: dict[str, dict[float | None, float]] = {
-        joint.name: dict.fromkeys((None, *candidates[joint.name]), 0.0) for joint in joints
+        pair.name: dict.fromkeys((None, *candidates[pair.name]), 0.0) for pair in pairs
     }
     weights = {
         (id(linear), alpha): fake_quant_weight(linear.weight * scale)
-        for joint in joints
-        for linear in joint.consumers
-        for alpha, scale in _all_scales(candidates[joint.name])
+        for pair in pairs
+        for linear in pair.consumers
+        for alpha, scale in _all_scales(candidates[pair.name])
     }
 
-    def see(joint: Joint, linear: nn.Linear, x: Tensor) -> None:
+    def see(pair: ScalePair, linear: nn.Linear, x: Tensor) -> None:
         exact = x @ linear.weight.T
-        for alpha, scale in _all_scales(candidates[joint.name]):
+        for alpha, scale in _all_scales(candidates[pair.name]):
             rounded = fake_quant_activation(x / scale) @ weights[id(linear), alpha].T
-            errors[joint.name][alpha] += (rounded - exact).square().sum().item()
+            errors[pair.name][alpha] += (rounded - exact).square().sum().item()
 
-    with _watched(joints, see):
+    with _watched(pairs, see):
         run()
     return errors
 

@@ -1,4 +1,4 @@
-"""The report's student: PyTorch dynamic int8 (its Algorithm 1), with every Linear and the patch convolution quantized.
+"""The paper's student: PyTorch dynamic int8 (its Algorithm 1), with every Linear and the patch convolution quantized.
 
 All use of PyTorch's eager-mode quantization is in this file, and the files written are plain int8 safetensors, so that
 its announced removal touches nothing else.
@@ -11,6 +11,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -19,19 +20,20 @@ from torch import Tensor, nn
 from torch.ao.nn.quantized.dynamic import Linear as Int8Linear
 from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
 
+from edgeclip.checkpoint import Checkpoint
 from edgeclip.checkpoint.reader import read_tensors
 from edgeclip.checkpoint.save import write_model_files, write_tensors
 from edgeclip.config import PreprocessConfig
 from edgeclip.errors import CheckpointError, ConfigError
-from edgeclip.fields import read_json
 from edgeclip.files import folder_written_atomically
 from edgeclip.hf_config import read_config
+from edgeclip.hf_json import read_json
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
 
 M = TypeVar("M", bound=nn.Module)
 
-REPORT_ENGINE = "qnnpack"
+PAPER_ENGINE = "qnnpack"
 ENGINES = ("qnnpack", "x86", "onednn")
 SCHEME = "torch-dynamic-int8"
 
@@ -47,7 +49,7 @@ def _using(engine: str) -> Iterator[None]:
         raise ConfigError(
             f"engine {engine!r}",
             expected=f"one of {', '.join(available_engines())} on this machine",
-            fix="choose with --engine",
+            fix="give `engine` auto",
         )
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = engine
@@ -61,16 +63,16 @@ def _using(engine: str) -> Iterator[None]:
 
 
 def load_student(
-    teacher: Clip, *, quantized: bool = True, engine: str = REPORT_ENGINE, float_layers: tuple[str, ...] = ()
+    teacher: Clip, *, quantized: bool = True, engine: str = PAPER_ENGINE, float_layers: tuple[str, ...] = ()
 ) -> Clip:
-    """Algorithm 1 of the report: copy the teacher, choose the backend, quantize its layers dynamically.
+    """Algorithm 1 of the paper: copy the teacher, choose the backend, quantize its layers dynamically.
 
     The weights are packed for the engine that is chosen here, whatever the global setting is later.
 
     Args:
         teacher: any float model; it is not changed.
         quantized: False gives the float copy.
-        engine: the kernel library; the report uses QNNPACK.
+        engine: the kernel library; the paper uses QNNPACK.
         float_layers: names of Linear layers to leave as they are.
 
     Raises:
@@ -161,3 +163,14 @@ def _int8_linear(state: dict[str, Tensor], name: str) -> Int8Linear:
     layer = Int8Linear(values.shape[1], values.shape[0], bias_=bias is not None, dtype=torch.qint8)
     layer.set_weight_bias(weight, bias)
     return layer
+
+
+def as_student(teacher: Checkpoint, model: Clip) -> Checkpoint:
+    """A quantized student as an encoder: one item at a time, as on a device, since int8 chooses its ranges per call."""
+    return replace(
+        teacher,
+        layout="edgeclip student, dynamic int8",
+        stored_dtype="int8/float32",
+        model=model,
+        batch_size=1,
+    )

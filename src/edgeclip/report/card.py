@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from edgeclip.bundle import MAX_LOSS, MIN_COSINE, Card
+from edgeclip.bundle import CARD_MAX_LOSS, CARD_MIN_COSINE, Card
+from edgeclip.measure.inspection import BundleInspection
 from edgeclip.report.terminal import console, recalls_table, tower
-from edgeclip.runtime.inspection import BundleInspection
 
 
 def print_card(inspection: BundleInspection) -> None:
@@ -21,8 +21,8 @@ def print_card(inspection: BundleInspection) -> None:
     ]
     if card := manifest.card:
         lines += [
-            f"accuracy    {'kept' if card.keeps_accuracy else 'NOT kept'}: R@1 within {MAX_LOSS:g} point both ways, "
-            f"mean cosine at least {MIN_COSINE}",
+            f"accuracy    {'kept' if card.keeps_accuracy else 'NOT kept'}: R@1 within {CARD_MAX_LOSS:g} point both "
+            f"ways, mean cosine at least {CARD_MIN_COSINE}",
             f"cosines     images {card.image_cosine.mean:.5f} (smallest {card.image_cosine.smallest:.5f}), "
             f"texts {card.text_cosine.mean:.5f} (smallest {card.text_cosine.smallest:.5f})",
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeclip.results import Findings, GradientReach, Results, Row
 
-REPORT_ENGINE = "qnnpack"
+PAPER_ENGINE = "qnnpack"
 
 
 def row_of(results: Results, name: str, containing: str = "") -> Row | None:
@@ -24,14 +24,14 @@ def times(ratio: float) -> str:
 
 def headlines(results: Results) -> list[str]:
     """What the table says, in one sentence each."""
-    teacher, report = row_of(results, "TEACHER"), row_of(results, "STUDENT", REPORT_ENGINE)
+    teacher, report = row_of(results, "TEACHER"), row_of(results, "STUDENT", PAPER_ENGINE)
     lines = []
     if teacher and report:
         lines.append(
             f"The report's int8 student is {teacher.size_mb / report.size_mb:.1f} times smaller and encodes an image"
             f" {times(report.latency_ms.image.p50 / teacher.latency_ms.image.p50)} than its fp32 teacher here."
         )
-    quick = next((r for r in results.rows if r.name == "STUDENT" and REPORT_ENGINE not in r.variant), None)
+    quick = next((r for r in results.rows if r.name == "STUDENT" and PAPER_ENGINE not in r.variant), None)
     if teacher and report and quick:
         lines.append(
             f"The same weights on another kernel library ({quick.variant}) are "
@@ -66,7 +66,7 @@ def training(results: Results) -> str:
 def why_engines_differ(results: Results, findings: Findings) -> list[str]:
     """Why QNNPACK is slow here, or that it is not."""
     by_name = {engine.engine: engine for engine in findings.engines}
-    base, slow = by_name["float"], by_name.get(REPORT_ENGINE)
+    base, slow = by_name["float"], by_name.get(PAPER_ENGINE)
     lines = [
         f"One layer of the image tower, {base.rows} tokens by {base.inputs} inputs to {base.outputs} outputs, takes "
         + ", ".join(

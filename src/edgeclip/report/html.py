@@ -9,12 +9,12 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from edgeclip import __version__
 from edgeclip.files import write_atomically
 from edgeclip.report.explain import headlines, training, why_distillation_drifts, why_engines_differ
 from edgeclip.report.plots import loss_plot, trade_off_plot
 from edgeclip.report.published import PUBLISHED
 from edgeclip.results import Results
+from edgeclip.version import __version__
 
 NAME_ORDER = ("TEACHER", "STUDENT", "DISTILLED")
 

@@ -1,21 +1,20 @@
-"""Rows beyond the report: what this project makes of the same teacher and the same pairs."""
+"""Rows beyond the paper: what this project makes of the same teacher and the same pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from edgeclip.checkpoint import Loaded
-from edgeclip.compress.data import CALIBRATION, Data
+from edgeclip.checkpoint import Checkpoint
+from edgeclip.compress.distill_data import Data
+from edgeclip.compress.distill_settings import DistillSettings
 from edgeclip.compress.experiment import carry_out
-from edgeclip.compress.settings import DistillSettings
-from edgeclip.data.prepare import Prepared
-from edgeclip.data.records import Record
+from edgeclip.data.split import Part
 from edgeclip.distill.recipe import load_recipe
+from edgeclip.export.samples import Samples
 from edgeclip.files import output_folder
 from edgeclip.reproduce.settings import Settings
 from edgeclip.results import Row
@@ -25,25 +24,23 @@ RECIPE = "qad"
 
 def better_rows(
     settings: Settings,
-    teacher: Loaded,
-    training: Sequence[Record],
-    train: Prepared,
-    validation: Prepared,
+    teacher: Checkpoint,
+    training: Part,
+    samples: Samples,
     test_crop: NDArray[np.uint8],
     out: Path,
     *,
     resume: bool,
 ) -> tuple[list[Row], dict[str, list[float]]]:
-    """The teacher's own bundle, its int8 bundle, and that of quantization-aware distillation on the report's pairs.
+    """The teacher's own bundle, its int8 bundle, and that of quantization-aware distillation on the paper's pairs.
 
-    The last is trained for as many steps of as many pairs as the report's students.
+    The last is trained for as many steps of as many pairs as the paper's students.
 
     Args:
         settings: the reproduction's.
         teacher: the checkpoint.
-        training: the pairs that the report distils with.
-        train: the same, decoded.
-        validation: the pairs that every row is measured on.
+        training: the pairs that the paper's students are distilled with.
+        samples: those of the other roles.
         test_crop: (H, W, 3) uint8, the image whose best caption is named.
         out: where the `qad` checkpoint and bundle go, with their cache and state.
         resume: go on from that state.
@@ -61,7 +58,7 @@ def better_rows(
         ),
         replace(recipe, train=replace(recipe.train, batch_size=settings.batch_size, epochs=settings.epochs)),
         teacher,
-        Data(training, train.first(CALIBRATION), validation),
+        Data(training.records, samples.calibrate, samples.measure),
         test_crop,
         output_folder(out),
         resume=resume,

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgeclip.distill.report import DistillData, ReportLoss, gradients
 from edgeclip.evaluate.latency import percentiles, time_calls
 from edgeclip.model import Clip
 from edgeclip.model.layers import Block
 from edgeclip.quantize.paper import available_engines, float_parameters, int8_layers, load_student, quantize
+from edgeclip.reproduce.paper_distillation import DistillData, PaperLoss, gradients
 from edgeclip.results import EngineTime, GradientReach
 
 PROBE_PAIRS = 16
@@ -61,7 +61,7 @@ def _first_mlp_layer(model: Clip) -> nn.Linear:
 
 
 def gradient_reach(
-    variant: str, student: Clip, teacher: Clip, data: DistillData, settings: ReportLoss, drift_cosine: float
+    variant: str, student: Clip, teacher: Clip, data: DistillData, settings: PaperLoss, drift_cosine: float
 ) -> GradientReach:
     """Which of a student's parameters receive a gradient, and whether it points where the float model's does.
 

@@ -4,55 +4,54 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import msgspec
+from msgspec import Meta
 
-from edgeclip.config import check_range, check_run, processors
 from edgeclip.data.settings import DataSettings
-from edgeclip.distill.trainer import TrainConfig
+from edgeclip.distill.train_config import TrainConfig
 from edgeclip.errors import ConfigError
+from edgeclip.names import BUILTIN
+from edgeclip.settings import Repeats, Threads, Vocabulary, default_threads
 
-Engine = Literal["auto", "qnnpack", "x86", "onednn"]
+Alpha = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Settings(DataSettings, frozen=True, kw_only=True):
-    """Options of `edgeclip reproduce`: the report's where they are known; `lr` is the usual default of Adam.
+    """Settings of `reproduce`: the paper's where they are known; `lr` is the usual default of Adam."""
 
-    `workers` decode images; `threads` run the models; `repeats` timed calls per model and call.
-    """
-
-    model: str = "builtin:tabletop"
-    data: str = "builtin:tabletop"
-    samples: int = 1000
-    val_fraction: float = 0.2
-    alpha: float = 0.3
-    temperature: float = 1.0
-    epochs: int = 3
-    lr: float = 1e-3
-    batch_size: int = 32
-    engine: Engine = "auto"
-    normalize: Literal["checkpoint", "report"] = "checkpoint"
-    threads: int = msgspec.field(default_factory=processors)
-    sweep_alpha: tuple[float, ...] = ()
-    test_image: str | None = None
-    vocabulary: str | None = None
-    repeats: int = 20
-    with_better: bool = False
+    model: Annotated[str, Meta(description="builtin:tabletop, a checkpoint, or a hub id.")] = BUILTIN
+    samples: Annotated[int, Meta(ge=2, le=2**40, description="Image-caption pairs to sample.")] = 1000
+    val_fraction: Annotated[float, Meta(ge=0, le=1, description="Part of them that is only evaluated on.")] = 0.2
+    alpha: Annotated[Alpha, Meta(description="Weight of the teacher in the distillation loss.")] = 0.3
+    temperature: Annotated[float, Meta(description="Softens both distributions.")] = 1.0
+    epochs: Annotated[int, Meta(ge=1, le=2**31, description="Passes over the training pairs.")] = 3
+    lr: Annotated[float, Meta(ge=1e-12, le=1e30, description="Peak learning rate; the default is Adam's own.")] = 1e-3
+    batch_size: Annotated[int, Meta(ge=1, le=2**31, description="Pairs of a training step.")] = 32
+    workers: Annotated[int, Meta(ge=0, le=256, description="Processes that decode images; 0 decodes in this one.")] = 4
+    engine: Annotated[
+        Literal["auto", "qnnpack", "x86", "onednn"],
+        Meta(description="auto (the fastest here), qnnpack, x86 or onednn."),
+    ] = "auto"
+    normalize: Annotated[
+        Literal["checkpoint", "paper", "report"],
+        Meta(description="checkpoint (its own mean and std) or paper (0.5; report is its former name)."),
+    ] = "checkpoint"
+    threads: Threads = default_threads
+    sweep_alpha: Annotated[tuple[Alpha, ...], Meta(description="Also try these alphas, such as 0.1,0.3,0.5.")] = ()
+    test_image: Annotated[str | None, Meta(description="Picture whose best caption each model picks.")] = None
+    vocabulary: Vocabulary = None
+    repeats: Repeats = 20
+    with_better: Annotated[bool, Meta(description="Add bundles: fp32, int8, and distilled.")] = False
 
     def __post_init__(self) -> None:
-        for alpha in (self.alpha, *self.sweep_alpha):
-            if not 0 <= alpha <= 1:
-                raise ConfigError(
-                    f"alpha {alpha}", expected="a number from 0 to 1", fix="correct --alpha or --sweep-alpha"
-                )
+        super().__post_init__()
         if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ConfigError(f"--temperature {self.temperature}", expected="a positive number", fix="try 1")
-        check_run(threads=self.threads, workers=self.workers, seed=self.seed)
-        check_range("--samples", self.samples, 2, 2**40)
-        check_range("--repeats", self.repeats, 1, 100_000)
+            raise ConfigError(f"`temperature` {self.temperature}", expected="a positive number", fix="use 1")
         if self.test_image is not None and not Path(self.test_image).is_file():
-            raise ConfigError(f"--test-image {self.test_image}", expected="an image file", fix="check the path")
+            raise ConfigError(
+                f"`test_image` {self.test_image}", expected="an image file", fix="give the path of one, or leave it out"
+            )
         _ = self.train  # its own checks
 
     @property

@@ -1,6 +1,7 @@
 """Inference over a bundle with numpy, onnxruntime, pillow and tokenizers only."""
 
+from edgeclip.runtime.classifier import Classifier, Label
 from edgeclip.runtime.clip import ClipRuntime, load
 from edgeclip.runtime.selftest import self_test
 
-__all__ = ["ClipRuntime", "load", "self_test"]
+__all__ = ["Classifier", "ClipRuntime", "Label", "load", "self_test"]

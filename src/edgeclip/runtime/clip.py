@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgeclip.bundle import Bundle, read_bundle
-from edgeclip.config import check_range, processors
+from edgeclip.bundle import Bundle, find_bundle, read_bundle
+from edgeclip.config import check_range
+from edgeclip.cpu import processors
 from edgeclip.errors import ConfigError, ImageError
-from edgeclip.image import ImageSource
+from edgeclip.image import Crop, ImageSource
 from edgeclip.runtime.classifier import Classifier, Label
-from edgeclip.runtime.precision import EmbeddingDtype, as_dtype, check_dtype
-from edgeclip.runtime.prompt_bank import PromptBank, cache_folder
+from edgeclip.runtime.embedding_dtype import EmbeddingDtype, as_dtype, check_dtype
+from edgeclip.runtime.prompt_cache import PromptCache, cache_folder
 from edgeclip.runtime.session import LazySession
-from edgeclip.runtime.stream import Embedded, embedded, in_groups, in_order, threads
+from edgeclip.runtime.stream import Embedded, Flush, embedded, in_groups, in_order, threads
 
 MAX_BATCH = 4096
 MAX_GROUP = 2**20
@@ -38,12 +39,17 @@ class ClipRuntime:
         self.bundle = bundle
         self._image = LazySession(bundle.image_graph, threads)
         self._text = LazySession(bundle.text_graph, threads)
-        self._bank = PromptBank(cache or cache_folder(), bundle.manifest.fingerprint, self.embedding_size)
+        self._prompts = PromptCache(cache or cache_folder(), bundle.manifest.fingerprint, self.embedding_size)
 
     @property
     def embedding_size(self) -> int:
         """E, the length of an embedding."""
         return self.bundle.config.projection_dim
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosines that makes logits of them."""
+        return self.bundle.manifest.logit_scale
 
     @property
     def open_graphs(self) -> list[str]:
@@ -80,8 +86,8 @@ class ClipRuntime:
         _check_list(images)
         check_dtype(dtype)
         for index, image in enumerate(images):
-            if image is None:
-                raise TypeError(f"expected an image, not None at index {index}")
+            if isinstance(image, Flush):
+                raise TypeError(f"expected an image, not FLUSH at index {index}")
         rows: list[NDArray[np.float32]] = []
         for _, embeds in self.stream_images(images, batch_size=batch_size, workers=workers):
             if isinstance(embeds, ImageError):
@@ -90,12 +96,12 @@ class ClipRuntime:
         return as_dtype(np.stack(rows) if rows else np.empty((0, self.embedding_size), np.float32), dtype)
 
     def stream_images(
-        self, images: Iterable[ImageSource | None], *, batch_size: int = 1, workers: int = 0
+        self, images: Iterable[ImageSource | Flush], *, batch_size: int = 1, workers: int = 0
     ) -> Iterator[Embedded]:
         """Embed images as they come, in order, with few of them in memory; endless iterators work.
 
         Args:
-            images: as for `encode_image`; None delivers what was begun before the next image is asked for.
+            images: as for `encode_image`; `stream.FLUSH` delivers what was begun before the next image is asked for.
             batch_size: as for `encode_image`. An image waits for the others of its batch.
             workers: as for `encode_image`.
 
@@ -105,8 +111,8 @@ class ClipRuntime:
         Raises:
             BundleError, ConfigError, TypeError: as for `encode_image`.
         """
-        check_range("batch_size", batch_size, 1, MAX_BATCH)
-        check_range("workers", workers, 0, MAX_WORKERS)
+        check_range("`batch_size`", batch_size, 1, MAX_BATCH)
+        check_range("`workers`", workers, 0, MAX_WORKERS)
         return embedded(
             _checked(images), self.bundle.preprocess, self._image.run, batch_size=batch_size, workers=workers
         )
@@ -121,7 +127,7 @@ class ClipRuntime:
             batch_size: texts a run of the graph, of similar length, computed up to the longest one's end only. As for
                 images, 1 keeps an embedding of an int8 graph independent of its neighbours.
             dtype: float32, float16, or int8: see `precision.INT8_SCALE`.
-            cached: look texts up in the prompt bank on disk, and keep there what was not in it. The graph is not
+            cached: look texts up in the prompt cache on disk, and keep there what was not in it. The graph is not
                 opened where all are. They are encoded one by one, whatever `batch_size`.
 
         Returns:
@@ -137,16 +143,16 @@ class ClipRuntime:
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"expected strings, not {type(text).__name__} at index {index}")
-        check_range("batch_size", batch_size, 1, MAX_BATCH)
+        check_range("`batch_size`", batch_size, 1, MAX_BATCH)
         return as_dtype(self._cached_texts(texts) if cached else self._run_texts(texts, batch_size), dtype)
 
     def stream_texts(
-        self, texts: Iterable[str | None], *, group: int = 1, batch_size: int = 1, workers: int = 0
+        self, texts: Iterable[str | Flush], *, group: int = 1, batch_size: int = 1, workers: int = 0
     ) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Embed texts as they come, in order, with few of them in memory; endless iterators work.
 
         Args:
-            texts: any strings; None as for `stream_images`.
+            texts: any strings; `stream.FLUSH` as for `stream_images`.
             group: texts that are sorted by length together; a text waits for the others of its group.
             batch_size: as for `encode_text`.
             workers: threads that run the graph; 0 runs it in this one.
@@ -157,8 +163,8 @@ class ClipRuntime:
         Raises:
             BundleError, ConfigError, TypeError: as for `encode_text`.
         """
-        check_range("workers", workers, 0, MAX_WORKERS)
-        check_range("group", group, 1, MAX_GROUP)
+        check_range("`workers`", workers, 0, MAX_WORKERS)
+        check_range("`group`", group, 1, MAX_GROUP)
         with threads(workers) as pool:
             encoded = in_order(
                 lambda some: list(zip(some, self.encode_text(some, batch_size=batch_size), strict=True)),
@@ -167,14 +173,15 @@ class ClipRuntime:
                 ahead=workers,
             )
             for rows in encoded:
-                yield from rows or ()
+                if not isinstance(rows, Flush):
+                    yield from rows
 
     def _cached_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        known = self._bank.get(texts)
+        known = self._prompts.get(texts)
         unknown = [text for text in dict.fromkeys(texts) if text not in known]
         if unknown:
             found = dict(zip(unknown, self._run_texts(unknown, 1), strict=True))
-            self._bank.put(found)
+            self._prompts.put(found)
             known |= found
         return np.array([known[text] for text in texts], np.float32).reshape(-1, self.embedding_size)
 
@@ -188,7 +195,7 @@ class ClipRuntime:
         return embeds_ME
 
     def classifier(self, labels: Sequence[str], *, template: str = "a photo of a {}") -> Classifier:
-        """Zero-shot classification with these labels, of any number of embeddings; prompts come from the prompt bank.
+        """Zero-shot classification with these labels, of any number of embeddings; prompts come from the prompt cache.
 
         Args:
             labels: what to choose from.
@@ -203,10 +210,10 @@ class ClipRuntime:
             raise ConfigError(
                 f"{len(labels)} labels and the template {template!r}",
                 expected="at least one label, and {} in the template",
-                fix="correct them",
+                fix="give `labels`, and a `template` such as 'a photo of a {}'",
             )
         prompts = [template.replace("{}", label) if isinstance(label, str) else label for label in labels]
-        return Classifier(tuple(labels), self.encode_text(prompts, cached=True), self.bundle.manifest.logit_scale)
+        return Classifier(tuple(labels), self.encode_text(prompts, cached=True), self.logit_scale)
 
     def classify(
         self, images: Sequence[ImageSource], labels: Sequence[str], *, template: str = "a photo of a {}"
@@ -224,26 +231,27 @@ def _check_list(items: object) -> None:
         raise TypeError(f"expected a list, not one {type(items).__name__}")
 
 
-def _checked(images: Iterable[ImageSource | None]) -> Iterator[ImageSource | None]:
+def _checked(images: Iterable[ImageSource | Flush]) -> Iterator[ImageSource | Flush]:
     for index, image in enumerate(images):
-        if image is not None and not isinstance(image, str | Path | bytes | Image.Image | np.ndarray):
+        if not isinstance(image, str | Path | bytes | Image.Image | np.ndarray | Crop | Flush):
             raise TypeError(f"expected paths, bytes, pictures or arrays, not {type(image).__name__} at index {index}")
         yield image
 
 
-def load(folder: str | Path, *, threads: int | None = None, cache: str | Path | None = None) -> ClipRuntime:
-    """Load a bundle made by `edgeclip export`.
+def load(source: str | Path, *, threads: int | None = None, cache: str | Path | None = None) -> ClipRuntime:
+    """Load a bundle.
 
     Args:
-        folder: the bundle.
+        source: a folder made by `edgeclip export`; `builtin:tabletop`, the built-in teacher in int8; or a hub id
+            (user/name) where there is no such folder, which is downloaded once and then taken from the hub's cache.
         threads: for the graphs; all processors by default.
-        cache: folder of the prompt bank; XDG_CACHE_HOME/edgeclip or ~/.cache/edgeclip by default.
+        cache: folder of the prompt cache; XDG_CACHE_HOME/edgeclip or ~/.cache/edgeclip by default.
 
     Raises:
-        EdgeclipError: the bundle is incomplete, of a newer version, or a file is malformed; or a number of threads that
-            no machine has.
+        EdgeclipError: the bundle is incomplete, of a newer version, or a file is malformed; it can't be downloaded; or
+            a number of threads that no machine has.
     """
     if threads is None:
         threads = processors()
-    check_range("threads", threads, 1, MAX_WORKERS)
-    return ClipRuntime(read_bundle(Path(folder)), threads=threads, cache=Path(cache) if cache else None)
+    check_range("`threads`", threads, 1, MAX_WORKERS)
+    return ClipRuntime(read_bundle(find_bundle(source)), threads=threads, cache=Path(cache) if cache else None)

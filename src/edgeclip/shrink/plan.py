@@ -152,7 +152,7 @@ def propose(
     Args:
         teacher: the teacher's configuration.
         fraction: of the parameters, embeddings included.
-        vocab_size: tokens that the captions need (`vocabulary.diet`); None keeps the whole vocabulary.
+        vocab_size: tokens that the captions need (`vocabulary.trim_vocabulary`); None keeps the whole vocabulary.
         depth: the fraction of layers to keep, in place of `fraction`; MLP units then go down to an eighth before
             heads do. Of students of one size the deeper start nearer to their teacher, and the wider are faster.
         width: the most heads to keep, as a fraction. What that spares is left over: a narrow student is smaller.

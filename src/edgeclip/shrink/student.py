@@ -33,7 +33,7 @@ def shrink(
         model: the teacher, in float.
         plan: what is kept.
         calibration: data to measure importance on.
-        kept_tokens: (V,) int64, the teacher's id of each token that is kept (`vocabulary.Diet.kept_tokens`); for
+        kept_tokens: (V,) int64, the teacher's id of each token that is kept (`TrimmedVocabulary.kept_tokens`), for
             plans with `vocabulary = "captions"`.
 
     Raises:

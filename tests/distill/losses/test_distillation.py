@@ -14,10 +14,11 @@ from edgeclip.distill.losses.feature import feature_loss
 from edgeclip.distill.losses.mix import LOSSES, LossMix
 from edgeclip.distill.losses.outputs import Outputs, outputs_of
 from edgeclip.distill.losses.patch_word import patch_word_loss
-from edgeclip.distill.losses.report import report_loss
-from edgeclip.distill.trainer import TrainConfig, fit
+from edgeclip.distill.train_config import TrainConfig
+from edgeclip.distill.trainer import fit
 from edgeclip.errors import ConfigError, EdgeclipError
 from edgeclip.model import Clip
+from edgeclip.reproduce.paper_loss import paper_loss
 
 ALL = LossMix(**dict.fromkeys(LOSSES, 1.0), vision_layers=((1, 1), (2, 3)), text_layers=((2, 3),))
 
@@ -96,7 +97,7 @@ def test_the_reports_loss_is_a_mix(clip: Clip, config: ClipConfig, pairs: tuple[
     models[1].log_logit_scale.data.fill_(1.0)  # each at its own scale
     student, teacher = (outputs_of(model, *pairs, tokens=False) for model in models)
     total, _ = DistillationLoss(mix, config, config)(student, teacher, progress=0.0)
-    expected = report_loss(*(model(*pairs) for model in models), alpha=0.3)
+    expected = paper_loss(*(model(*pairs) for model in models), alpha=0.3)
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 

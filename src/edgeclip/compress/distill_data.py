@@ -1,0 +1,57 @@
+"""Which images a recipe trains on, and which others are calibrated and measured with; see `data.split`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeclip.compress.distill_settings import DistillSettings
+from edgeclip.config import PreprocessConfig
+from edgeclip.data.prepare import Prepared, prepare_parts
+from edgeclip.data.records import Record
+from edgeclip.data.split import to_distill
+from edgeclip.errors import DataError
+
+IMPORTANCE_IMAGES = 64
+"""Images on which importance and the sizes of channels are measured."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The `training` set, and the decoded pairs that are calibrated and measured on, neither of which is trained on."""
+
+    training: Sequence[Record]
+    calibration: Prepared
+    measured: Prepared
+
+
+def load_split(settings: DistillSettings, samples: int, preprocess: PreprocessConfig) -> Data:
+    """Set the measured pairs aside: of the built-in world another world's, else a part of what there is to train on.
+
+    So the test split of a data set that has one stays unseen, for `edgeclip evaluate`.
+
+    Args:
+        settings: which data.
+        samples: images to train on where the settings leave it open.
+        preprocess: the teacher's.
+
+    Raises:
+        DataError: the data can't be used, or is too small.
+    """
+    train, calibrate, measure = to_distill(
+        settings.data,
+        samples=settings.samples,
+        at_most=samples,
+        pairs=settings.pairs,
+        calibrate=IMPORTANCE_IMAGES,
+        seed=settings.seed,
+        options=settings.data_options,
+    )
+    data = Data(train.records, *prepare_parts([calibrate, measure], preprocess, settings))
+    if len(data.measured) < 2:
+        raise DataError(
+            f"{settings.data}, of whose {len(measure)} images to measure on only one can be read",
+            expected="at least 2",
+            fix=f"see {data.measured.bad_images[0]}",
+        )
+    return data

@@ -1,0 +1,57 @@
+"""The release card: what a bundle keeps of its teacher, measured on pairs that nothing of it was made from.
+
+Shape legend: N pairs, E embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclip.bundle import Card, Closeness
+from edgeclip.evaluate.encoder import Encoder, embed_images, embed_texts
+from edgeclip.evaluate.retrieval import retrieval
+from edgeclip.image import ImageSource
+from edgeclip.progress import task
+
+
+def release_card(
+    teacher: Encoder, bundle: Encoder, images: Sequence[ImageSource], texts: Sequence[str], *, data: str, seed: int
+) -> Card:
+    """Encode N pairs with both and compare.
+
+    Args:
+        teacher: what the bundle was made from.
+        bundle: the bundle.
+        images: N images.
+        texts: a caption of each.
+        data: what the pairs are called.
+        seed: which of them were taken.
+    """
+    pair_N = np.arange(len(texts))
+    embeds: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+    for name, encoder in (("teacher", teacher), ("bundle", bundle)):
+        with task(f"measuring the {name}", 2 * len(texts)) as advance:
+            embeds.append((embed_images(encoder, images, advance), embed_texts(encoder, texts, advance)))
+    (images_NE, texts_NE), (own_images_NE, own_texts_NE) = embeds
+    teacher_i2t, teacher_t2i = retrieval(images_NE, texts_NE, pair_N)
+    i2t, t2i = retrieval(own_images_NE, own_texts_NE, pair_N)
+    return Card(
+        data=data,
+        seed=seed,
+        pairs=len(texts),
+        teacher_i2t=teacher_i2t,
+        teacher_t2i=teacher_t2i,
+        i2t=i2t,
+        t2i=t2i,
+        image_cosine=closeness(images_NE, own_images_NE),
+        text_cosine=closeness(texts_NE, own_texts_NE),
+    )
+
+
+def closeness(embeds_NE: NDArray[np.float32], others_NE: NDArray[np.float32]) -> Closeness:
+    """Cosines of corresponding rows, mean and smallest."""
+    cosine_N = (embeds_NE * others_NE).sum(axis=1)
+    return Closeness(mean=round(float(cosine_N.mean()), 5), smallest=round(float(cosine_N.min()), 5))

@@ -1,0 +1,38 @@
+"""From settings to a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from edgeclip.bundle import Card, Manifest, check_replaceable
+from edgeclip.checkpoint import load_checkpoint
+from edgeclip.errors import ConfigError
+from edgeclip.export.bundle import export_bundle
+from edgeclip.export.immich import ImmichManifest, export_immich
+from edgeclip.export.samples import load_samples
+from edgeclip.export.settings import ExportSettings
+
+
+def export(settings: ExportSettings, out: Path) -> tuple[Manifest | ImmichManifest, Card]:
+    """Write a bundle, whole or not at all; an earlier bundle in its place is replaced.
+
+    Raises:
+        EdgeclipError: anything in the settings, the model or the data that can't be used, or another thing in place.
+    """
+    out = out.resolve()
+    check_replaceable(out)
+    if settings.combined_graph and settings.layout == "immich":
+        raise ConfigError(
+            "`combined_graph` with `layout` immich", expected="one of them", fix="leave out `combined_graph`"
+        )
+    torch.set_num_threads(settings.threads)
+    checkpoint = load_checkpoint(settings.model, vocabulary=settings.vocabulary)
+    samples = load_samples(settings, checkpoint.preprocess_config)
+    precision, threads = settings.precision, settings.threads
+    if settings.layout == "immich":
+        return export_immich(checkpoint, out, samples, precision=precision, threads=threads)
+    return export_bundle(
+        checkpoint, out, samples, precision=precision, threads=threads, combined_graph=settings.combined_graph
+    )

@@ -1,0 +1,43 @@
+"""What `export` can be told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from edgeclip.data.settings import DataSettings
+from edgeclip.settings import Threads, Vocabulary, default_threads
+
+CARD_PAIRS = 200
+"""For a release card, where nothing else is asked for."""
+
+
+class SampleSettings(DataSettings, frozen=True, kw_only=True):
+    """Which data, and how many image-caption pairs to measure on."""
+
+    samples: Annotated[
+        int, Meta(ge=2, le=2**31, description="Pairs for the release card; up to 32 others calibrate and choose.")
+    ] = CARD_PAIRS
+
+
+class ExportSettings(SampleSettings, frozen=True, kw_only=True):
+    """Which checkpoint becomes what kind of bundle, and what it is calibrated and measured on."""
+
+    model: Annotated[str, Meta(description="builtin:tabletop, a checkpoint, or a hub id.")]
+    precision: Annotated[
+        Literal["int8", "fp32", "auto"], Meta(description="int8, fp32, or auto: int8 where it keeps the accuracy.")
+    ] = "int8"
+    layout: Annotated[
+        Literal["edgeclip", "immich"],
+        Meta(description="edgeclip, which transformers.js reads too, or what Immich's machine learning reads."),
+    ] = "edgeclip"
+    combined_graph: Annotated[
+        bool,
+        Meta(
+            description="Add both towers in one graph, for zero-shot pipelines.",
+            extra={"flags": ("--with-combined-graph", "--with-joint-graph")},
+        ),
+    ] = False
+    threads: Threads = default_threads
+    vocabulary: Vocabulary = None

@@ -1,0 +1,97 @@
+"""Fetch files of the Hugging Face hub, or from its local cache where there is no network.
+
+It is the only part of edgeclip that opens a connection, and only where a hub id was given.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeclip.errors import HubError
+from edgeclip.progress import Advance, task
+
+SMALL_FILES = ["*.json", "merges.txt"]
+WEIGHTS = (
+    ["model.safetensors", "model-*.safetensors"],
+    ["open_clip_model.safetensors"],
+    ["pytorch_model.bin", "pytorch_model-*.bin"],
+    ["open_clip_pytorch_model.bin"],
+)
+"""Weights in the order of preference; the first kind that a repository has is the only one that is fetched."""
+
+
+def download_checkpoint(hub_id: str) -> Path:
+    """Fetch configuration, tokenizer and weights; what is in the cache is not fetched again.
+
+    Raises:
+        HubError: it doesn't exist, needs permission, or there is no network and it is not in the cache.
+    """
+    for patterns in WEIGHTS:
+        folder = snapshot(hub_id, SMALL_FILES + patterns)
+        if any(path for pattern in patterns for path in folder.glob(pattern)):
+            break
+    return folder
+
+
+def snapshot(hub_id: str, patterns: list[str], *, revision: str | None = None) -> Path:
+    """Fetch files of a repository, and tell the observer how many bytes have come.
+
+    Args:
+        hub_id: organisation/name.
+        patterns: of file names.
+        revision: a branch or commit; the newest of the main branch by default.
+
+    Returns:
+        The folder of the cache that holds them, named after the commit.
+
+    Raises:
+        HubError: see `download_checkpoint`.
+    """
+    from huggingface_hub import snapshot_download  # takes longer to import than all the rest
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError, of whatever client it uses
+        EntryNotFoundError,
+        GatedRepoError,
+        HTTPError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        with task(f"downloading {hub_id}", None, unit="bytes") as advance:
+            bar = _telling(advance)
+            return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, tqdm_class=bar))
+    except GatedRepoError as error:
+        raise HubError(
+            f"{hub_id}, a gated model",
+            expected="permission to download it",
+            fix="accept its terms and log in with `hf auth login`",
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise HubError(
+            f"{hub_id}, which the hub doesn't have or doesn't show you",
+            expected="a public model",
+            fix="check the spelling",
+        ) from error
+    except (HTTPError, EntryNotFoundError, OSError, ValueError) as error:
+        raise HubError(
+            f"{hub_id} is no local folder, not in the hub's cache, and cannot be downloaded ({type(error).__name__})",
+            expected="a network connection or an earlier download",
+            fix="connect once, or give a local folder",
+        ) from error
+
+
+def _telling(advance: Advance) -> Any:
+    """A class of progress bars for the hub's client that draw nothing and pass on how many bytes were written."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Telling(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._counts = options.get("unit") == "B" and not str(options.get("name", "")).endswith(".transfer")
+            super().__init__(*args, **options | {"disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            """See `tqdm.update`."""
+            if self._counts:
+                advance(int(n or 0))
+
+    return Telling

@@ -1,0 +1,96 @@
+"""What is in a checkpoint or a bundle: towers, parameters, bytes, and what quantization did and did not reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeclip.bundle import Manifest, read_bundle
+from edgeclip.config import ClipConfig, Config, PreprocessConfig
+from edgeclip.cpu import int8_arithmetic
+from edgeclip.evaluate.footprint import bytes_on_disk
+from edgeclip.measure.source import load_checkpoint_or_student
+from edgeclip.results import Inspection, Part
+
+
+class BundleInspection(Config, frozen=True, kw_only=True):
+    """What `edgeclip inspect` gives of a bundle; `arithmetic` is this machine's, all else the bundle's own."""
+
+    name: str
+    manifest: Manifest
+    config: ClipConfig
+    preprocess: PreprocessConfig
+    disk_bytes: int
+    arithmetic: str
+
+
+def inspect_bundle(folder: Path) -> BundleInspection:
+    """Read a bundle's description, without running it.
+
+    Raises:
+        EdgeclipError: it is incomplete, malformed or of a newer version.
+    """
+    bundle = read_bundle(folder)
+    return BundleInspection(
+        name=str(folder),
+        manifest=bundle.manifest,
+        config=bundle.config,
+        preprocess=bundle.preprocess,
+        disk_bytes=sum(entry.bytes for entry in bundle.manifest.files.values()),
+        arithmetic=int8_arithmetic(),
+    )
+
+
+def inspect(source: str, vocabulary: str | None = None) -> Inspection:
+    """Describe a checkpoint or a student.
+
+    Raises:
+        EdgeclipError: it can't be loaded.
+    """
+    from edgeclip.quantize.paper import int8_layers  # PyTorch is only needed here
+
+    checkpoint = load_checkpoint_or_student(source, vocabulary)
+    model, path = checkpoint.model, Path(source)
+    quantized = {name: layer.in_features * layer.out_features for name, layer in int8_layers(model).items()}
+    biases = {
+        f"{name}.bias": layer.bias().numel() for name, layer in int8_layers(model).items() if layer.bias() is not None
+    }
+    floats = {name: parameter.numel() for name, parameter in model.named_parameters()} | biases
+    parts = _parts(quantized, floats)
+    return Inspection(
+        name=source,
+        layout=checkpoint.layout,
+        stored_dtype=checkpoint.stored_dtype,
+        config=model.config,
+        preprocess=checkpoint.preprocess_config,
+        logit_scale=model.logit_scale.item(),
+        parts=parts,
+        fp32_bytes=4 * sum(part.parameters for part in parts),
+        disk_bytes=bytes_on_disk(path) if path.exists() else None,
+        int8_layers=sorted(quantized),
+        float_tensors=sorted(floats),
+    )
+
+
+_PARTS: dict[str, Callable[[str], bool]] = {
+    "image: patch embedding": lambda name: name.startswith("vision.patch_embedding"),
+    "image: transformer": lambda name: name.startswith("vision.transformer"),
+    "image: projection": lambda name: name.startswith("vision.projection"),
+    "image: norms and positions": lambda name: name.startswith("vision."),
+    "text: token embedding": lambda name: name.startswith("text.token_embedding"),
+    "text: transformer": lambda name: name.startswith("text.transformer"),
+    "text: projection": lambda name: name.startswith("text.projection"),
+    "text: norms and positions": lambda name: name.startswith("text."),
+    "logit scale": lambda name: True,
+}
+"""Each tensor belongs to the first part whose test it passes."""
+
+
+def _parts(quantized: dict[str, int], floats: dict[str, int]) -> list[Part]:
+    totals = {part: [0, 0] for part in _PARTS}
+    for counts, int8 in ((quantized, True), (floats, False)):
+        for name, count in counts.items():
+            part = next(part for part, belongs in _PARTS.items() if belongs(name))
+            totals[part][0] += count
+            totals[part][1] += count if int8 else 0
+    return [Part(name=part, parameters=total, int8=int8) for part, (total, int8) in totals.items() if total]

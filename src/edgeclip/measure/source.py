@@ -1,0 +1,63 @@
+"""Any source as an encoder: a bundle, a checkpoint, or a student that a reproduction has saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeclip.bundle import MANIFEST
+from edgeclip.evaluate.encoder import Encoder
+from edgeclip.hf_config import read_preprocess
+from edgeclip.runtime import load
+from edgeclip.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from edgeclip.checkpoint import Checkpoint
+    from edgeclip.config import PreprocessConfig
+
+
+def is_bundle(source: str | Path) -> bool:
+    """Whether a source is a bundle's folder."""
+    return (Path(source) / MANIFEST).is_file()
+
+
+def load_encoder(
+    source: str | Path, *, threads: int, vocabulary: str | Path | None = None
+) -> tuple[Encoder, PreprocessConfig]:
+    """Load anything that can be measured, and how its images are cropped. PyTorch is only imported for what needs it.
+
+    Raises:
+        EdgeclipError: it can't be loaded.
+    """
+    if is_bundle(source):
+        clip = load(source, threads=threads)
+        return clip, clip.bundle.preprocess
+    import torch
+
+    torch.set_num_threads(threads)
+    checkpoint = load_checkpoint_or_student(source, vocabulary)
+    return checkpoint, checkpoint.preprocess_config
+
+
+def load_checkpoint_or_student(source: str | Path, vocabulary: str | Path | None = None) -> Checkpoint:
+    """A checkpoint as `load_checkpoint` takes it, or a student's folder, which is encoded one item at a time.
+
+    Raises:
+        EdgeclipError: it can't be loaded.
+    """
+    from edgeclip.checkpoint import Checkpoint, load_checkpoint
+    from edgeclip.quantize.paper import is_student, read_student
+
+    folder = Path(source)
+    if not is_student(folder):
+        return load_checkpoint(source, vocabulary=vocabulary)
+    model = read_student(folder)
+    return Checkpoint(
+        name=str(source),
+        layout="edgeclip student, dynamic int8",
+        stored_dtype="int8/float32",
+        model=model,
+        preprocess_config=read_preprocess(folder, model.config.vision.image_size),
+        tokenizer_or_reason=load_tokenizer(folder, model.config.text.context_length),
+        batch_size=1,
+    )

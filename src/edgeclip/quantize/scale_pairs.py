@@ -1,0 +1,45 @@
+"""Where a block's channels can change their size without changing what it computes: see `equalize`.
+
+Between a normalisation and the layers that read it, and, since attention only averages values, between the rows that
+make the values and the columns of the output projection. Not across the activation function.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from edgeclip.model import Clip
+from edgeclip.model.layers import Block
+from edgeclip.quantize.equalize import ScalePair
+
+
+def pairs_of_clip(model: Clip) -> list[ScalePair]:
+    """All pairs of both towers, in order."""
+    towers = {"vision": model.vision.transformer, "text": model.text.transformer}
+    return [
+        pair
+        for name, transformer in towers.items()
+        for index, block in enumerate(transformer.blocks)
+        for pair in pairs_of_block(f"{name}.blocks.{index}", block)
+    ]
+
+
+def pairs_of_block(name: str, block: nn.Module) -> list[ScalePair]:
+    """The three pairs of a block, whichever attention it has."""
+    assert isinstance(block, Block)  # noqa: S101 - for the type checker
+    qkv, out = block.attention.qkv, block.attention.out
+    return [
+        after_norm(f"{name}.norm1", block.norm1, qkv),
+        values(f"{name}.values", qkv, out),
+        after_norm(f"{name}.norm2", block.norm2, block.mlp.fc1),
+    ]
+
+
+def after_norm(name: str, norm: nn.LayerNorm, *consumers: nn.Linear) -> ScalePair:
+    """Between a normalisation and what reads it."""
+    return ScalePair(name, (norm.weight, norm.bias), consumers)
+
+
+def values(name: str, linear: nn.Linear, out: nn.Linear) -> ScalePair:
+    """Between values and output projection; of a fused projection, the last rows make the values."""
+    return ScalePair(name, (linear.weight[-out.in_features :], linear.bias[-out.in_features :]), (out,))
