@@ -126,7 +126,7 @@ def test_the_files_and_their_sizes(joint_bundle: Bundle, tmp_path: Path):
     ],
 )
 def test_a_preprocessing_that_immich_lacks_is_refused(changes: dict, message: str):
-    with pytest.raises(ConfigError, match=f"{message}.*--layout edgeclip"):
+    with pytest.raises(ConfigError, match=f"{message}.*`layout` edgeclip"):
         preprocess_cfg(msgspec.structs.replace(PreprocessConfig.clip(32), **changes), 32)
 
 
