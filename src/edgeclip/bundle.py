@@ -64,7 +64,7 @@ class Closeness(Config, frozen=True, kw_only=True):
 
 
 class Card(Config, frozen=True, kw_only=True):
-    """The release card: the bundle beside its own teacher on the same pairs, by the report's protocol."""
+    """The release card: the bundle beside its own teacher on the same pairs, by the paper's protocol."""
 
     data: str
     seed: int

@@ -57,7 +57,7 @@ class Standard(Config, frozen=True, kw_only=True):
 
 
 class Row(Config, frozen=True, kw_only=True):
-    """One model. `size_mb` and `peak_rss_mb` in 10^6 bytes; `i2t` and `t2i` by the report's protocol."""
+    """One model. `size_mb` and `peak_rss_mb` in 10^6 bytes; `i2t` and `t2i` by the paper's protocol."""
 
     name: str
     variant: str
@@ -84,7 +84,7 @@ class DataInfo(Config, frozen=True, kw_only=True):
 
 
 class TestImage(Config, frozen=True, kw_only=True):
-    """The image of the report's table 3, as JPEG in base64, and its own captions where it has any."""
+    """The image of the paper's table 3, as JPEG in base64, and its own captions where it has any."""
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 
@@ -148,7 +148,7 @@ class Results(Config, frozen=True, kw_only=True):
 
 
 class Evaluation(Config, frozen=True, kw_only=True):
-    """What `edgeclip evaluate` gives: `i2t` and `t2i` by the report's protocol (the first caption of each image)."""
+    """What `edgeclip evaluate` gives: `i2t` and `t2i` by the paper's protocol (the first caption of each image)."""
 
     schema: int
     model: str

@@ -50,7 +50,7 @@ class Prepared:
 
     @property
     def first_captions(self) -> list[str]:
-        """One caption per image, the first: the report's pairs."""
+        """One caption per image, the first: the paper's pairs."""
         return [captions[0] for captions in self.captions]
 
     @property

@@ -75,7 +75,7 @@ def retrieval(
 ) -> tuple[Recalls, Recalls]:
     """Image-to-text and text-to-image recalls; arguments as for `ranks`.
 
-    With one caption per image this is the report's protocol; with all captions, the standard one, where any caption of
+    With one caption per image this is the paper's protocol; with all captions, the standard one, where any caption of
     an image counts as right.
     """
     image_ranks, caption_ranks = ranks(image_embeds, text_embeds, image_of_caption)

@@ -1,1 +1,1 @@
-"""int8: what the report did, and what int8 means here."""
+"""int8: what the paper did, and what int8 means here."""

@@ -25,7 +25,7 @@ class LossMix(Config, frozen=True, kw_only=True):
     """`[loss]` of a recipe: a weight for each of LOSSES, and the settings of those that have some.
 
     CLIP-KD's full recipe is contrastive = 1, contrastive_relational = 1, interactive = 1 and feature = 15.6 (see
-    `feature_loss`); TinyCLIP's is affinity = 1; the report's loss at temperature 1 and MobileCLIP's with one teacher
+    `feature_loss`); TinyCLIP's is affinity = 1; the paper's loss at temperature 1 and MobileCLIP's with one teacher
     are contrastive_relational = lambda with contrastive = 1 - lambda.
 
     `affinity_scale` is the fixed scale of the affinity loss, `softening` the share of the label that the soft
