@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = Path(scratch) / "vit-b-32"
-        write_checkpoint(checkpoint, arguments.vocabulary)
+        write_checkpoint(checkpoint, arguments.vocabulary if arguments.vocabulary.is_file() else None)
         found = {
             recipe: distill(recipe, checkpoint, Path(scratch) / recipe, arguments.threads)
             for recipe in arguments.recipes.split(",")

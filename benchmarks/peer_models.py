@@ -9,12 +9,17 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-CONTEXT = 77
+if TYPE_CHECKING:
+    from edgeclip.tokenizer import ClipTokenizer
+
+CONTEXT, TOKENS = 77, 49408
+CAPTION = "a black dog is running through the deep snow with a stick"
+"""Of 14 tokens."""
 SIDE = 224
 TRANSFORMERS, QNNPACK, X86 = "transformers fp32", "torch int8 qnnpack", "torch int8 x86"
 ORT_FP32, ORT_INT8 = "plain ORT fp32", "plain ORT int8"
@@ -31,7 +36,7 @@ class Peer:
     file: Callable[[Path], object]
 
 
-def make_files(work: Path, vocabulary: Path, photos: list[NDArray[np.float32]]) -> None:
+def make_files(work: Path, vocabulary: Path | None, photos: list[NDArray[np.float32]]) -> None:
     """Write the checkpoint, our bundles, the plain exports and OpenVINO's models, each where it is not there yet."""
     from edgeclip.export.graph import quiet
 
@@ -46,7 +51,7 @@ def make_files(work: Path, vocabulary: Path, photos: list[NDArray[np.float32]]) 
             _openvino(work, photos)
 
 
-def write_checkpoint(folder: Path, vocabulary: Path) -> None:
+def write_checkpoint(folder: Path, vocabulary: Path | None) -> None:
     """ViT-B/32 with random weights, as Hugging Face publishes it."""
     import torch
     from transformers import CLIPConfig, CLIPModel
@@ -56,8 +61,23 @@ def write_checkpoint(folder: Path, vocabulary: Path) -> None:
     torch.manual_seed(0)
     temporary = folder.with_name("checkpoint.part")
     CLIPModel(CLIPConfig()).save_pretrained(temporary)
-    load_openai_vocabulary(vocabulary, CONTEXT).save(temporary)
+    tokenizer = load_openai_vocabulary(vocabulary, CONTEXT) if vocabulary else stand_in_tokenizer()
+    tokenizer.save(temporary)
     temporary.rename(folder)
+
+
+def stand_in_tokenizer() -> ClipTokenizer:
+    """One with CLIP's numbering and size where OpenAI's vocabulary is not at hand: the words of the caption that is
+    timed, and unused tokens for the rest. What a text costs depends on how many tokens it has, not on which.
+    """
+    from edgeclip.distill.learn_vocabulary import learn_vocabulary
+    from edgeclip.tokenizer import BOS, EOS, ClipTokenizer, build_tokenizer
+
+    known = learn_vocabulary([CAPTION] * 2, TOKENS, CONTEXT)
+    names = [name for name in sorted(known.vocab, key=known.vocab.__getitem__) if name not in (BOS, EOS)]
+    unused = [f"<|unused{number}|>" for number in range(TOKENS - 2 - len(names))]
+    vocab = {name: number for number, name in enumerate([*names, *unused, BOS, EOS])}
+    return ClipTokenizer(build_tokenizer(vocab, known.merges), context_length=CONTEXT)
 
 
 def _bundle(work: Path, precision: str) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from peer_bounds import bounds
 from peer_models import (
+    CAPTION,
     CONTEXT,
     ORT_FP32,
     ORT_INT8,
@@ -46,7 +47,6 @@ from edgeclip.tokenizer import load_tokenizer
 
 PEERS = (TRANSFORMERS, QNNPACK, X86, ORT_FP32, ORT_INT8, OV_FP32, OV_INT8, OURS_FP32, OURS)
 STARTED = (TRANSFORMERS, ORT_INT8, OV_INT8, OURS)
-CAPTION = "a black dog is running through the deep snow with a stick"
 PAUSE_S = 0.05
 GOALS = (
     ("image tensor", TRANSFORMERS, 3.0),
@@ -64,7 +64,7 @@ GOALS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("runs/peers"), help="where models and photos are made")
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="clip-bpe and flickr8k-1k")
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="where clip-bpe and flickr8k-1k may be")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--starts", type=int, default=5)
@@ -82,7 +82,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     photos = write_photos(work / "photos", photographs(arguments.shared / "flickr8k-1k"))
     pixels = [processor()(path) for path in photos.small[:32]]
     say("making models")
-    make_files(work, arguments.shared / "clip-bpe" / "bpe_simple_vocab_16e6.txt.gz", pixels)
+    vocabulary = arguments.shared / "clip-bpe" / "bpe_simple_vocab_16e6.txt.gz"
+    make_files(work, vocabulary if vocabulary.is_file() else None, pixels)
     input_ids = load_tokenizer(work / "checkpoint", CONTEXT)([CAPTION], pad_to_longest=True)
     if input_ids.shape != (1, 14):
         raise SystemExit(f"the caption has {input_ids.shape[1]} tokens; expected 14")
