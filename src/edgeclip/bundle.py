@@ -290,7 +290,9 @@ def _read_manifest(path: Path) -> Manifest:
         data = path.read_bytes()
     except OSError as error:
         raise BundleError(
-            f"{path} ({error.strerror})", expected="a bundle made by `edgeclip export`", fix="check the path"
+            f"{path} ({error.strerror})",
+            expected="a bundle made by `edgeclip export`",
+            fix="give its folder, or builtin:tabletop",
         ) from error
     try:
         raw = msgspec.json.decode(data, type=dict)

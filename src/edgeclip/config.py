@@ -94,13 +94,13 @@ class ClipConfig(Config, frozen=True, kw_only=True):
                 raise ConfigError(
                     f"{name} hidden_size {tower.hidden_size} with {tower.num_attention_heads} attention heads",
                     expected="a width that the heads divide",
-                    fix="correct the model's configuration",
+                    fix="write a num_attention_heads that divides it into its configuration",
                 )
         if self.vision.patch_size < 1 or self.vision.image_size < self.vision.patch_size:
             raise ConfigError(
                 f"image_size {self.vision.image_size} with patch_size {self.vision.patch_size}",
                 expected="an image of at least one patch",
-                fix="correct the model's configuration",
+                fix="write a patch_size from 1 to image_size into its configuration",
             )
 
 
@@ -128,7 +128,9 @@ class PreprocessConfig(Config, frozen=True, kw_only=True):
             check_range("image normalisation", value, -1e6, 1e6)
         if not all(1e-6 <= value <= 1e6 for value in self.std):
             raise ConfigError(
-                f"image_std {self.std}", expected="three positive numbers", fix="correct the preprocessor configuration"
+                f"image_std {self.std}",
+                expected="three positive numbers",
+                fix="write image_std = [0.5, 0.5, 0.5] or the like",
             )
 
     @classmethod
@@ -147,7 +149,7 @@ def load_toml(path: Path, type_: type[T]) -> T:
         return msgspec.toml.decode(path.read_bytes(), type=type_)
     except OSError as error:
         raise ConfigError(
-            f"cannot read {path} ({error.strerror})", expected="a TOML file", fix="check the path"
+            f"cannot read {path} ({error.strerror})", expected="a TOML file", fix="give the path of one"
         ) from error
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(

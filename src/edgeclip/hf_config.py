@@ -144,7 +144,9 @@ def _triple(
         or len(value) != 3
         or not all(isinstance(v, int | float) and abs(v) < 1e9 for v in value)
     ):
-        raise CheckpointError(f"{path} with {key} {value!r}", expected="three numbers", fix="correct the file")
+        raise CheckpointError(
+            f"{path} with {key} {value!r}", expected="three numbers", fix=f"write {key} as [0.5, 0.5, 0.5] or the like"
+        )
     return (float(value[0]), float(value[1]), float(value[2]))
 
 

@@ -32,7 +32,9 @@ def section(raw: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} with {key} {value!r}", expected="an object", fix="correct the file")
+        raise CheckpointError(
+            f"{path} with {key} {value!r}", expected="an object", fix=f"write {key} as {{...}}, or leave it out"
+        )
     return value
 
 
@@ -42,7 +44,7 @@ def integer(raw: dict[str, Any], key: str, path: Path, default: int | None = Non
     if isinstance(value, list) and value and all(item == value[0] for item in value):
         value = value[0]
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-        raise CheckpointError(f"{path} with {key} {value!r}", expected="a whole number", fix="correct the file")
+        raise CheckpointError(f"{path} with {key} {value!r}", expected="a whole number", fix=f"write {key} as one")
     return value
 
 
@@ -50,5 +52,5 @@ def number(raw: dict[str, Any], key: str, path: Path, default: float) -> float:
     """A finite number."""
     value = raw.get(key, default)
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= 1e9:
-        raise CheckpointError(f"{path} with {key} {value!r}", expected="a number", fix="correct the file")
+        raise CheckpointError(f"{path} with {key} {value!r}", expected="a number", fix=f"write {key} as one")
     return float(value)

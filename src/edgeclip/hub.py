@@ -70,7 +70,7 @@ def snapshot(hub_id: str, patterns: list[str], *, revision: str | None = None) -
         raise HubError(
             f"{hub_id}, which the hub doesn't have or doesn't show you",
             expected="a public model",
-            fix="check the spelling",
+            fix="give organisation/name as its page has it, or log in with `hf auth login`",
         ) from error
     except (HTTPError, EntryNotFoundError, OSError, ValueError) as error:
         raise HubError(

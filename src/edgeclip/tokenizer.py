@@ -49,7 +49,7 @@ class ClipTokenizer:
             raise TokenizerError(
                 f"a vocabulary without {token!r}",
                 expected="a CLIP vocabulary",
-                fix="take the tokenizer of the checkpoint",
+                fix="copy tokenizer.json from the checkpoint's page",
             )
         return token_id
 
@@ -133,14 +133,14 @@ def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tok
             raise TokenizerError(
                 f"a vocabulary of {len(vocab)} tokens without {token!r}",
                 expected="CLIP's special tokens",
-                fix="take the vocabulary of the checkpoint",
+                fix="copy vocab.json and merges.txt from the checkpoint's page",
             )
     for left, right in merges:
         if left not in vocab or right not in vocab or left + right not in vocab:
             raise TokenizerError(
                 f"the merge {left!r} {right!r}",
                 expected="merges whose parts are in the vocabulary",
-                fix="check both files",
+                fix="copy both vocab.json and merges.txt from the checkpoint's page",
             )
     tokenizer = Tokenizer(
         models.BPE(vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=EOS)
@@ -250,9 +250,13 @@ def _parse_merges(lines: list[str]) -> list[tuple[str, str]]:
 
 def _read(path: Path) -> bytes:
     if not path.is_file():
-        raise TokenizerError(f"no file {path}", expected="a vocabulary file", fix="check the path")
+        raise TokenizerError(
+            f"no file {path}", expected="a vocabulary file", fix="give the path of bpe_simple_vocab_16e6.txt.gz"
+        )
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise TokenizerError(f"{path} of {path.stat().st_size} bytes", expected="at most 64 MB", fix="check the file")
+        raise TokenizerError(
+            f"{path} of {path.stat().st_size} bytes", expected="at most 64 MB", fix="download it again"
+        )
     return path.read_bytes()
 
 

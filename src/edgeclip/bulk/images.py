@@ -54,7 +54,7 @@ def not_empty(items: Iterable[T | Flush], what: str) -> Iterator[T | Flush]:
     items = iter(items)
     first = next((item for item in items if not isinstance(item, Flush)), None)
     if first is None:
-        raise DataError(f"no {what}", expected="at least one", fix="check what was named or listed")
+        raise DataError(f"no {what}", expected="at least one", fix=f"name a folder or list that has {what}")
     return chain([first], items)
 
 

@@ -65,7 +65,7 @@ def check_names(present: Sequence[str], wanted: Sequence[str], source: str) -> N
         raise CheckpointError(
             f"{source} with {' and '.join(problems)}",
             expected="exactly the tensors that its configuration implies",
-            fix="check that the weights and the configuration belong together",
+            fix="take weights and configuration from the same page",
         )
 
 
@@ -105,7 +105,7 @@ def to_ours(
         raise CheckpointError(
             f"{source} with misshapen tensors {_listed(misshapen)}",
             expected="the shapes that its configuration implies",
-            fix="check that the weights and the configuration belong together",
+            fix="take weights and configuration from the same page",
         )
     return ours
 

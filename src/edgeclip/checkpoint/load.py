@@ -142,7 +142,7 @@ def load_checkpoint(source: str | Path, *, vocabulary: str | Path | None = None)
     raise CheckpointError(
         f"unknown model {name!r}",
         expected=f"{BUILTIN}, a checkpoint's folder or file, or a hub id such as openai/clip-vit-base-patch32",
-        fix="check the path",
+        fix=f"give the path of one, or {BUILTIN}",
     )
 
 
@@ -197,7 +197,7 @@ def _tokenizer(folder: Path, vocabulary: Path | None, text: TextConfig, name: st
         return CheckpointError(
             f"{name}, whose tokenizer has {tokenizer.vocab_size} tokens",
             expected=f"at most the model's {text.vocab_size}",
-            fix="take the tokenizer of this checkpoint",
+            fix="copy tokenizer.json from this checkpoint's page",
         )
     ids = tokenizer(["a"])[0]
     pooled = int(ids.argmax() if text.eos_token_id is None else (ids == text.eos_token_id).argmax())
@@ -244,5 +244,5 @@ def _check_size(name: str, config: ClipConfig, preprocess: PreprocessConfig) -> 
         raise CheckpointError(
             f"{name}, whose preprocessing gives images of {final}",
             expected=f"{side}x{side}, the model's size",
-            fix="correct preprocessor_config.json",
+            fix=f"write crop_size {side} into preprocessor_config.json",
         )

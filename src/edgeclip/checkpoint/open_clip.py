@@ -42,7 +42,7 @@ def read_config(folder: Path) -> tuple[ClipConfig, PreprocessConfig, str]:
         raise CheckpointError(
             f"{path} with pool_type {vision.get('pool_type')!r} and {text.get('pool_type')!r}",
             expected="the class token and the end-of-text token to be pooled",
-            fix="choose another checkpoint",
+            fix="give a checkpoint such as openai/clip-vit-base-patch32",
         )
     act = "quick_gelu" if model.get("quick_gelu", False) else "gelu"
     width, text_width = integer(vision, "width", path, 768), integer(text, "width", path, 512)
@@ -76,7 +76,7 @@ def _refuse_unknown(part: dict[str, Any], known: set[str], path: Path) -> None:
         raise CheckpointError(
             f"{path} with {', '.join(f'{key} = {part[key]!r}' for key in sorted(unknown))}",
             expected="a plain ViT image tower and CLIP text tower",
-            fix="choose another checkpoint",
+            fix="give a checkpoint such as openai/clip-vit-base-patch32",
         )
 
 
@@ -95,12 +95,14 @@ def _preprocess(raw: dict[str, Any], image_size: int, path: Path) -> PreprocessC
         raise CheckpointError(
             f"{path} with resize_mode {mode!r} and interpolation {interpolation!r}",
             expected="shortest or squash, bicubic or bilinear",
-            fix="choose another checkpoint",
+            fix="write resize_mode shortest and interpolation bicubic into preprocess_cfg",
         )
     numbers = all(isinstance(v, list | tuple) and len(v) == 3 for v in (mean, std))
     if not numbers or not all(isinstance(v, int | float) for v in (*mean, *std)):
         raise CheckpointError(
-            f"{path} with mean {mean} and std {std}", expected="three numbers each", fix="correct the file"
+            f"{path} with mean {mean} and std {std}",
+            expected="three numbers each",
+            fix="write three numbers each into preprocess_cfg",
         )
     side = (image_size, image_size)
     return PreprocessConfig(

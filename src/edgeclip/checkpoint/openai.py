@@ -27,7 +27,7 @@ def config_from_shapes(state: dict[str, Tensor], source: str) -> ClipConfig:
         raise CheckpointError(
             f"{source} with a ResNet image tower",
             expected="a ViT (for example ViT-B/32)",
-            fix="choose another checkpoint",
+            fix="give the file of ViT-B/32, ViT-B/16 or ViT-L/14",
         )
     shapes = ("visual.conv1.weight", "visual.proj", "visual.positional_embedding", "positional_embedding")
     absent = [n for n in (*shapes, "token_embedding.weight", "text_projection") if n not in state]

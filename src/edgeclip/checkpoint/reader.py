@@ -70,7 +70,7 @@ def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
     for name in sorted(set(weight_map.values())):
         if not isinstance(name, str) or Path(name).name != name:
             raise CheckpointError(
-                f"{index} naming the shard {name!r}", expected="a file beside it", fix="correct the index"
+                f"{index} naming the shard {name!r}", expected="a file beside it", fix="download the index again"
             )
         state.update(read_tensors(folder / name))
     absent = sorted(set(weight_map) - set(state))

@@ -192,11 +192,15 @@ def _from_file(path: Path | None, command: str, options: Mapping[str, _Option]) 
     tables = load_toml(file, dict[str, dict[str, Any]])
     if unknown := sorted(set(tables) - set(COMMANDS)):
         raise ConfigError(
-            f"{file} with [{unknown[0]}]", expected=f"tables among {', '.join(COMMANDS)}", fix="rename it"
+            f"{file} with [{unknown[0]}]",
+            expected=f"tables among {', '.join(COMMANDS)}",
+            fix=f"leave [{unknown[0]}] out",
         )
     found = tables.get(command, {})
     if unknown := sorted(set(found) - set(options)):
         raise ConfigError(
-            f"{file} with {unknown[0]} in [{command}]", expected=f"keys among {', '.join(options)}", fix="rename it"
+            f"{file} with {unknown[0]} in [{command}]",
+            expected=f"keys among {', '.join(options)}",
+            fix=f"leave {unknown[0]} out",
         )
     return found

@@ -53,7 +53,9 @@ def load_coco(annotations: Path) -> CaptionSet:
         parsed = msgspec.json.decode(annotations.read_bytes(), type=_Captions)
     except (OSError, msgspec.DecodeError, RecursionError) as error:
         raise DataError(
-            f"{annotations} ({error})", expected='COCO captions with "images" and "annotations"', fix="check the file"
+            f"{annotations} ({error})",
+            expected='COCO captions with "images" and "annotations"',
+            fix="give annotations/captions_val2017.json or another captions file",
         ) from error
     captions: dict[int, list[str]] = {}
     for annotation in parsed.annotations:

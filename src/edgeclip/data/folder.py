@@ -40,7 +40,11 @@ def load_table(table: Path, image_column: str | None, caption_column: str | None
         if len(row) > max(image_at, caption_at) and row[image_at].strip() and row[caption_at].strip():
             captions.setdefault(row[image_at].strip(), []).append(row[caption_at].strip())
     if not captions:
-        raise DataError(f"{table} without a row", expected="an image and a caption in each row", fix="check the file")
+        raise DataError(
+            f"{table} without a row",
+            expected="an image and a caption in each row",
+            fix="write rows such as 0001.jpg,a dog runs",
+        )
     base = _image_folder(table.parent, next(iter(captions)))
     records = [Record(name, FileImage(base / name), tuple(texts)) for name, texts in captions.items()]
     return CaptionSet(table.parent.name, records)
@@ -68,7 +72,9 @@ def _read(table: Path) -> tuple[list[str], list[list[str]]]:
         text = table.read_bytes().decode("utf-8-sig", "replace")
     except OSError as error:
         raise DataError(
-            f"{table} cannot be read ({error.strerror})", expected="a table", fix="check the path"
+            f"{table} cannot be read ({error.strerror})",
+            expected="a table",
+            fix="give the path of one that can be read",
         ) from error
     first = text.split("\n", 1)[0]
     delimiter = max(",|\t;", key=first.count)
@@ -76,10 +82,12 @@ def _read(table: Path) -> tuple[list[str], list[list[str]]]:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
     except csv.Error as error:
         raise DataError(
-            f"{table} is not a table ({error})", expected="comma-separated values", fix="check it"
+            f"{table} is not a table ({error})", expected="comma-separated values", fix="save it as CSV in UTF-8"
         ) from error
     if not rows:
-        raise DataError(f"{table}, an empty file", expected="a header and rows", fix="check the file")
+        raise DataError(
+            f"{table}, an empty file", expected="a header and rows", fix="write rows such as 0001.jpg,a dog runs"
+        )
     return [name.strip() for name in rows[0]], rows[1:]
 
 

@@ -91,7 +91,7 @@ def load_hub(
         raise HubError(
             f"unknown data set {source} ({type(error).__name__}: {str(error).splitlines()[0]})",
             expected="builtin:tabletop, a folder, or a hub data set that can be reached or is in the cache",
-            fix="check the name and the connection",
+            fix="give organisation/name as its page has it, and connect once",
         ) from error
     chosen = _choose_split(loaded, split, TRAINING_SPLITS if training else EVALUATION_SPLITS, source)
     image = _image_column(chosen, image_column, source, datasets.Image)

@@ -57,7 +57,7 @@ def load_shards(paths: Sequence[Path], caption_column: str | None) -> CaptionSet
         raise DataError(
             f"{paths[0]}{' and more' if len(paths) > 1 else ''} without an image that has a caption",
             expected="members such as 0001.jpg with 0001.txt or 0001.json",
-            fix="check the shards",
+            fix="put a 0001.txt beside 0001.jpg in the shard",
         )
     sizes = Counter(sample.image.size for sample in samples)
     groups = same_pictures(

@@ -73,7 +73,7 @@ def _load(source: str, samples: int, seed: int, options: DataOptions, training: 
     raise DataError(
         f"unknown data set {source!r}",
         expected=f"{BUILTIN}, a folder, a captions file, or a hub id",
-        fix="check the path",
+        fix=f"give the path of one, or {BUILTIN}",
     )
 
 
@@ -97,5 +97,5 @@ def _load_folder(folder: Path, options: DataOptions, training: bool) -> CaptionS
     raise DataError(
         f"{folder} without captions" if any(folder.iterdir()) else f"{folder}, an empty folder",
         expected="captions.csv, COCO annotations, .tar shards or .parquet files",
-        fix="check the folder",
+        fix="put a captions.csv with the columns image,caption into it",
     )

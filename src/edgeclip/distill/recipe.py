@@ -38,13 +38,13 @@ class ShrinkConfig(Config, frozen=True, kw_only=True):
             raise ConfigError(
                 "[shrink] with fractions and a plan" if self.fractions else "[shrink] without fractions or a plan",
                 expected="one of them",
-                fix="correct the recipe",
+                fix="write fractions = [0.5], or a plan, into [shrink]",
             )
         if self.plan and (self.depth is not None or self.width != 1 or self.vocabulary != "whole"):
             raise ConfigError(
                 "[shrink] with a plan and a depth, width or vocabulary beside it",
                 expected="a plan, which has its own",
-                fix="correct the recipe",
+                fix="leave depth, width and vocabulary out of [shrink]",
             )
         for fraction in self.fractions:
             check_range("shrink fraction", fraction, 0.001, 1)
@@ -52,7 +52,9 @@ class ShrinkConfig(Config, frozen=True, kw_only=True):
         check_range("shrink width", self.width, 0.001, 1)
         if any(a <= b for a, b in pairwise(self.fractions)):
             raise ConfigError(
-                f"shrink fractions {list(self.fractions)}", expected="descending ones", fix="correct the recipe"
+                f"shrink fractions {list(self.fractions)}",
+                expected="descending ones",
+                fix="write fractions = [0.5, 0.25] or the like",
             )
 
     @property

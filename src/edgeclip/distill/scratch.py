@@ -144,6 +144,6 @@ def _vocabulary(recipe: ScratchRecipe, captions: CaptionSet) -> ClipTokenizer:
         raise ConfigError(
             f"vocab_size {text.vocab_size} and eos_token_id {text.eos_token_id} in the recipe",
             expected=f"{tokenizer.vocab_size} and {tokenizer.eos_token_id}, which the captions give",
-            fix="correct the recipe",
+            fix=f"write vocab_size = {tokenizer.vocab_size} and eos_token_id = {tokenizer.eos_token_id}",
         )
     return tokenizer

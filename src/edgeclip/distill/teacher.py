@@ -219,6 +219,6 @@ def _checked(embeds_NE: NDArray[np.float32], what: str) -> NDArray[np.float32]:
         raise CheckpointError(
             f"a teacher whose embeddings of {what} have lengths such as {worst:g}",
             expected="vectors of length 1",
-            fix="check its weights",
+            fix="download the checkpoint again",
         )
     return embeds_NE

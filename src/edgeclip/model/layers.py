@@ -44,7 +44,9 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     """
     if name not in ACTIVATIONS:
         raise ConfigError(
-            f"activation {name!r}", expected=f"one of {', '.join(ACTIVATIONS)}", fix="check the checkpoint's hidden_act"
+            f"activation {name!r}",
+            expected=f"one of {', '.join(ACTIVATIONS)}",
+            fix='write hidden_act = "quick_gelu" or another of them in its configuration',
         )
     return ACTIVATIONS[name]
 

@@ -143,13 +143,15 @@ def read_student(folder: Path) -> Clip:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer)
     except (KeyError, AttributeError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"{folder} ({error})", expected="a complete student", fix="make it again") from error
+        raise CheckpointError(
+            f"{folder} ({error})", expected="a complete student", fix="make it again: edgeclip reproduce"
+        ) from error
     astray = sorted((set(outcome.missing_keys) | set(outcome.unexpected_keys)) - replaced)
     if astray:
         raise CheckpointError(
             f"{folder} with tensors missing or unknown: {', '.join(astray)}",
             expected="a complete student",
-            fix="make it again",
+            fix="make it again: edgeclip reproduce",
         )
     return model.eval()
 

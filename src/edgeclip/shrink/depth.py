@@ -16,7 +16,7 @@ def spread_layers(total: int, kept: int) -> tuple[int, ...]:
     """
     if not min(2, total) <= kept <= total:
         raise ConfigError(
-            f"{kept} of {total} layers", expected=f"{min(2, total)} to {total}", fix="correct the number of layers"
+            f"{kept} of {total} layers", expected=f"{min(2, total)} to {total}", fix=f"keep {total} layers"
         )
     gaps = max(kept - 1, 1)
     return tuple((2 * i * (total - 1) + gaps) // (2 * gaps) for i in range(kept))

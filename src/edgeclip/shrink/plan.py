@@ -37,7 +37,7 @@ class TowerPlan(Config, frozen=True, kw_only=True):
             raise ConfigError(
                 f"layers {list(self.layers)}",
                 expected="ascending layer numbers from 0",
-                fix="correct the [shrink.plan] table",
+                fix="write layers = [0, 1, 2] or the like into [shrink.plan]",
             )
         check_range("num_attention_heads", self.num_attention_heads, 1, MAX_WIDTH)
         check_range("intermediate_size", self.intermediate_size, 1, 4 * MAX_WIDTH)
@@ -66,7 +66,7 @@ def student_config(teacher: ClipConfig, plan: ShrinkPlan, vocab_size: int | None
         raise ConfigError(
             f'vocabulary = "{plan.vocabulary}" {"without" if vocab_size is None else "with"} a reduced vocabulary',
             expected='a reduced vocabulary with "captions" only',
-            fix="correct the [shrink.plan] table",
+            fix='write vocabulary = "captions" into [shrink.plan]',
         )
     text = _narrowed("text", teacher.text, plan.text)
     if vocab_size is not None:
@@ -81,7 +81,7 @@ def _narrowed(name: str, teacher: Tower, plan: TowerPlan) -> Tower:
         raise ConfigError(
             f"a student with {name} layer {plan.layers[-1]} of a teacher with {teacher.num_hidden_layers} layers",
             expected=f"layers 0 to {teacher.num_hidden_layers - 1}",
-            fix="correct it in the [shrink.plan] table",
+            fix=f"write layers up to {teacher.num_hidden_layers - 1} into [shrink.plan]",
         )
     _check_kept(f"{name} attention heads", plan.num_attention_heads, teacher.num_attention_heads)
     _check_kept(f"{name} MLP units", plan.intermediate_size, teacher.intermediate_size)

@@ -148,7 +148,7 @@ def _hidden_states(name: str, pairs: LayerPairs, student: TowerConfig, teacher: 
             raise ConfigError(
                 f"{name} with the pair [{s}, {t}]",
                 expected=f"[1 to {student.num_hidden_layers}, 1 to {teacher.num_hidden_layers}]",
-                fix="correct the recipe",
+                fix=f"write {name} = [[{student.num_hidden_layers}, {teacher.num_hidden_layers}]] into [loss]",
             )
     return HiddenStateLoss(pairs, student.hidden_size, teacher.hidden_size)
 
@@ -158,5 +158,5 @@ def _check_tokens(name: str, what: str, student: int, teacher: int) -> None:
         raise ConfigError(
             f"{name} for a student of {student} {what} and a teacher of {teacher}",
             expected="the same tokens in both",
-            fix="leave the layers out of the recipe, or choose another student",
+            fix="leave the layers out of the recipe, or give a student that has them",
         )

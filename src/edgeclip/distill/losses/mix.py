@@ -60,7 +60,7 @@ class LossMix(Config, frozen=True, kw_only=True):
                 f"loss hidden_state {self.hidden_state:g} with vision_layers {list(map(list, self.vision_layers))} and "
                 f"text_layers {list(map(list, self.text_layers))}",
                 expected="a weight above 0 and pairs of layers, or neither",
-                fix="correct the recipe",
+                fix="write hidden_state = 1 and vision_layers = [[1, 1]], or none of them, into [loss]",
             )
 
     @property
