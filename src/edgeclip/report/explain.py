@@ -24,24 +24,24 @@ def times(ratio: float) -> str:
 
 def headlines(results: Results) -> list[str]:
     """What the table says, in one sentence each."""
-    teacher, report = row_of(results, "TEACHER"), row_of(results, "STUDENT", PAPER_ENGINE)
+    teacher, paper = row_of(results, "TEACHER"), row_of(results, "STUDENT", PAPER_ENGINE)
     lines = []
-    if teacher and report:
+    if teacher and paper:
         lines.append(
-            f"The report's int8 student is {teacher.size_mb / report.size_mb:.1f} times smaller and encodes an image"
-            f" {times(report.latency_ms.image.p50 / teacher.latency_ms.image.p50)} than its fp32 teacher here."
+            f"The paper's int8 student is {teacher.size_mb / paper.size_mb:.1f} times smaller and encodes an image"
+            f" {times(paper.latency_ms.image.p50 / teacher.latency_ms.image.p50)} than its fp32 teacher here."
         )
     quick = next((r for r in results.rows if r.name == "STUDENT" and PAPER_ENGINE not in r.variant), None)
-    if teacher and report and quick:
+    if teacher and paper and quick:
         lines.append(
             f"The same weights on another kernel library ({quick.variant}) are "
             f"{times(quick.latency_ms.image.p50 / teacher.latency_ms.image.p50)} than fp32, and "
             f"{mean_r1(quick) - mean_r1(teacher):+.1f} points of R@1 from the teacher."
         )
     for row in results.rows:
-        if teacher and (row.name == "DISTILLED" or (row.name == "STUDENT" and not report)):
+        if teacher and (row.name == "DISTILLED" or (row.name == "STUDENT" and not paper)):
             line = f"{row.name}, {row.variant}: {mean_r1(row) - mean_r1(teacher):+.1f} points of R@1 from the teacher"
-            if not report:
+            if not paper:
                 line += f", {teacher.size_mb / row.size_mb:.1f} times smaller, and encodes an image " + times(
                     row.latency_ms.image.p50 / teacher.latency_ms.image.p50
                 )
