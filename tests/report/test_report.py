@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from edgeclip.errors import ConfigError
 from edgeclip.report.explain import headlines, times, why_distillation_drifts, why_engines_differ
 from edgeclip.report.html import render_report, write_report
 from edgeclip.report.plots import curve, overview
 from edgeclip.report.published import PUBLISHED
+from edgeclip.report.results_table import WHOLE_WIDTH, results_table
 from edgeclip.report.rows import in_order
 from edgeclip.report.terminal import print_results
 from edgeclip.results import (
@@ -307,3 +310,21 @@ def test_the_terminal_shows_every_row(results: Results, capsys: pytest.CaptureFi
     assert "80.0 [75, 85]" in out
     assert "x.jpg: broken" in out
     assert "alpha" in out
+
+
+@pytest.mark.parametrize("width", [80, WHOLE_WIDTH])
+def test_the_terminal_table_fits(with_edgeclip: Results, width: int):
+    output = io.StringIO()
+    table = results_table(with_edgeclip, width)
+    Console(width=width, file=output).print(table)
+    text = output.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert table.row_count == len(with_edgeclip.rows)
+    assert text.index("TEACHER") < text.index("EDGECLIP") < text.index("STUDENT") < text.index("DISTILLED")
+    assert "…" not in text
+    assert ("RSS" in text) == (width == WHOLE_WIDTH)
+
+
+def test_the_terminal_begins_with_what_edgeclip_gives(with_edgeclip: Results, capsys: pytest.CaptureFixture):
+    print_results(with_edgeclip)
+    assert capsys.readouterr().out.startswith("EDGECLIP is 5.0 times smaller")

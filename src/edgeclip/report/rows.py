@@ -38,3 +38,8 @@ def mean_r1(row: Row) -> Interval:
 def figure(value: float) -> str:
     """A time or a size with the digits that mean something."""
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def interval(value: Interval) -> str:
+    """A recall with its interval."""
+    return f"{value.value:.1f} [{value.low:.0f}, {value.high:.0f}]"
