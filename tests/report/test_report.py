@@ -134,6 +134,12 @@ def test_headlines_say_what_the_figures_say(results: Results):
     assert times(1.0) == "1.0 times slower"
 
 
+def test_a_bundle_is_no_other_kernel_library(results: Results):
+    bundle = row("STUDENT", "post-training int8", 80.0, 2.0, 8.0)
+    rows = [*results.rows[:2], bundle]  # as where QNNPACK is the fastest engine
+    assert not any("kernel library" in line for line in headlines(msgspec.structs.replace(results, rows=rows)))
+
+
 @pytest.fixture
 def with_edgeclip(results: Results) -> Results:
     """With the bundle's row last, and one of a name that nobody knows before it."""
