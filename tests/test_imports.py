@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 BASE = ["edgeclip", "edgeclip.image", "edgeclip.tokenizer", "edgeclip.config", "edgeclip.results", "edgeclip.cli.main"]
-BLOCKED = ["torch", "transformers", "safetensors", "matplotlib", "jinja2", "datasets", "huggingface_hub"]
+BLOCKED = ["torch", "transformers", "safetensors", "jinja2", "datasets", "huggingface_hub"]
 
 
 def test_base_modules_import_none_of_the_extras():

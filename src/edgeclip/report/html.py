@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgeclip.files import write_atomically
 from edgeclip.report.explain import headlines, training, why_distillation_drifts, why_engines_differ
-from edgeclip.report.plots import loss_plot, trade_off_plot
+from edgeclip.report.plots import curve, overview
 from edgeclip.report.published import PUBLISHED
-from edgeclip.results import Results
+from edgeclip.report.rows import figure, in_order, leading_row
+from edgeclip.results import Results, Row
 from edgeclip.version import __version__
-
-NAME_ORDER = ("TEACHER", "STUDENT", "DISTILLED")
 
 
 def render_report(results: Results) -> str:
     """The report as HTML text."""
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string((resources.files("edgeclip.report") / "template.html").read_text(encoding="utf-8"))
-    return template.render(
+    templates = Environment(
+        loader=PackageLoader("edgeclip.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["figure"] = figure
+    rows = in_order(results.rows)
+    return templates.get_template("page.html").render(
         results=results,
+        rows=rows,
         version=__version__,
-        published=PUBLISHED,
-        groups=_groups(results),
+        groups=_groups(rows),
         headlines=headlines(results),
-        trade_off=trade_off_plot(results.rows),
-        losses=loss_plot(results.losses) if results.losses else None,
+        overview=overview(rows),
+        leading=leading_row(results),
+        curves=[curve(label, losses) for label, losses in results.losses.items()],
         training=training(results),
         engines=why_engines_differ(results, results.findings) if results.findings else [],
         drift=why_distillation_drifts(results, results.findings) if results.findings else [],
@@ -40,15 +46,13 @@ def render_report(results: Results) -> str:
     )
 
 
-def _groups(results: Results) -> list[dict[str, Any]]:
-    """Our rows beside the published row of the same name."""
-    names = [*NAME_ORDER, *sorted({row.name for row in results.rows} - set(NAME_ORDER))]
+def _groups(rows: list[Row]) -> list[dict[str, Any]]:
+    """The rows of each name, and the published row of that name beside them."""
     published = {row.name: row for row in PUBLISHED}
-    groups = [
-        {"name": name, "published": published.get(name), "rows": [row for row in results.rows if row.name == name]}
-        for name in names
+    return [
+        {"name": name, "rows": list(of_name), "published": published.get(name)}
+        for name, of_name in groupby(rows, key=lambda row: row.name)
     ]
-    return [group for group in groups if group["rows"]]
 
 
 def write_report(results: Results, path: Path) -> None:

@@ -1,80 +1,101 @@
-"""The report's plots, as SVG text that follows the page's fonts."""
+"""The report's pictures as positions in per cent of their boxes; the templates draw them."""
 
 from __future__ import annotations
 
-import io
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
-from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
-from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from edgeclip.report.explain import mean_r1
-from edgeclip.results import Row
+from edgeclip.report.rows import mean_r1
+from edgeclip.results import Interval, Row
 
-COLORS = {"TEACHER": "#3b5bdb", "STUDENT": "#e8590c", "DISTILLED": "#2b8a3e"}
-OTHER = "#495057"
-STYLES = ("-", "--", ":", "-.")
 SMOOTHING = 10
+MAX_POINTS = 400
+"""More are not seen."""
 
 
-def _svg(figure: Figure) -> Markup:
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "edgeclip"}):
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    text = buffer.getvalue()
-    return Markup(text[text.index("<svg") :])  # noqa: S704 - made here, from numbers and escaped labels
+@dataclass(frozen=True)
+class Line:
+    """One row of the overview: two bars from zero, and a recall with its interval on the overview's axis."""
+
+    row: Row
+    size: float
+    time: float
+    recall: Interval
+    position: Interval
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e9ecef", linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
+@dataclass(frozen=True)
+class Overview:
+    """Every row at a glance; `low` and `high` are the recalls at the ends of the axis, `teacher` a place on it."""
+
+    lines: list[Line]
+    low: int
+    high: int
+    teacher: float | None
 
 
-def trade_off_plot(rows: Sequence[Row]) -> Markup:
-    """Image latency against recall; the area of a point is the model's size on disk."""
-    figure, axes = _axes(8.2, 4.0)
+def overview(rows: Sequence[Row]) -> Overview:
+    """Place every row's size, image time and mean recall at 1."""
+    recalls = [mean_r1(row) for row in rows]
+    low = 10 * math.floor(min(recall.low for recall in recalls) / 10)
+    high = max(10 * math.ceil(max(recall.high for recall in recalls) / 10), low + 10)
+
+    def place(value: float) -> float:
+        return 100 * (value - low) / (high - low)
+
     largest = max(row.size_mb for row in rows)
-    for number, row in enumerate(rows, 1):
-        x, y = row.latency_ms.image.p50, mean_r1(row)
-        color = COLORS.get(row.name, OTHER)
-        low = (row.i2t.r1.low + row.t2i.r1.low) / 2
-        high = (row.i2t.r1.high + row.t2i.r1.high) / 2
-        axes.errorbar(x, y, yerr=[[y - low], [high - y]], color=color, alpha=0.35, linewidth=1.2)
-        label = f"{number}  {row.name}, {row.variant} ({row.size_mb:.1f} MB)"
-        axes.scatter(x, y, s=40 + 600 * row.size_mb / largest, color=color, alpha=0.45, linewidth=0, label=label)
-        axes.annotate(str(number), (x, y), ha="center", va="center", fontsize=9, fontweight="bold")
-    axes.set_xscale("log")
-    axes.margins(0.12)
-    axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axes.xaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axes.tick_params(axis="x", which="minor", labelsize=7)
-    axes.set_xlabel("one image, ms (faster to the left)")
-    axes.set_ylabel("mean R@1, %")
-    legend = axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), frameon=False, fontsize=9, handletextpad=0.6)
-    for handle in legend.legend_handles:
-        if isinstance(handle, PathCollection):
-            handle.set_sizes([60])
-    return _svg(figure)
+    slowest = max(row.latency_ms.image.p50 for row in rows)
+    lines = [
+        Line(
+            row=row,
+            size=100 * row.size_mb / largest,
+            time=100 * row.latency_ms.image.p50 / slowest,
+            recall=recall,
+            position=Interval(value=place(recall.value), low=place(recall.low), high=place(recall.high)),
+        )
+        for row, recall in zip(rows, recalls, strict=True)
+    ]
+    return Overview(lines, low, high, next((x.position.value for x in lines if x.row.name == "TEACHER"), None))
 
 
-def loss_plot(losses: dict[str, list[float]]) -> Markup:
-    """The loss of every step, faint, and its moving average."""
-    figure, axes = _axes(8.2, 3.2)
-    for (label, values), style in zip(losses.items(), STYLES * len(losses), strict=False):
-        steps = np.arange(1, len(values) + 1)
-        window = min(SMOOTHING, max(len(values) // 5, 1))
-        average = np.convolve(values, np.ones(window) / window, mode="valid")
-        line = axes.plot(steps[window - 1 :], average, style, linewidth=1.8, label=label)[0]
-        axes.plot(steps, values, color=line.get_color(), alpha=0.2, linewidth=0.8)
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss")
-    axes.legend(frameon=False, fontsize=9)
-    return _svg(figure)
+@dataclass(frozen=True)
+class Curve:
+    """The loss of every step and its moving average, as points of polylines between `low` and `high`."""
+
+    label: str
+    steps: int
+    low: float
+    high: float
+    first: float
+    last: float
+    raw: str
+    average: str
+
+
+def curve(label: str, losses: Sequence[float]) -> Curve:
+    """A loss curve; `first` and `last` are of the moving average."""
+    values = np.asarray(losses)
+    window = min(SMOOTHING, max(len(values) // 5, 1))
+    average = np.convolve(values, np.ones(window) / window, mode="valid")
+    low, high = float(values.min()), float(values.max())
+
+    def points(heights: NDArray[np.float64], start: int) -> str:
+        x = 100 * np.arange(start, start + len(heights)) / max(len(values) - 1, 1)
+        y = 100 * (high - heights) / ((high - low) or 1.0)
+        every = math.ceil(len(x) / MAX_POINTS)
+        return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[::every], y[::every], strict=True))
+
+    return Curve(
+        label=label,
+        steps=len(values),
+        low=low,
+        high=high,
+        first=float(average[0]),
+        last=float(average[-1]),
+        raw=points(values, 0),
+        average=points(average, window - 1),
+    )

@@ -1,4 +1,4 @@
-"""The report's own figures, as it printed them (its table of accuracy, latency and size)."""
+"""The paper's own figures, as it printed them (its table of accuracy, latency and size)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class PublishedRow:
     """Recalls in per cent, latency in milliseconds, size in MiB.
 
-    The report counts 2^20 bytes: 151.3 million parameters of 4 bytes are 577.1 MiB.
+    The paper counts 2^20 bytes: 151.3 million parameters of 4 bytes are 577.1 MiB.
     """
 
     name: str

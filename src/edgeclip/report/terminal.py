@@ -10,52 +10,24 @@ from rich.table import Table
 
 from edgeclip.config import TowerConfig
 from edgeclip.report.explain import headlines
-from edgeclip.results import Evaluation, Inspection, Interval, Percentiles, Recalls, Results
-
-MIN_WIDTH = 132
+from edgeclip.report.results_table import WHOLE_WIDTH, results_table
+from edgeclip.report.rows import interval
+from edgeclip.results import Evaluation, Inspection, Recalls, Results
 
 
 def console() -> Console:
-    """Wide enough for a whole row even where the output is not a terminal."""
+    """As wide as the terminal; wide enough for a whole row where the output is none."""
     console = Console()
-    return console if console.width >= MIN_WIDTH else Console(width=MIN_WIDTH)
-
-
-def interval(value: Interval) -> str:
-    """A recall with its interval."""
-    return f"{value.value:.1f} [{value.low:.0f}, {value.high:.0f}]"
-
-
-def _median(value: Percentiles) -> str:
-    return f"{value.p50:.1f}"
+    return console if console.is_terminal or console.width >= WHOLE_WIDTH else Console(width=WHOLE_WIDTH)
 
 
 def print_results(results: Results) -> None:
-    """The report's table, with what it says below it."""
-    data = results.data
-    table = Table(
-        title=escape(f"{results.settings['model']} on {data.name}: {data.validation} candidates, one caption each"),
-        caption="recalls in %, 95 % bootstrap interval; times at batch 1, median ms; sizes in 10^6 bytes",
-    )
-    for column in ("model", "variant"):
-        table.add_column(column, overflow="fold")
-    for column in ("I2T R@1", "R@5", "T2I R@1", "R@5", "image", "text", "I2T", "T2I", "MB", "RSS MB"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in results.rows:
-        latency = row.latency_ms
-        table.add_row(
-            row.name,
-            row.variant,
-            interval(row.i2t.r1),
-            f"{row.i2t.r5.value:.1f}",
-            interval(row.t2i.r1),
-            f"{row.t2i.r5.value:.1f}",
-            *(_median(value) for value in (latency.image, latency.text, latency.i2t, latency.t2i)),
-            f"{row.size_mb:.1f}",
-            f"{row.peak_rss_mb:.0f}",
-        )
+    """What edgeclip gives in a sentence, the report's table, and what else it says."""
     output = console()
-    output.print(table)
+    lines = headlines(results)
+    for line in lines[:1]:
+        output.print(line, highlight=False, markup=False, style="bold")
+    output.print(results_table(results, output.width))
     if results.sweep:
         sweep = Table(title="search for alpha (distilled, then int8)")
         for column in ("alpha", "I2T R@1", "T2I R@1"):
@@ -63,9 +35,9 @@ def print_results(results: Results) -> None:
         for point in results.sweep:
             sweep.add_row(f"{point.alpha:g}", f"{point.i2t_r1:.1f}", f"{point.t2i_r1:.1f}")
         output.print(sweep)
-    for line in headlines(results):
+    for line in lines[1:]:
         output.print(f"- {line}", highlight=False, markup=False)
-    for bad in data.bad_images:
+    for bad in results.data.bad_images:
         output.print(f"left out: {bad}", markup=False, highlight=False)
 
 
