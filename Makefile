@@ -1,7 +1,8 @@
-# make demo   the report's experiment on the built-in teacher and data, about five minutes on 2 cores
+# make demo   the paper's experiment on the built-in teacher and data, about three minutes on 2 cores
 # make test   the tests
 # make bench  accuracy of int8, and speed against other runtimes; ViT-B/32, about 20 minutes
 # make check  format, lint, types, spelling, import contracts
+# make docs   the site, in runs/site; make docs-check runs what README and docs print
 # Only Python (3.10 or newer) with pip is needed. Where npm is there too, a JavaScript client is tested as well.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE_STAMP := tests/node/node_modules/.package-lock.json
 
-.PHONY: setup demo test check node bench clean
+.PHONY: setup demo test check node bench docs docs-check clean
 
 setup: $(STAMP)
 
@@ -39,6 +40,13 @@ bench: setup
 	$(BIN)/python benchmarks/fidelity.py
 	$(BIN)/python benchmarks/peers.py --out runs/peers.json
 	$(BIN)/python benchmarks/report.py runs/peers.json
+
+docs: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs runs/site
+
+docs-check: setup
+	$(BIN)/python docs/check.py
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -1,8 +1,8 @@
 """`make docs-check`: every command and every piece of Python in README.md and docs/ is run, as it is printed.
 
-Each page's blocks run in order, in a folder of its own where the files that they name lie: a small checkpoint under the
-hub id that the pages use, in the hub's cache; captioned pictures; an edgeclip.toml that keeps runs short. What is not run
-is listed with the reason.
+Each page's blocks run in order, in a folder of its own where the files that they name lie: a small checkpoint under
+the hub id that the pages use, in the hub's cache; captioned pictures; an edgeclip.toml that keeps runs short. What is
+not run is listed with the reason.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ lr = 1e-3
 
 
 def main() -> None:
+    """Run everything; the exit code is 1 where something fails."""
     failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch)

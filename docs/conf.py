@@ -3,7 +3,7 @@
 from edgeclip import __version__
 
 project, author, release = "edgeclip", "edgeclip contributors", __version__
-copyright = author  # noqa: A001 - the name that Sphinx reads
+copyright = author
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["site"]
 html_theme = "furo"

@@ -42,7 +42,11 @@ def check_paths(arguments: Sequence[str]) -> None:
         raise ConfigError("no paths", expected="image files, folders, or - for a list on standard input", fix="add one")
     for argument in arguments:
         if argument != STDIN and not os.path.lexists(argument):
-            raise ConfigError(f"nothing at {argument!r}", expected="an image file or a folder", fix="give the path of one, or - for a list on standard input")
+            raise ConfigError(
+                f"nothing at {argument!r}",
+                expected="an image file or a folder",
+                fix="give the path of one, or - for a list on standard input",
+            )
 
 
 def find_images(arguments: Sequence[str], stdin: BinaryIO) -> Iterator[str | Flush]:
@@ -119,7 +123,11 @@ def read_list(file: BinaryIO) -> Iterator[bytes | Flush]:
             *items, rest = rest.split(end)
             yield from (_bare(item, end) for item in items)
         if len(rest) > MAX_LIST_BYTES:
-            raise ConfigError("a list without ends of lines", expected="one item a line", fix="write one path a line, or end each with NUL")
+            raise ConfigError(
+                "a list without ends of lines",
+                expected="one item a line",
+                fix="write one path a line, or end each with NUL",
+            )
     if rest:
         yield _bare(rest, end)
 
