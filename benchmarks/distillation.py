@@ -1,11 +1,11 @@
-"""What each way of distilling keeps: every loss alone, the recipes, and the report's way, at equal steps and data.
+"""What each way of distilling keeps: every loss alone, the recipes, and the paper's way, at equal steps and data.
 
 `python benchmarks/distillation.py --out runs/distillation.jsonl` adds a line for each run and leaves out those that are
 there, so that it can be stopped, and students be shared among processes. `--report` prints the table of what is there.
 
 Every student sees the same scenes of the training world, each once, with one caption; the teacher's embeddings are
 computed once. R@1 is that of int8 on other scenes, the mean of both directions: as the bundle computes it (see
-`quantize.deployed`), but for the report's own int8, which is PyTorch's.
+`quantize.deployed`), but for the paper's own int8, which is PyTorch's.
 """
 
 from __future__ import annotations
@@ -139,10 +139,10 @@ def run(bench: Bench, name: str, method: str, seed: int) -> dict[str, float]:
     data = first_steps(bench.data, steps * bench.batch_size)
     if method == REPORT_INT8:
         quantized = load_student(student.model, engine="x86")
-        distill_as_paper(quantized, data, PaperLoss(alpha=0.3, temperature=1.0), report_config(train), seed=seed)
+        distill_as_paper(quantized, data, PaperLoss(alpha=0.3, temperature=1.0), paper_config(train), seed=seed)
         return scores(quantized.eval(), bench, batch_size=1)
     if method == REPORT_FLOAT:
-        distill_as_paper(student.model, data, PaperLoss(alpha=0.3, temperature=1.0), report_config(train), seed=seed)
+        distill_as_paper(student.model, data, PaperLoss(alpha=0.3, temperature=1.0), paper_config(train), seed=seed)
     elif method == RECIPE:
         equalize_student(student, bench.calibration)
         teach(student.model, bench, data, recipe.loss, train, qad_share=recipe.qad_share, seed=seed)
@@ -165,8 +165,8 @@ def first_steps(data: DistillData, count: int) -> DistillData:
     )
 
 
-def report_config(train: TrainConfig) -> TrainConfig:
-    """The report's training, at Adam's usual rate."""
+def paper_config(train: TrainConfig) -> TrainConfig:
+    """The paper's training, at Adam's usual rate."""
     return TrainConfig(epochs=train.epochs, batch_size=train.batch_size, lr=1e-3)
 
 

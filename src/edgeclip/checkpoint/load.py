@@ -92,6 +92,11 @@ class Checkpoint:
         """
         return encode_texts(self.model, texts, self.tokenizer, batch_size=self.batch_size)
 
+    def require_tokenizer(self) -> None:
+        """Raise now what the tokenizer would raise when text comes in."""
+        if isinstance(self.tokenizer_or_reason, EdgeclipError):
+            raise self.tokenizer_or_reason
+
     def preprocess(self, image: ImageSource) -> Tensor:
         """Path, bytes, Pillow image or uint8 array to (3, H, W) float32.
 

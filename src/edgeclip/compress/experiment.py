@@ -22,7 +22,7 @@ from edgeclip.checkpoint.save import CHECKPOINT_FILES
 from edgeclip.compress.distill_data import Data, load_split
 from edgeclip.compress.distill_settings import DistillSettings
 from edgeclip.data.split import CALIBRATE, CHOOSE
-from edgeclip.distill.batches import Sampler
+from edgeclip.distill.batches import check_batch_size
 from edgeclip.distill.cache import INDEX, CachedTeacher
 from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.make_student import equalize_student, kept_by_stage, make_student
@@ -171,7 +171,7 @@ def _train(
     captions = _captions_to_keep(recipe, data)
     plan = kept_by_stage(recipe.shrink)
     accelerator = start_accelerator(recipe.train.mixed_precision)
-    _ = Sampler(len(data.training), recipe.train.batch_size, settings.seed)  # its checks, before anything takes time
+    check_batch_size(recipe.train.batch_size, len(data.training))  # before anything takes time
     student = _first_student(recipe, teacher, data, captions, accelerator)  # likewise
     warned: set[str] = set()
 
@@ -234,7 +234,7 @@ def _first_student(
     students: list[Checkpoint] = []
     for kept in kept_by_stage(recipe.shrink):
         students.append(make_student(students[-1] if students else teacher, kept, teacher, data.calibration, captions))
-        _ = DistillationLoss(recipe.loss, students[-1].model.config, teacher.model.config)
+        DistillationLoss(recipe.loss, students[-1].model.config, teacher.model.config)
         if kept is not None:
             logger.info("%s", explain(teacher.model.config, students[-1].model.config))
     return students[0]

@@ -45,6 +45,20 @@ class Batch:
         )
 
 
+def check_batch_size(batch_size: int, pairs: int) -> None:
+    """Refuse batches that there are too few pairs for.
+
+    Raises:
+        DataError: naming both numbers.
+    """
+    if not 2 <= batch_size <= pairs:
+        raise DataError(
+            f"batch size {batch_size} for {pairs} training pairs",
+            expected="at least 2 and at most the number of pairs",
+            fix=f"lower the batch size to {max(pairs, 2)}, or use more pairs",
+        )
+
+
 @dataclass(frozen=True)
 class Sampler:
     """Shuffled batches of `batch_size` among `total` records but those `left_out`, which cannot be read.
@@ -58,12 +72,7 @@ class Sampler:
     left_out: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 2 <= self.batch_size <= self._count:
-            raise DataError(
-                f"batch size {self.batch_size} for {self._count} training pairs",
-                expected="at least 2 and at most the number of pairs",
-                fix="lower the batch size, or use more pairs",
-            )
+        check_batch_size(self.batch_size, self._count)
 
     @property
     def _count(self) -> int:

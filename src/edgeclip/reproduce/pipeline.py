@@ -15,7 +15,7 @@ from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.compress.experiment import check_places
 from edgeclip.data.prepare import Prepared, prepare_parts
 from edgeclip.data.split import Part, to_make_a_bundle, to_reproduce
-from edgeclip.distill.batches import Sampler
+from edgeclip.distill.batches import check_batch_size
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.table import jpeg
 from edgeclip.export import export_bundle
@@ -44,7 +44,7 @@ def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results
     if settings.with_better:
         check_places(out / "better", settings.model)
     teacher = load_checkpoint(settings.model, vocabulary=settings.vocabulary)
-    _ = teacher.tokenizer  # which must be there, before anything takes time
+    teacher.require_tokenizer()  # before anything takes time
     if settings.normalize != "checkpoint":
         teacher = teacher.with_paper_normalization()
     training, train, samples = _prepare(settings, teacher)
@@ -85,7 +85,7 @@ def _prepare(settings: Settings, teacher: Checkpoint) -> tuple[Part, Prepared, S
     training, measure = to_reproduce(
         settings.data, samples=settings.samples, val_fraction=settings.val_fraction, seed=settings.seed, options=options
     )
-    _ = Sampler(len(training), settings.batch_size, settings.seed)  # its checks, before anything takes time
+    check_batch_size(settings.batch_size, len(training))  # before anything takes time
     others = to_make_a_bundle(settings.data, seed=settings.seed, options=options)
     parts = [training, measure, *others]
     train, measured, calibrate, choose = prepare_parts(parts, teacher.preprocess_config, settings)

@@ -52,7 +52,6 @@ class Settings(DataSettings, frozen=True, kw_only=True):
             raise ConfigError(
                 f"`test_image` {self.test_image}", expected="an image file", fix="give the path of one, or leave it out"
             )
-        _ = self.train  # its own checks
 
     @property
     def train(self) -> TrainConfig:
