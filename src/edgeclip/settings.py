@@ -48,10 +48,14 @@ class Settings(Config, frozen=True, kw_only=True):
 def _check(name: str, value: Any, hint: Any) -> None:
     """Refuse a number, or one of several, that is out of its range."""
     ranges = [(meta.ge, meta.le) for meta in metas(hint)]
-    for number in value if isinstance(value, tuple) else () if value is None else (value,):
+    for number in value if isinstance(value, list | tuple) else () if value is None else (value,):
         for low, high in ranges:
             if low is not None and high is not None:
                 check_range(f"`{name}`", number, low, high)
+
+
+def _is_numeric(value: object) -> bool:
+    return all(isinstance(part, int | float) for part in (value if isinstance(value, list | tuple) else (value,)))
 
 
 @cache
@@ -87,7 +91,7 @@ def decode_settings(given: Mapping[str, object], type_: type[T]) -> T:
         if not name:
             names = ", ".join(field.name for field in msgspec.structs.fields(type_))
             raise ConfigError(message, expected=f"settings among {names}", fix="leave it out") from error
-        if isinstance(value := present.get(name), int | float):
+        if _is_numeric(value := present.get(name)):
             _check(name, value, field_hints(type_)[name])
         allowed = _allowed(type_, name)
         raise ConfigError(

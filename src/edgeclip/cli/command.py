@@ -47,20 +47,14 @@ class _Option(NamedTuple):
     @property
     def parameter(self) -> inspect.Parameter:
         """As Typer wants it: None where it is not given."""
-        said = list(metas(self.hint))
-        words = next((meta.description for meta in said if meta.description), "")
-        limits = next((f" {m.ge:g} to {m.le:g}." for m in said if m.le is not None and m.le <= LARGEST_SHOWN), "")
-        shown_default = None if self.default in (None, NO_DEFAULT, False, ()) else str(self.default)
-        required = self.default is NO_DEFAULT
-        help_ = f"{words}{limits}"
         choices = get_args(_plain(self.hint)) if get_origin(_plain(self.hint)) is Literal else ()
         info: Any = (
-            typer.Argument(metavar=self.name.upper() + ("..." if self._is_list else ""), help=help_, show_default=False)
+            typer.Argument(metavar=self.name.upper(), help=self.help, show_default=False)
             if self.is_argument
             else typer.Option(
                 *self.flags,
-                help=help_ + (" Required." if required else ""),
-                show_default=shown_default or False,
+                help=self.help,
+                show_default=False,
                 metavar="LIST" if self._is_tuple else "|".join(choices) or None,
                 autocompletion=(lambda: list(choices)) if choices else None,
             )
@@ -69,6 +63,17 @@ class _Option(NamedTuple):
         return inspect.Parameter(
             self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[type_ | None, info]
         )
+
+    @property
+    def help(self) -> str:
+        """What it is for, its range and its default."""
+        said = list(metas(self.hint))
+        words = next((meta.description for meta in said if meta.description), "")
+        limits = next((f" From {m.ge:g} to {m.le:g}." for m in said if m.le is not None and m.le <= LARGEST_SHOWN), "")
+        if self.default is NO_DEFAULT:
+            return f"{words}{limits}" + ("" if self.is_argument else " Required.")
+        default = "" if self.default in (None, False, (), []) else f" Default: {self.default}."
+        return f"{words}{limits}{default}"
 
     @property
     def _is_tuple(self) -> bool:
