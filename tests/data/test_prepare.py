@@ -12,7 +12,8 @@ from edgeclip.config import PreprocessConfig
 from edgeclip.data.decode import decode, in_chunks
 from edgeclip.data.prepare import prepare
 from edgeclip.data.records import CaptionSet, FileImage, Record
-from edgeclip.data.source import DataOptions, load_data
+from edgeclip.data.settings import DataOptions
+from edgeclip.data.source import load_data
 from edgeclip.errors import DataError
 
 CONFIG = PreprocessConfig.clip(32)

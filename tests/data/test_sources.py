@@ -10,7 +10,8 @@ import pytest
 import webdataset
 from PIL import Image
 
-from edgeclip.data.source import DataOptions, load_data
+from edgeclip.data.settings import DataOptions
+from edgeclip.data.source import load_data
 from edgeclip.errors import DataError, HubError
 from edgeclip.image import open_rgb
 

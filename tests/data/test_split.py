@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeclip.data.records import CaptionSet
-from edgeclip.data.source import DataOptions
+from edgeclip.data.settings import DataOptions
 from edgeclip.data.split import (
     CALIBRATE,
     CHOOSE,

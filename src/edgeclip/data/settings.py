@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta
 
-from edgeclip.data.source import DataOptions
 from edgeclip.names import BUILTIN
 from edgeclip.settings import OnBadImage, Seed, Settings, Workers
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What a user may say about a data set's form; None means "find it"."""
+
+    image_column: str | None = None
+    caption_column: str | None = None
+    split: str | None = None
 
 
 class DataSettings(Settings, frozen=True, kw_only=True):

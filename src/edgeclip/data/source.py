@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from edgeclip.data.coco import find_annotations, load_coco
 from edgeclip.data.folder import find_table, load_table
 from edgeclip.data.hub_data import HubRecords, load_hub
 from edgeclip.data.records import CaptionSet, TabletopRecords
+from edgeclip.data.settings import DataOptions
 from edgeclip.data.shards import load_shards
 from edgeclip.errors import DataError
 from edgeclip.names import BUILTIN, is_hub_id
@@ -16,15 +17,6 @@ from edgeclip.names import BUILTIN, is_hub_id
 EVALUATION_WORLD = "evaluation"
 TRAINING_WORLD = "train"
 """The built-in teacher is trained on this world only; its scenes never appear in the other."""
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """What a user may say about a data set's form; None means "find it"."""
-
-    image_column: str | None = None
-    caption_column: str | None = None
-    split: str | None = None
 
 
 def load_data(

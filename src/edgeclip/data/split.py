@@ -20,7 +20,8 @@ from typing import Literal
 import numpy as np
 
 from edgeclip.data.records import CaptionSet, Record, TabletopRecords
-from edgeclip.data.source import DataOptions, load_data
+from edgeclip.data.settings import DataOptions
+from edgeclip.data.source import load_data
 from edgeclip.errors import DataError
 from edgeclip.names import BUILTIN
 
