@@ -72,7 +72,7 @@ class ClipRuntime:
                 an embedding independent of its neighbours.
             workers: threads, each of which decodes images and runs the graph; 0 does both in this one. For many images
                 one for each processor, with a graph of 1 thread (`load(..., threads=1)`), gives the most.
-            dtype: float32, float16, or int8: see `precision.INT8_SCALE`.
+            dtype: float32, float16, or int8: see `embedding_dtype.INT8_SCALE`.
 
         Returns:
             (N, E), L2-normalised `image_embeds`.
@@ -126,7 +126,7 @@ class ClipRuntime:
             texts: any strings.
             batch_size: texts a run of the graph, of similar length, computed up to the longest one's end only. As for
                 images, 1 keeps an embedding of an int8 graph independent of its neighbours.
-            dtype: float32, float16, or int8: see `precision.INT8_SCALE`.
+            dtype: float32, float16, or int8: see `embedding_dtype.INT8_SCALE`.
             cached: look texts up in the prompt cache on disk, and keep there what was not in it. The graph is not
                 opened where all are. They are encoded one by one, whatever `batch_size`.
 
