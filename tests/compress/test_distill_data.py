@@ -23,6 +23,7 @@ def test_a_fifth_of_a_data_set_is_set_aside(captioned_folder: Path):
     assert (len(trained), len(data.calibration), len(data.measured)) == (16, 3, 5)
     assert not trained & set(data.measured.names)
     assert not trained & set(data.calibration.names)
+    assert data.choose is data.calibration  # too few for two roles
     fewer = load_split(settings(captioned_folder, pairs=3, samples=7), 6400, CONFIG)
     assert (len(fewer.training), len(fewer.measured)) == (7, 3)
     assert fewer.measured.names == data.measured.names[:3]
@@ -35,6 +36,7 @@ def test_scenes_are_measured_in_another_world():
     assert [record.name.split("-")[1] for record in data.training] == ["train"] * 10
     assert [name.split("-")[1] for name in data.measured.names] == ["evaluation"] * 4
     assert [name.split("-")[1] for name in data.calibration.names] == ["calibrate"] * 64
+    assert data.choose.names == data.calibration.names[16:32]  # a bundle is calibrated on the first 16
 
 
 def test_recall_is_not_measured_on_one_image(captioned_folder: Path, tmp_path: Path):

@@ -10,18 +10,14 @@ import pytest
 import torch
 
 from edgeclip.bundle import Card, Closeness, read_bundle
-from edgeclip.checkpoint import Checkpoint, load_checkpoint
+from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.split import CALIBRATE
 from edgeclip.errors import CheckpointError, ConfigError, DataError
 from edgeclip.export import export_bundle
 from edgeclip.export.samples import Samples, load_samples
 from edgeclip.export.settings import SampleSettings
 from edgeclip.results import Interval, Recalls
-
-
-@pytest.fixture(scope="module")
-def checkpoint(mini_checkpoint: Path) -> Checkpoint:
-    return load_checkpoint(mini_checkpoint)
+from edgeclip.runtime.clip import ClipRuntime
 
 
 def recalls(r1: float) -> Recalls:
@@ -121,13 +117,38 @@ def test_the_card_says_what_can_be_measured_again(checkpoint: Checkpoint, tmp_pa
     assert len(samples.calibrate) == CALIBRATE
 
 
+@pytest.mark.parametrize("kept", ["int8", "fp32"])
+def test_auto_chooses_on_the_pairs_to_choose_on(
+    checkpoint: Checkpoint,
+    few_pairs: Samples,
+    bundles: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kept: str,
+):
+    """And not on those that it is measured on, which say the opposite here; what is kept is as if asked for."""
+    seen: list[tuple[str, list[str]]] = []
+    on_chosen, on_measured = (card(90, 80), card(80, 80)) if kept == "int8" else (card(80, 80), card(90, 80))
+
+    def release_card(teacher: Checkpoint, clip: ClipRuntime, images: object, texts: list[str], **of: object) -> Card:
+        seen.append((clip.bundle.manifest.precision, texts))
+        return on_chosen if texts == few_pairs.choose.first_captions else on_measured
+
+    monkeypatch.setattr("edgeclip.export.measure.release_card", release_card)
+    manifest, measured = export_bundle(checkpoint, tmp_path / "bundle", few_pairs, precision="auto", threads=1)
+    assert (manifest.precision, measured) == (kept, on_measured)
+    assert seen == [("int8", few_pairs.choose.first_captions), (kept, few_pairs.measure.first_captions)]
+    assert manifest.files == read_bundle(bundles[kept]).manifest.files
+
+
 def test_auto_takes_int8_where_it_keeps_the_accuracy_and_fp32_elsewhere(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     samples = load_samples(SampleSettings(data="builtin:tabletop", samples=2, workers=0), checkpoint.preprocess_config)
     cards = {"int8": card(90, 80), "fp32": card(90, 80)}
     monkeypatch.setattr(
-        "edgeclip.export.bundle.release_card", lambda teacher, clip, *pairs, **of: cards[clip.bundle.manifest.precision]
+        "edgeclip.export.measure.release_card",
+        lambda teacher, clip, *pairs, **of: cards[clip.bundle.manifest.precision],
     )
     manifest, _ = export_bundle(checkpoint, tmp_path / "kept", samples, precision="auto", threads=1)
     assert manifest.precision == "int8"

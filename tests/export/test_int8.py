@@ -11,7 +11,8 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from edgeclip.export.graph import write_image_graph, write_text_graph
-from edgeclip.export.int8 import PROJECTION, quantize_graph, round_what_is_stored
+from edgeclip.export.int8 import PROJECTION, Int8Tower
+from edgeclip.export.stored_int8 import round_what_is_stored
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.model import Clip
 from edgeclip.quantize.scheme import ROW_LIMIT, WEIGHT_LIMIT
@@ -50,7 +51,7 @@ def test_the_graphs_compute_what_fake_quantized_towers_compute(towers, graphs):
     samples = (torch.randn(1, 3, 32, 32), torch.tensor([[5, 6, 7, text_tower.tower.config.eos_token_id]]))
     for tower, graph, sample in zip((image_tower, text_tower), graphs, samples, strict=True):
         target = graph.with_suffix(".q.onnx")
-        quantize_graph(graph, target)
+        Int8Tower(graph).write(target)
         round_what_is_stored(tower)
         with fake_quantized(tower, layers(tower)):
             expected = tower(sample).numpy()
@@ -63,7 +64,7 @@ def test_what_is_int8_and_what_is_not(towers, graphs):
     image_tower, text_tower = towers
     for tower, graph in zip((image_tower, text_tower), graphs, strict=True):
         target = graph.with_suffix(".q.onnx")
-        quantize_graph(graph, target)
+        Int8Tower(graph).write(target)
         assert integer_products(target) == len(layers(tower))
         stored = {t.name: t for t in onnx.load_model(target).graph.initializer}
         multiplied = [
@@ -81,9 +82,9 @@ def test_what_is_int8_and_what_is_not(towers, graphs):
 def test_named_layers_stay_in_float(towers, graphs):
     image_tower, _ = towers
     target = graphs[0].with_suffix(".q.onnx")
-    quantize_graph(graphs[0], target, float_layers=["blocks.0.mlp.fc2", "last.key_value"])
+    Int8Tower(graphs[0]).write(target, float_layers=["blocks.0.mlp.fc2", "last.key_value"])
     assert integer_products(target) == len(layers(image_tower)) - 2
-    quantize_graph(graphs[0], target, float_layers=layers(image_tower))
+    Int8Tower(graphs[0]).write(target, float_layers=layers(image_tower))
     assert integer_products(target) == 0
     round_what_is_stored(image_tower)
     pixel_values = torch.randn(2, 3, 32, 32)
@@ -92,5 +93,5 @@ def test_named_layers_stay_in_float(towers, graphs):
 
 def test_no_trace_of_the_machine_that_exported(graphs):
     target = graphs[0].with_suffix(".q.onnx")
-    quantize_graph(graphs[0], target)
+    Int8Tower(graphs[0]).write(target)
     assert b"site-packages" not in target.read_bytes()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edgeclip.export.graph import write_image_graph, write_text_graph
-from edgeclip.export.int8 import PROJECTION, quantize_graph
+from edgeclip.export.int8 import PROJECTION, Int8Tower
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.model import Clip
 from edgeclip.model.outliers import outlier_twin
@@ -63,7 +63,7 @@ def test_it_is_the_int8_graphs(varied: Clip, images: torch.Tensor, padded: torch
     write_image_graph(ExportedImageTower(varied).eval(), tmp_path / "v")
     write_text_graph(ExportedTextTower(varied).eval(), tmp_path / "t")
     for name, batch, encode in (("v", images, deployed.encode_image), ("t", padded, deployed.encode_text)):
-        quantize_graph(tmp_path / name, tmp_path / f"{name}8")
+        Int8Tower(tmp_path / name).write(tmp_path / f"{name}8")
         session = onnxruntime.InferenceSession(str(tmp_path / f"{name}8"), providers=["CPUExecutionProvider"])
         for row, length in zip(batch, LENGTHS if name == "t" else [32] * 4, strict=True):
             (embeds,) = session.run(None, {session.get_inputs()[0].name: row[None, ..., :length].numpy()})

@@ -67,7 +67,7 @@ def test_a_fake_quantized_layer_equals_the_integer_one():
     rows, steps = quantize_rows(linear.weight.detach().numpy())
     sums = (q.astype(np.int32) - int(zero)) @ rows.astype(np.int32).T
     expected = sums * (scale * steps) + linear.bias.detach().numpy()
-    np.testing.assert_allclose(FakeQuantLinear(linear)(x).detach().numpy(), expected, atol=2e-5)
+    np.testing.assert_allclose(FakeQuantLinear(linear)(x[None])[0].detach().numpy(), expected, atol=2e-5)
 
 
 def test_rounding_twice_changes_nothing_and_gradients_pass():

@@ -9,7 +9,7 @@ from edgeclip.compress.distill_settings import DistillSettings
 from edgeclip.config import PreprocessConfig
 from edgeclip.data.prepare import Prepared, prepare_parts
 from edgeclip.data.records import Record
-from edgeclip.data.split import to_distill
+from edgeclip.data.split import CALIBRATE, CHOOSE, to_distill
 from edgeclip.errors import DataError
 
 IMPORTANCE_IMAGES = 64
@@ -18,10 +18,11 @@ IMPORTANCE_IMAGES = 64
 
 @dataclass(frozen=True)
 class Data:
-    """The `training` set, and the decoded pairs that are calibrated and measured on, neither of which is trained on."""
+    """The `training` set, and the decoded pairs of the other roles, none of which is trained on."""
 
     training: Sequence[Record]
     calibration: Prepared
+    choose: Prepared
     measured: Prepared
 
 
@@ -47,11 +48,13 @@ def load_split(settings: DistillSettings, samples: int, preprocess: PreprocessCo
         seed=settings.seed,
         options=settings.data_options,
     )
-    data = Data(train.records, *prepare_parts([calibrate, measure], preprocess, settings))
-    if len(data.measured) < 2:
+    calibration, measured = prepare_parts([calibrate, measure], preprocess, settings)
+    if len(measured) < 2:
         raise DataError(
             f"{settings.data}, of whose {len(measure)} images to measure on only one can be read",
             expected="at least 2",
-            fix=f"see {data.measured.bad_images[0]}",
+            fix=f"see {measured.bad_images[0]}",
         )
-    return data
+    choose = calibration.between(CALIBRATE, CALIBRATE + CHOOSE)
+    # A set with no more pairs than a bundle is calibrated on is chosen on with these.
+    return Data(train.records, calibration, choose if len(choose) else calibration, measured)

@@ -21,7 +21,7 @@ from edgeclip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgeclip.checkpoint.save import CHECKPOINT_FILES
 from edgeclip.compress.distill_data import Data, load_split
 from edgeclip.compress.distill_settings import DistillSettings
-from edgeclip.data.split import CALIBRATE, CHOOSE
+from edgeclip.data.split import CALIBRATE
 from edgeclip.distill.batches import check_batch_size
 from edgeclip.distill.cache import INDEX, CachedTeacher
 from edgeclip.distill.losses.distillation import DistillationLoss
@@ -283,7 +283,7 @@ def _export(
         name=printable(settings.data),
         seed=settings.seed,
         calibrate=data.calibration.first(CALIBRATE),
-        choose=data.calibration.between(CALIBRATE, CALIBRATE + CHOOSE),
+        choose=data.choose,
         measure=data.measured,
     )
     few = samples.with_measured(FEW_PAIRS)

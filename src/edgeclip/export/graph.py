@@ -82,7 +82,7 @@ def _forget_origins(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The exporter talks about torchvision, the quantizer about preparations that the rewrites have made."""
+    """The exporter talks about torchvision."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

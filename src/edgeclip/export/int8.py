@@ -1,65 +1,78 @@
-"""From a float graph to the int8 graph that `quantize.scheme` describes."""
+"""From a float graph to int8 graphs as `quantize.scheme` describes them, with any layers left in float.
+
+Shape legend: O output channels, I input channels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
-from torch import nn
 
-from edgeclip.export.graph import SCOPES, quiet
+from edgeclip.export.graph import SCOPES
+from edgeclip.export.stored_int8 import gather_int8, is_transposed, store_int8
 from edgeclip.export.surgery import load_graph
-from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
-from edgeclip.quantize.fake_quant import fake_quant_weight
-from edgeclip.quantize.scheme import ROW_LIMIT, quantize_rows
+from edgeclip.quantize.scheme import quantize_rows
 
 PROJECTION = "tower.projection"
+EMBEDDING = "tower.token_embedding.weight"
 
 
-def quantize_graph(source: Path, target: Path, *, float_layers: Collection[str] = ()) -> None:
-    """Quantize every Linear layer but the projection and `float_layers`; store the projection and embedding as int8.
+class Int8Tower:
+    """A tower's float graph, read and its weights rounded once, to be written with any of its layers in int8.
 
-    Args:
-        source: written by `graph.write_image_graph` or `write_text_graph`.
-        target: the int8 graph.
-        float_layers: names of the tower's modules to leave in float.
+    Its projection and its token embedding are only stored as int8, whichever layers are.
     """
-    model = onnx.load_model(source)
-    left_out = [node.name for node in model.graph.node if _module(node) in {PROJECTION, *float_layers}]
-    for node in list(model.graph.node):
-        if node.op_type == "Gather" and node.input[0] == "tower.token_embedding.weight":
-            _gather_int8(model.graph, node)
-        elif _module(node) == PROJECTION and node.op_type in ("MatMul", "Gemm"):
-            _store_int8(model.graph, node)
-    for node in model.graph.node:
-        del node.metadata_props[:]
-    with quiet():
-        quantize_dynamic(
-            model,
-            target,
-            op_types_to_quantize=["MatMul", "Gemm"],
-            per_channel=True,
-            reduce_range=True,  # to WEIGHT_LIMIT
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=[*left_out, *(f"{name}_MatMul" for name in left_out)],  # as it renames a Gemm
-        )
-    onnx.save_model(load_graph(target), target)
 
+    def __init__(self, source: Path) -> None:
+        """Read a graph that was written by `graph.write_image_graph` or `write_text_graph`."""
+        self._rest = load_graph(source)  # at last without nodes, and without the weights of the layers
+        self._nodes: list[onnx.NodeProto] = []
+        self._layers: dict[str, str] = {}  # the module of each Linear that may be int8, by what its node puts out
+        self._float: dict[str, onnx.TensorProto] = {}  # by the weight's name
+        self._int8: dict[str, list[onnx.TensorProto]] = {}
+        graph = self._rest.graph
+        weights = {tensor.name: tensor for tensor in graph.initializer}
+        for node in graph.node:
+            module = _module(node)
+            is_linear = node.op_type in ("MatMul", "Gemm") and node.input[1] in weights
+            del node.metadata_props[:]
+            if node.op_type == "Gather" and node.input[0] == EMBEDDING:
+                self._nodes += gather_int8(graph, node)
+            elif is_linear and module == PROJECTION:
+                self._nodes += store_int8(graph, node)
+            else:
+                self._nodes.append(node)
+                if is_linear:
+                    self._add_layer(node, module, weights[node.input[1]])
+        for tensor in self._float.values():
+            graph.initializer.remove(tensor)
+        del graph.node[:]
 
-@torch.no_grad()
-def round_what_is_stored(tower: ExportedImageTower | ExportedTextTower) -> None:
-    """Give the projection and the token embedding the values that their int8 storage will hold."""
-    tables: list[nn.Linear | nn.Embedding] = [tower.tower.projection]
-    if isinstance(tower, ExportedTextTower):
-        tables.append(tower.tower.token_embedding)
-    for table in tables:
-        table.weight.copy_(fake_quant_weight(table.weight, ROW_LIMIT))
+    def _add_layer(self, node: onnx.NodeProto, module: str, weight: onnx.TensorProto) -> None:
+        self._layers[node.output[0]] = module
+        self._float[weight.name] = weight
+        self._int8[weight.name] = _quantized(weight, is_transposed(node))
+
+    def write(self, target: Path, *, float_layers: Collection[str] = ()) -> None:
+        """Write the graph with every Linear layer in int8 but the projection and the modules of the tower named."""
+        model, weights = onnx.ModelProto(), dict[str, onnx.TensorProto]()
+        model.CopyFrom(self._rest)
+        rounded: set[str] = set()
+        for node in self._nodes:
+            layer = self._layers.get(node.output[0])
+            if layer is None or layer in float_layers:
+                model.graph.node.append(node)
+                used = [] if layer is None else [self._float[node.input[1]]]
+            else:
+                model.graph.node.extend(_int8_nodes(node, rounded))
+                used = self._int8[node.input[1]]
+            weights |= {tensor.name: tensor for tensor in used}  # which layers may share
+        model.graph.initializer.extend(weights.values())
+        onnx.save_model(model, target)
 
 
 def _module(node: onnx.NodeProto) -> str:
@@ -71,55 +84,30 @@ def _module(node: onnx.NodeProto) -> str:
     return ""
 
 
-def _take_initializer(graph: onnx.GraphProto, name: str) -> NDArray[np.float32]:
-    (tensor,) = (tensor for tensor in graph.initializer if tensor.name == name)
-    graph.initializer.remove(tensor)
-    return numpy_helper.to_array(tensor)
+def _quantized(tensor: onnx.TensorProto, transposed: bool) -> list[onnx.TensorProto]:
+    """A Linear's weight (I, O), or (O, I) where it is transposed, as (I, O) int8 with scales and zero points (O,)."""
+    weight = numpy_helper.to_array(tensor)
+    integers_OI, scale_O = quantize_rows(weight if transposed else weight.T)
+    integers_IO, zeros_O = np.ascontiguousarray(integers_OI.T), np.zeros(len(scale_O), np.int8)
+    return [
+        numpy_helper.from_array(integers_IO, f"{tensor.name}_quantized"),
+        numpy_helper.from_array(scale_O, f"{tensor.name}_scale"),
+        numpy_helper.from_array(zeros_O, f"{tensor.name}_zero_point"),
+    ]
 
 
-def _add_int8(graph: onnx.GraphProto, name: str, weight_VD: NDArray[np.float32], axis: int) -> tuple[str, str]:
-    """Add an int8 weight and its scales along an axis, shaped so that their product is the weight; their names."""
-    rows, scale = quantize_rows(weight_VD if axis == 0 else weight_VD.T, ROW_LIMIT)
-    stored = {f"{name}_int8": rows if axis == 0 else rows.T, f"{name}_scale": np.expand_dims(scale, 1 - axis)}
-    graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(a), key) for key, a in stored.items())
-    integers, scales = stored
-    return integers, scales
-
-
-def _insert(graph: onnx.GraphProto, before: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
-    index = list(graph.node).index(before)
-    following = list(graph.node)[index:]
-    del graph.node[index:]
-    graph.node.extend([*nodes, *following])
-
-
-def _gather_int8(graph: onnx.GraphProto, gather: onnx.NodeProto) -> None:
-    """Rows are taken first and multiplied after, so that the table stays int8 in memory too."""
-    table, ids, out = gather.input[0], gather.input[1], gather.output[0]
-    integers, scales = _add_int8(graph, table, _take_initializer(graph, table), axis=0)
-    _insert(
-        graph,
-        gather,
-        [
-            helper.make_node("Gather", [integers, ids], [f"{out}_int8"]),
-            helper.make_node("Gather", [scales, ids], [f"{out}_scale"]),
-            helper.make_node("Cast", [f"{out}_int8"], [f"{out}_float"], to=onnx.TensorProto.FLOAT),
-            helper.make_node("Mul", [f"{out}_float", f"{out}_scale"], [out]),
-        ],
-    )
-    graph.node.remove(gather)
-
-
-def _store_int8(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
-    """The runtime folds the product when it opens the graph: stored as int8, multiplied as float."""
-    weight = node.input[1]
-    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-    integers, scales = _add_int8(graph, weight, _take_initializer(graph, weight), axis=0 if transposed else 1)
-    _insert(
-        graph,
-        node,
-        [
-            helper.make_node("Cast", [integers], [f"{weight}_float"], to=onnx.TensorProto.FLOAT),
-            helper.make_node("Mul", [f"{weight}_float", scales], [weight]),
-        ],
-    )
+def _int8_nodes(node: onnx.NodeProto, rounded: set[str]) -> Iterator[onnx.NodeProto]:
+    """A Linear's node in int8, in the form that runtimes fuse; adds its input to those that were `rounded` before."""
+    x, weight, *bias = node.input
+    (out,) = node.output
+    if x not in rounded:
+        yield helper.make_node("DynamicQuantizeLinear", [x], [f"{x}_quantized", f"{x}_scale", f"{x}_zero_point"])
+        rounded.add(x)
+    inputs = [f"{x}_quantized", f"{weight}_quantized", f"{x}_zero_point", f"{weight}_zero_point"]
+    product = f"{out}_product" if bias else out
+    yield helper.make_node("MatMulInteger", inputs, [f"{out}_integers"])
+    yield helper.make_node("Cast", [f"{out}_integers"], [f"{out}_steps"], to=onnx.TensorProto.FLOAT)
+    yield helper.make_node("Mul", [f"{x}_scale", f"{weight}_scale"], [f"{out}_step"])
+    yield helper.make_node("Mul", [f"{out}_steps", f"{out}_step"], [product])
+    if bias:
+        yield helper.make_node("Add", [product, *bias], [out])

@@ -12,13 +12,24 @@ from torch.nn import functional
 from edgeclip.quantize.scheme import ACTIVATION_LEVELS, WEIGHT_LIMIT
 
 
+@torch.no_grad()
+def round_weight(weight_OI: Tensor, limit: int = WEIGHT_LIMIT) -> Tensor:
+    """(O, I) rounded to the steps of its rows."""
+    scale_O1 = weight_OI.abs().amax(dim=1, keepdim=True) / limit
+    scale_O1 = torch.where(scale_O1 > 0, scale_O1, 1.0)
+    return (weight_OI / scale_O1).round_().mul_(scale_O1)
+
+
+@torch.no_grad()
+def round_activation(x: Tensor, smallest: Tensor, largest: Tensor) -> Tensor:
+    """X rounded to 256 levels between the smallest and the largest value, which broadcast to it."""
+    scale, zero_point = activation_range(smallest, largest)
+    return (x / scale).round_().add_(zero_point).clamp_(0, ACTIVATION_LEVELS).sub_(zero_point).mul_(scale)
+
+
 def fake_quant_weight(weight_OI: Tensor, limit: int = WEIGHT_LIMIT) -> Tensor:
-    """(O, I) rounded to the steps of its rows; the gradient passes straight through (Bengio et al. 2013)."""
-    with torch.no_grad():
-        scale_O1 = weight_OI.abs().amax(dim=1, keepdim=True) / limit
-        scale_O1 = torch.where(scale_O1 > 0, scale_O1, 1.0)
-        rounded_OI = (weight_OI / scale_O1).round() * scale_O1
-    return weight_OI + (rounded_OI - weight_OI).detach()
+    """(O, I) as `round_weight` gives it; the gradient passes straight through (Bengio et al. 2013)."""
+    return weight_OI + (round_weight(weight_OI, limit) - weight_OI).detach()
 
 
 def fake_quant_activation(x: Tensor, *, per_sample: bool = False) -> Tensor:
@@ -30,9 +41,7 @@ def fake_quant_activation(x: Tensor, *, per_sample: bool = False) -> Tensor:
     """
     with torch.no_grad():
         dims = tuple(range(1, x.ndim)) if per_sample and x.ndim > 1 else tuple(range(x.ndim))
-        scale, zero_point = activation_range(x.amin(dim=dims, keepdim=True), x.amax(dim=dims, keepdim=True))
-        levels = ((x / scale).round() + zero_point).clamp(0, ACTIVATION_LEVELS)
-        rounded = (levels - zero_point) * scale
+        rounded = round_activation(x, x.amin(dim=dims, keepdim=True), x.amax(dim=dims, keepdim=True))
     return x + (rounded - x).detach()
 
 
@@ -45,12 +54,15 @@ def activation_range(smallest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]
 
 
 class FakeQuantLinear(nn.Module):
-    """A Linear as the int8 graph computes it in one call."""
+    """A Linear as the int8 graph computes it, each entry of the first dimension in a call of its own.
+
+    The weight is rounded once, as it is now.
+    """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.linear = linear
+        self.weight_OI, self.bias = round_weight(linear.weight), linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., I) -> (..., O)."""
-        return functional.linear(fake_quant_activation(x), fake_quant_weight(self.linear.weight), self.linear.bias)
+        """(B, ..., I) -> (B, ..., O)."""
+        return functional.linear(fake_quant_activation(x, per_sample=True), self.weight_OI, self.bias)

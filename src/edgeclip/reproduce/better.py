@@ -58,7 +58,7 @@ def better_rows(
         ),
         replace(recipe, train=replace(recipe.train, batch_size=settings.batch_size, epochs=settings.epochs)),
         teacher,
-        Data(training.records, samples.calibrate, samples.measure),
+        Data(training.records, samples.calibrate, samples.choose, samples.measure),
         test_crop,
         output_folder(out),
         resume=resume,
