@@ -1,5 +1,6 @@
 # make demo   the report's experiment on the built-in teacher and data, about five minutes on 2 cores
-# make test   the tests
+# make test   the tests, and how much of the code they reach
+# make test-fast  the quick ones, between edits: about a minute on 2 cores
 # make bench  accuracy of int8, and speed against other runtimes; ViT-B/32, about 20 minutes
 # make check  format, lint, types, spelling, import contracts
 # Only Python (3.10 or newer) with pip is needed. Where npm is there too, a JavaScript client is tested as well.
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE_STAMP := tests/node/node_modules/.package-lock.json
 
-.PHONY: setup demo test check node bench clean
+.PHONY: setup demo test test-fast check node bench clean
 
 setup: $(STAMP)
 
@@ -26,7 +27,10 @@ demo: setup
 
 test: setup
 	@command -v npm >/dev/null && $(MAKE) --no-print-directory node || echo "no JavaScript client: its tests are skipped"
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
+
+test-fast: setup
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 node: $(NODE_STAMP)
 
