@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import MadeOnce
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -24,24 +26,12 @@ print(clip.encode_image([sys.argv[2]]).shape, clip.encode_text(["a", "b"]).shape
 """
 
 
-@pytest.fixture(scope="module")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
+@pytest.fixture(scope="session")
+def device(once: MadeOnce) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command of an environment with the base dependencies alone."""
-    folder = tmp_path_factory.mktemp("device")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    needed = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
-    offline = ["--retries", "0", "--timeout", "10", "--constraint", str(ROOT / "constraints.txt")]
-    done = subprocess.run([*pip, *offline, *needed], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"pip cannot install the base dependencies: {done.stderr.strip().splitlines()[-1]}")
-    # A copy, since building writes beside the sources.
-    shutil.copytree(ROOT / "src", folder / "source" / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder / "source")
-    subprocess.run([*pip, "--no-deps", "--no-build-isolation", str(folder / "source")], check=True)
+    folder = once("device", install)
+    if not (folder / "bin" / "edgeclip").is_file():
+        pytest.skip(f"pip cannot install the base dependencies: {(folder / 'reason.txt').read_text()}")
 
     def run(command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV"))}
@@ -51,11 +41,32 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess
             text=True,
             cwd=folder,
             env=environment,
-            timeout=120,
             check=False,
         )
 
     return run
+
+
+def install(folder: Path) -> None:
+    """Make the environment; where there is neither a network nor a cache of packages, leave the reason."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(folder), "--quiet", "--disable-pip-version-check"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    needed = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    offline = ["--retries", "0", "--timeout", "10", "--constraint", str(ROOT / "constraints.txt")]
+    done = subprocess.run(
+        [*pip, "install", "--no-compile", *offline, *needed], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        (folder / "reason.txt").write_text(done.stderr.strip().splitlines()[-1])
+        return
+    # A copy, since building writes beside the sources.
+    shutil.copytree(ROOT / "src", folder / "source" / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "source")
+    subprocess.run(
+        [*pip, "install", "--no-compile", "--no-deps", "--no-build-isolation", str(folder / "source")], check=True
+    )
 
 
 def test_a_bundle_works_without_the_extras(device, bundle: Path, captioned_folder: Path, tmp_path: Path):
