@@ -92,6 +92,7 @@ def whole(tmp_path: Path, mini_checkpoint: Path, captioned_folder: Path) -> Path
     return tmp_path / "whole"
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_weights_of_one(
     whole: Path, tmp_path: Path, mini_checkpoint: Path, captioned_folder: Path
 ):
@@ -108,6 +109,7 @@ def test_two_processes_end_with_the_weights_of_one(
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_killed_with_sigkill_ends_with_the_same_weights(
     whole: Path, tmp_path: Path, mini_checkpoint: Path, captioned_folder: Path
 ):

@@ -15,6 +15,7 @@ LIBTIFF = re.compile(r"(tempfile\.tif|\w+): ")
 """libtiff prints about damaged files, and Pillow can't keep it from doing so."""
 
 
+@pytest.mark.slow
 def test_a_hostile_file_gives_an_image_or_one_error_in_bounded_memory_and_time():
     done = subprocess.run(
         [sys.executable, "-m", "tests.image.hostile_images", "0"],
@@ -33,6 +34,7 @@ def test_a_hostile_file_gives_an_image_or_one_error_in_bounded_memory_and_time()
     assert summary["slowest"][0] < 10, summary["slowest"]  # seconds of a slow and busy processor
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_for_what_they_are():
     reasons = {
         "PNG 60000x60000": "exceeds limit of",

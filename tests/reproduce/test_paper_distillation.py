@@ -57,6 +57,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("engine", available_engines())
+@pytest.mark.slow
 def test_a_resumed_int8_student_stays_on_its_engine_and_ends_the_same(
     clip: Clip, data: DistillData, tmp_path: Path, engine: str
 ):

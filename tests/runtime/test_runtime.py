@@ -171,6 +171,7 @@ def test_the_layout_is_what_other_clients_look_for(bundles: dict[str, Path]):
     }
 
 
+@pytest.mark.slow
 def test_precisions_have_different_fingerprints(
     bundles: dict[str, Path], checkpoint: Checkpoint, few_pairs: Samples, tmp_path: Path, exporter, monkeypatch
 ):
