@@ -22,7 +22,7 @@ def test_a_hostile_file_gives_an_image_or_one_error_in_bounded_memory_and_time()
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=300,
+        timeout=1800,  # a last resort
     )
     assert done.returncode == 0, f"{done.stdout[-300:]} {done.stderr[-2000:]}"
     summary = json.loads(done.stdout.splitlines()[-1])
@@ -31,7 +31,7 @@ def test_a_hostile_file_gives_an_image_or_one_error_in_bounded_memory_and_time()
     assert summary["files"] > 2000
     assert min(summary["images"], summary["errors"]) > 1000
     assert summary["peak_rss_mb"] < 500
-    assert summary["slowest"][0] < 10, summary["slowest"]  # seconds of a slow and busy processor
+    assert summary["slowest"][0] < 10, summary["slowest"]  # seconds of a slow processor, however busy it is
 
 
 @pytest.mark.slow
