@@ -1,8 +1,8 @@
-# make demo   the report's experiment on the built-in teacher and data, about five minutes on 2 cores
-# make test   the tests, and how much of the code they reach
+# make demo       the report's experiment on the built-in teacher and data, about five minutes on 2 cores
+# make test       the tests, and how much of the code they reach; about five minutes on 2 cores
 # make test-fast  the quick ones, between edits: about a minute on 2 cores
-# make bench  accuracy of int8, and speed against other runtimes; ViT-B/32, about 20 minutes
-# make check  format, lint, types, spelling, import contracts
+# make bench      accuracy of int8, and speed against other runtimes; ViT-B/32, about 20 minutes
+# make check      format, lint, types, spelling, import contracts
 # Only Python (3.10 or newer) with pip is needed. Where npm is there too, a JavaScript client is tested as well.
 
 PYTHON ?= python3

@@ -94,10 +94,10 @@ def test_a_configuration_file_stands_below_the_command_line(command: Command, tm
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[evalute]\n", r"edgeclip.toml with \[evalute\]; expected tables among classify, "),
+        ("[measure]\n", r"edgeclip.toml with \[measure\]; expected tables among classify, "),
         (
-            "[evaluate]\nsmaples = 3\n",
-            r"edgeclip.toml with smaples in \[evaluate\]; expected keys among model, samples",
+            "[evaluate]\ncolour = 3\n",
+            r"edgeclip.toml with colour in \[evaluate\]; expected keys among model, samples",
         ),
         ("[evaluate]\nsamples = 'many'\n", "--samples 'many'"),
         ("samples = 3\n", "edgeclip.toml"),
