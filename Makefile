@@ -1,8 +1,10 @@
-# make demo   the paper's experiment on the built-in teacher and data, about three minutes on 2 cores
-# make test   the tests
-# make bench  accuracy of int8, and speed against other runtimes; ViT-B/32, about 20 minutes
-# make check  format, lint, types, spelling, import contracts
-# make docs   the site, in runs/site; make docs-check runs what README and docs print
+# make demo        the paper's experiment on the built-in teacher and data, about three minutes on 2 cores
+# make test        the tests, and how much of the code they reach; about five minutes on 2 cores
+# make test-fast   the quick ones, between edits: about a minute on 2 cores
+# make bench       accuracy of int8, and speed against other runtimes; ViT-B/32, about 20 minutes
+# make check       format, lint, types, spelling, import contracts
+# make docs        the site, in runs/site
+# make docs-check  runs what README and docs print
 # Only Python (3.10 or newer) with pip is needed. Where npm is there too, a JavaScript client is tested as well.
 
 PYTHON ?= python3
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE_STAMP := tests/node/node_modules/.package-lock.json
 
-.PHONY: setup demo test check node bench docs docs-check clean
+.PHONY: setup demo test test-fast check node bench docs docs-check clean
 
 setup: $(STAMP)
 
@@ -27,7 +29,10 @@ demo: setup
 
 test: setup
 	@command -v npm >/dev/null && $(MAKE) --no-print-directory node || echo "no JavaScript client: its tests are skipped"
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
+
+test-fast: setup
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 node: $(NODE_STAMP)
 

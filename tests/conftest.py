@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import settings
 from PIL import Image
 
 from edgeclip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgeclip.cli.main import main
 from edgeclip.config import ClipConfig, PreprocessConfig, TextConfig, VisionConfig
 from edgeclip.distill.learn_vocabulary import learn_vocabulary
 from edgeclip.export import export_bundle
@@ -21,6 +25,7 @@ from edgeclip.export.samples import Samples, load_samples
 from edgeclip.export.settings import SampleSettings
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
+from tests.once import MadeOnce, exported_once, made_once
 
 # The models here are tiny: a second thread mostly waits, for the processes that tests start too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,6 +35,61 @@ settings.load_profile("repeatable")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WORDS = ["a red ball on the table", "two blue boxes", "a photo of a small green star", "large white mug in the snow"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole commands are slow; what is quick comes first."""
+    for item in items:
+        if "e2e" in item.path.parts:
+            item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    return made_once(tmp_path_factory)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exporter(once: MadeOnce) -> Iterator[Callable[..., object]]:
+    """Graphs are exported once in this process and in those beside it; this is the exporter that makes them anew."""
+    export = torch.onnx.export
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", exported_once(export, once))
+        yield export
+
+
+@pytest.fixture
+def edgeclip_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., CompletedProcess[str]]:
+    """Run the command in this process, which is quicker than in one of its own."""
+
+    def run(*arguments: object) -> CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["edgeclip", *map(str, arguments)])
+        with Path(os.devnull).open() as nothing:
+            monkeypatch.setattr(sys, "stdin", nothing)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        torch.set_num_threads(1)  # which it may have changed
+        shown = capsys.readouterr()
+        return CompletedProcess(sys.argv, ended.value.code, shown.out, shown.err)
+
+    return run
+
+
+@pytest.fixture
+def mistake(edgeclip_here: Callable[..., CompletedProcess[str]]) -> Callable[..., str]:
+    """Run a command that ends with a user's mistake, and give the line that tells of it."""
+
+    def run(*arguments: object) -> str:
+        done = edgeclip_here(*arguments)
+        assert done.returncode == 2, done.stdout + done.stderr
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("edgeclip: ")
+        return last
+
+    return run
 
 
 @pytest.fixture(autouse=True)
@@ -100,20 +160,25 @@ def varied(clip: Clip) -> Clip:
 
 
 @pytest.fixture(scope="session")
-def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory, config: ClipConfig, tokenizer: ClipTokenizer) -> Path:
+def mini_checkpoint(once: MadeOnce, config: ClipConfig, tokenizer: ClipTokenizer) -> Path:
     """A small random model in the Hugging Face layout."""
-    folder = tmp_path_factory.mktemp("checkpoints") / "mini"
-    torch.manual_seed(0)
-    save_checkpoint(Clip(config), PreprocessConfig.clip(config.vision.image_size), tokenizer, folder)
-    return folder
+
+    def save(folder: Path) -> None:
+        torch.manual_seed(0)
+        save_checkpoint(Clip(config), PreprocessConfig.clip(config.vision.image_size), tokenizer, folder)
+
+    return once("mini", save)
 
 
 @pytest.fixture(scope="session")
-def folder_with_a_broken_image(captioned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder_with_a_broken_image(captioned_folder: Path, once: MadeOnce) -> Path:
     """The same pictures, but 005.jpg is none."""
-    folder = Path(shutil.copytree(captioned_folder, tmp_path_factory.mktemp("broken") / "pictures"))
-    (folder / "images" / "005.jpg").write_bytes(b"broken")
-    return folder
+
+    def write(folder: Path) -> None:
+        shutil.copytree(captioned_folder, folder, dirs_exist_ok=True)
+        (folder / "images" / "005.jpg").write_bytes(b"broken")
+
+    return once("broken", write)
 
 
 @pytest.fixture(scope="session")
@@ -124,10 +189,13 @@ def few_pairs(config: ClipConfig) -> Samples:
 
 
 @pytest.fixture(scope="session")
-def captioned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def captioned_folder(once: MadeOnce) -> Path:
     """24 pictures with two captions each, in the Kaggle Flickr8k layout."""
-    folder = tmp_path_factory.mktemp("data") / "pictures"
-    (folder / "images").mkdir(parents=True)
+    return once("pictures", _write_pictures)
+
+
+def _write_pictures(folder: Path) -> None:
+    (folder / "images").mkdir()
     rng = np.random.default_rng(0)
     with (folder / "captions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -138,7 +206,6 @@ def captioned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(pixels).save(folder / "images" / name)
             writer.writerow([name, f"picture, number {index}"])
             writer.writerow([name, f"the {index}th picture"])
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -147,8 +214,10 @@ def checkpoint(mini_checkpoint: Path) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def bundles(checkpoint: Checkpoint, few_pairs: Samples, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("bundles")
-    for precision in ("fp32", "int8"):
-        export_bundle(checkpoint, folder / precision, few_pairs, precision=precision, threads=1)
+def bundles(checkpoint: Checkpoint, few_pairs: Samples, once: MadeOnce) -> dict[str, Path]:
+    def export(folder: Path) -> None:
+        for precision in ("fp32", "int8"):
+            export_bundle(checkpoint, folder / precision, few_pairs, precision=precision, threads=1)
+
+    folder = once("bundles", export)
     return {precision: folder / precision for precision in ("fp32", "int8")}

@@ -72,6 +72,7 @@ def test_a_second_run_adds_nothing_and_a_longer_list_only_its_end(tmp_path: Path
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.slow
 def test_cut_at_any_byte_it_goes_on_to_the_same_file(tmp_path: Path, suffix: str):
     whole = tmp_path / f"out.{suffix}"
     run(whole)

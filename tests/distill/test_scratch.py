@@ -29,6 +29,7 @@ def recipe() -> ScratchRecipe:
     return msgspec.convert(raw, ScratchRecipe)
 
 
+@pytest.mark.slow
 def test_the_result_is_a_checkpoint_and_the_run_is_repeatable(tmp_path: Path, recipe: ScratchRecipe):
     states = []
     for folder in ("a", "b"):
@@ -55,6 +56,7 @@ def test_logits_are_computed_in_full_precision(tmp_path: Path, recipe: ScratchRe
     assert set(seen) == {torch.float32}
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_on_other_data(tmp_path: Path, recipe: ScratchRecipe, captioned_folder: Path):
     data = Path(shutil.copytree(captioned_folder, tmp_path / "data"))
     raw = msgspec.to_builtins(recipe) | {"data": str(data)}

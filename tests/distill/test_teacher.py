@@ -125,6 +125,7 @@ def kill_a_build(checkpoint: Path, data: Path, folder: Path) -> None:
     build(checkpoint.model, checkpoint.tokenizer, list(load_data(str(data), samples=0, seed=0).records), folder)
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on(mini_checkpoint: Path, captioned_folder: Path, records: list[Record], tmp_path: Path):
     arguments = [sys.executable, "-m", "tests.distill.test_teacher", mini_checkpoint, captioned_folder, tmp_path / "a"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

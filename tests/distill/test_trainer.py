@@ -44,6 +44,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("killed_at", [5, 7, 13])
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, killed_at: int):
     whole = new_model()
     losses = train(whole)
@@ -84,6 +85,7 @@ def test_a_finished_run_resumes_to_itself(tmp_path: Path):
     torch.testing.assert_close(again.state_dict(), model.state_dict(), atol=0, rtol=0)
 
 
+@pytest.mark.slow
 def test_state_of_another_run_is_refused(tmp_path: Path):
     file = tmp_path / "state.pt"
     train(new_model(), state_file=file, identity={"data": "a"})

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.step_by_step import StepByStep
+from tests.once import MadeOnce
 
 
 @pytest.fixture(scope="session")
@@ -14,15 +18,33 @@ def edgeclip() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: object, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "edgeclip.cli.main", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, input=stdin, timeout=600, check=False)
+        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, input=stdin, check=False)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def bundle(edgeclip, mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bundle") / "mini"
-    done = edgeclip("export", mini_checkpoint, "--out", out, "--samples", 6, "--threads", 1, "--with-joint-graph")
-    assert done.returncode == 0, done.stderr
-    assert "int8" in done.stdout
-    return out
+def stop() -> Callable[..., tuple[int, str]]:
+    """Run the command until something is so after a call of a function, and send it a signal then."""
+
+    def run(*arguments: object, after: str, when: Callable[[], bool], sign: signal.Signals) -> tuple[int, str]:
+        with StepByStep(after, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as command:
+            for _ in command:
+                if when():
+                    command.send(sign)
+                    break
+            errors = command.process.stderr.read()
+        return command.process.returncode, errors
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def bundle(edgeclip, mini_checkpoint: Path, once: MadeOnce) -> Path:
+    def export(folder: Path) -> None:
+        command = ("export", mini_checkpoint, "--out", folder / "mini", "--samples", 6, "--threads", 1)
+        done = edgeclip(*command, "--with-joint-graph")
+        assert done.returncode == 0, done.stderr
+        assert "int8" in done.stdout
+
+    return once("bundle", export) / "mini"

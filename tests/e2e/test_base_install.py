@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import MadeOnce
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -42,34 +44,20 @@ LEFT_OUT = (
 MAX_WHEEL_BYTES = 24_000_000
 
 
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+@pytest.fixture(scope="session")
+def packages(once: MadeOnce) -> tuple[Path, Path]:
     """The sdist, and the wheel that is built from it alone."""
-    folder = tmp_path_factory.mktemp("packages")
-    # A copy, since building writes beside the sources.
-    shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(*LEFT_OUT))
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(folder / "source")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    folder = once("packages", build)
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
     return sdist, wheel
 
 
-@pytest.fixture(scope="module")
-def device(
-    packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., subprocess.CompletedProcess[str]]:
+@pytest.fixture(scope="session")
+def device(packages: tuple[Path, Path], once: MadeOnce) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command of an environment with the base dependencies alone."""
-    folder = tmp_path_factory.mktemp("device")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    offline = ["--retries", "0", "--timeout", "10", "--constraint", str(ROOT / "constraints.txt")]
-    done = subprocess.run([*pip, *offline, *needed], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"pip cannot install the base dependencies: {done.stderr.strip().splitlines()[-1]}")
-    subprocess.run([*pip, "--no-deps", str(packages[1])], check=True)
+    folder = once("device", lambda folder: install(packages[1], folder))
+    if not (folder / "bin" / "edgeclip").is_file():
+        pytest.skip(f"pip cannot install the base dependencies: {(folder / 'reason.txt').read_text()}")
 
     def run(command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV"))}
@@ -85,9 +73,34 @@ def device(
     return run
 
 
+def build(folder: Path) -> None:
+    """Build both, from a copy, since building writes beside the sources."""
+    shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(folder / "source")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def install(wheel: Path, folder: Path) -> None:
+    """Make the environment; where there is neither a network nor a cache of packages, leave the reason."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(folder), "--quiet", "--disable-pip-version-check"]
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    offline = ["--retries", "0", "--timeout", "10", "--constraint", str(ROOT / "constraints.txt")]
+    done = subprocess.run(
+        [*pip, "install", "--no-compile", *offline, *needed], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        (folder / "reason.txt").write_text(done.stderr.strip().splitlines()[-1])
+        return
+    subprocess.run([*pip, "install", "--no-compile", "--no-deps", str(wheel)], check=True)
+
+
 def test_the_wheel_has_what_a_device_needs_and_is_small(packages: tuple[Path, Path]):
     names = zipfile.ZipFile(packages[1]).namelist()
-    assert {"edgeclip/py.typed", "edgeclip/report/template.html", "edgeclip/assets/recipes/half.toml"} <= set(names)
+    assert {"edgeclip/py.typed", "edgeclip/report/templates/page.html", "edgeclip/assets/recipes/half.toml"} <= set(
+        names
+    )
     assert {"edgeclip/assets/tabletop-int8/edgeclip.json", "edgeclip/assets/tabletop/model.safetensors"} <= set(names)
     assert not [name for name in names if name.startswith("tests/")]
     assert packages[1].stat().st_size < MAX_WHEEL_BYTES

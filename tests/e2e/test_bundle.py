@@ -23,8 +23,10 @@ def test_verify_and_classify(edgeclip, bundle: Path, captioned_folder: Path):
     assert [set(line["labels"]) for line in lines] == [{"ball", "box"}] * 2
 
 
-def test_recall_of_a_bundle_is_that_of_its_embeddings(edgeclip, bundle: Path, captioned_folder: Path):
-    done = edgeclip(
+def test_recall_of_a_bundle_is_that_of_its_embeddings(
+    edgeclip_here, bundle: Path, captioned_folder: Path, tmp_path: Path
+):
+    done = edgeclip_here(
         "evaluate", bundle, "--data", captioned_folder, "--samples", 24, "--workers", 0, "--threads", 1, "--json"
     )
     assert done.returncode == 0, done.stderr
@@ -38,25 +40,25 @@ def test_recall_of_a_bundle_is_that_of_its_embeddings(edgeclip, bundle: Path, ca
         rivals = similarities - 2 * np.eye(24)
         first = similarities.diagonal() > rivals.max(axis=1)  # ties count against the model
         assert found[direction]["r1"]["value"] == pytest.approx(100 * first.mean(), abs=1e-3)
-    done = edgeclip("distill", bundle, "--recipe", "qad", "--out", bundle.parent / "out")
+    done = edgeclip_here("distill", bundle, "--recipe", "qad", "--out", tmp_path / "out")
     assert "which is a bundle; expected a checkpoint" in done.stderr
 
 
-def test_an_output_that_is_no_bundle_is_not_replaced(edgeclip, mini_checkpoint: Path, captioned_folder: Path):
-    done = edgeclip("export", mini_checkpoint, "--out", captioned_folder)
+def test_an_output_that_is_no_bundle_is_not_replaced(edgeclip_here, mini_checkpoint: Path, captioned_folder: Path):
+    done = edgeclip_here("export", mini_checkpoint, "--out", captioned_folder)
     assert done.returncode == 2
     assert "which is no bundle" in done.stderr
     assert (captioned_folder / "captions.csv").is_file()
 
 
-def test_a_folder_for_immich(edgeclip, bundle: Path, mini_checkpoint: Path, tmp_path: Path):
+def test_a_folder_for_immich(edgeclip_here, bundle: Path, mini_checkpoint: Path, tmp_path: Path):
     out = Path(shutil.copytree(bundle, tmp_path / "ViT-B-32__openai"))  # what edgeclip wrote, it replaces
     command = ("export", mini_checkpoint, "--out", out, "--layout", "immich", "--samples", 6, "--threads", 1)
-    done = edgeclip(*command, "--with-joint-graph")
+    done = edgeclip_here(*command, "--with-joint-graph")
     assert done.returncode == 2
     assert "leave out --with-combined-graph" in done.stderr
     assert (out / "onnx").is_dir()
-    done = edgeclip(*command)
+    done = edgeclip_here(*command)
     assert done.returncode == 0, done.stderr
     assert [p.name for p in tmp_path.iterdir()] == [out.name]
     assert sorted(p.name for p in out.iterdir()) == ["config.json", "edgeclip.json", "textual", "visual"]
@@ -65,13 +67,13 @@ def test_a_folder_for_immich(edgeclip, bundle: Path, mini_checkpoint: Path, tmp_
     assert manifest["fingerprint"] == json.loads((bundle / "edgeclip.json").read_text())["fingerprint"]
     assert manifest["fingerprint"] in done.stdout
     assert set(manifest["files"]) >= {"visual/model.onnx", "textual/model.onnx", "textual/tokenizer.json"}
-    done = edgeclip("verify", out)
+    done = edgeclip_here("verify", out)
     assert done.returncode == 2
     assert "layout 'immich', for another client" in done.stderr
 
 
-def test_a_tampered_bundle_is_refused(edgeclip, bundle: Path, tmp_path: Path):
-    done = edgeclip("verify", tmp_path)
+def test_a_tampered_bundle_is_refused(edgeclip_here, bundle: Path, tmp_path: Path):
+    done = edgeclip_here("verify", tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("edgeclip: ")
 
@@ -87,27 +89,25 @@ def test_the_runtime_works_without_torch(bundle: Path, captioned_folder: Path):
     assert done.stdout.strip() == "(1, 16) (2, 16)", done.stderr
 
 
-def test_inspect_shows_the_release_card(edgeclip, bundle: Path):
-    done = edgeclip("inspect", bundle)
+def test_inspect_shows_the_release_card(edgeclip_here, bundle: Path, tmp_path: Path):
+    done = edgeclip_here("inspect", bundle)
     assert done.returncode == 0, done.stderr
     for words in ("image to text", "int8 here", "6 pairs of builtin:tabletop", "onnx/text_model_quantized.onnx"):
         assert words in done.stdout
-    found = json.loads(edgeclip("inspect", bundle, "--json").stdout)
+    found = json.loads(edgeclip_here("inspect", bundle, "--json").stdout)
     assert found["manifest"] == json.loads((bundle / "edgeclip.json").read_text())
     assert found["disk_bytes"] == sum(entry["bytes"] for entry in found["manifest"]["files"].values())
-    (bundle / "config.json").rename(bundle / "elsewhere")
-    try:
-        done = edgeclip("inspect", bundle)
-    finally:
-        (bundle / "elsewhere").rename(bundle / "config.json")
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    (copy / "config.json").unlink()
+    done = edgeclip_here("inspect", copy)
     assert done.returncode == 2
     assert "without config.json" in done.stderr
 
 
-def test_labels_are_read_once_each(edgeclip, bundle: Path, captioned_folder: Path, tmp_path: Path):
+def test_labels_are_read_once_each(edgeclip_here, bundle: Path, captioned_folder: Path, tmp_path: Path):
     (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfball\r\nbox\r\nball\r\n")
     picture = captioned_folder / "images" / "001.jpg"
-    done = edgeclip("classify", bundle, picture, "--labels-file", tmp_path / "labels.txt", "--json")
+    done = edgeclip_here("classify", bundle, picture, "--labels-file", tmp_path / "labels.txt", "--json")
     assert done.returncode == 0, done.stderr
     labels = json.loads(done.stdout)["labels"]
     assert set(labels) == {"ball", "box"}
@@ -124,10 +124,10 @@ def test_a_closed_standard_input(bundle: Path, captioned_folder: Path):
     assert done.stderr.startswith("edgeclip: a closed standard input")
 
 
-def test_what_lies_in_a_bundle_is_not_lost(edgeclip, bundle: Path, mini_checkpoint: Path, tmp_path: Path):
+def test_what_lies_in_a_bundle_is_not_lost(edgeclip_here, bundle: Path, mini_checkpoint: Path, tmp_path: Path):
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
     (copy / "photos.npy").write_bytes(b"mine")
-    done = edgeclip("export", mini_checkpoint, "--out", copy, "--samples", 6)
+    done = edgeclip_here("export", mini_checkpoint, "--out", copy, "--samples", 6)
     assert done.returncode == 2
     assert "photos.npy" in done.stderr
     assert (copy / "photos.npy").read_bytes() == b"mine"

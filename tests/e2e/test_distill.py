@@ -6,8 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 
@@ -17,11 +15,13 @@ import torch
 
 import edgeclip as package
 from edgeclip.checkpoint import load_checkpoint
-from edgeclip.cli.main import main
 from edgeclip.compress.distill_data import load_split
 from edgeclip.compress.distill_settings import DistillSettings
 from edgeclip.config import PreprocessConfig
+from edgeclip.export import export_bundle
 from edgeclip.quantize.deployed import DeployedClip
+from tests.e2e.training_alone import ready_made, train_alone
+from tests.once import MadeOnce
 
 RECIPE = """
 samples = 19
@@ -55,24 +55,34 @@ intermediate_size = 48
 """
 
 
-@pytest.fixture(scope="module")
-def command(mini_checkpoint: Path, captioned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
-    recipe = tmp_path_factory.mktemp("recipes") / "mine.toml"
-    recipe.write_text(RECIPE)
+@pytest.fixture(scope="session")
+def command(mini_checkpoint: Path, captioned_folder: Path, once: MadeOnce) -> list[object]:
+    recipe = once("recipe", lambda folder: (folder / "mine.toml").write_text(RECIPE)) / "mine.toml"
     options = ("--workers", 0, "--threads", 1, "--repeats", 3)
     return ["distill", mini_checkpoint, "--recipe", recipe, "--data", captioned_folder, *options]
 
 
-@pytest.fixture(scope="module")
-def run(edgeclip, command: list[object], tmp_path_factory: pytest.TempPathFactory):
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    done = edgeclip(*command, "--out", out)
-    assert done.returncode == 0, done.stderr
-    return done, out
+@pytest.fixture(scope="session")
+def run(edgeclip, command: list[object], once: MadeOnce) -> Path:
+    """The folder of a whole run, beside what it printed."""
+
+    def distill(folder: Path) -> None:
+        done = edgeclip(*command, "--out", folder / "out")
+        assert done.returncode == 0, done.stderr
+        (folder / "printed.txt").write_text(done.stdout)
+
+    return once("distilled", distill) / "out"
 
 
-def test_rows_report_and_files(run):
-    done, out = run
+@pytest.fixture
+def training_alone(monkeypatch: pytest.MonkeyPatch, bundles: dict[str, Path]) -> Path:
+    """In this process students are trained, but neither exported nor timed; the bundle that stands for theirs."""
+    train_alone(monkeypatch, bundles["int8"])
+    return bundles["int8"]
+
+
+def test_rows_report_and_files(run: Path):
+    out = run
     results = json.loads((out / "results.json").read_text())
     assert [(row["name"], row["variant"], row["precision"]) for row in results["rows"]] == [
         ("TEACHER", "fp32 bundle", "fp32"),
@@ -86,7 +96,7 @@ def test_rows_report_and_files(run):
     assert {name: len(losses) for name, losses in results["losses"].items()} == {"stage-1": 40, "stage-2": 40}
     assert (results["data"]["train"], results["data"]["validation"]) == (16, 5)
     assert "feature 1, affinity 1; 50 % of each stage as int8 computes" in (out / "report.html").read_text()
-    assert "DISTILLED, mine, int8: " in done.stdout
+    assert "DISTILLED, mine, int8: " in (out.parent / "printed.txt").read_text()
     assert sorted(path.name for path in out.iterdir()) == [
         *("bundle", "cache", "checkpoint", "report.html", "results.json", "state")
     ]
@@ -94,9 +104,8 @@ def test_rows_report_and_files(run):
 
 
 @torch.no_grad()
-def test_the_bundle_computes_what_was_trained(run, captioned_folder: Path):
-    _, out = run
-    student, clip = load_checkpoint(out / "checkpoint"), package.load(out / "bundle", threads=1)
+def test_the_bundle_computes_what_was_trained(run: Path, captioned_folder: Path):
+    student, clip = load_checkpoint(run / "checkpoint"), package.load(run / "bundle", threads=1)
     assert clip.bundle.manifest.float_layers == []
     assert clip.bundle.manifest.card.pairs == 5
     deployed = DeployedClip(student.model)
@@ -109,39 +118,34 @@ def test_the_bundle_computes_what_was_trained(run, captioned_folder: Path):
         np.testing.assert_allclose(clip.encode_text([text])[0], expected, atol=2e-3)
 
 
-def stop(command: list[object], out: Path, when: Callable[[], bool], sign: signal.Signals) -> tuple[int, str]:
-    """Start the command, and send it a signal as soon as something is so."""
-    started = subprocess.Popen(
-        [sys.executable, "-m", "edgeclip.cli.main", *map(str, command), "--out", str(out)],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 60
-    while not when() and started.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.killpg(started.pid, sign)
-    _, errors = started.communicate(timeout=60)
-    return started.returncode, errors
+def weights(out: Path) -> bytes:
+    return (out / "checkpoint" / "model.safetensors").read_bytes()
 
 
 def test_killed_in_the_cache_and_in_training_it_still_ends_with_the_same_weights(
-    run, command: list[object], tmp_path: Path
+    run: Path, stop, edgeclip_here, training_alone: Path, command: list[object], tmp_path: Path, monkeypatch
 ):
     out = tmp_path / "cut"
-    code, _ = stop(command, out, lambda: (out / "cache").is_dir(), signal.SIGKILL)
+    started = [*command, "--out", out]
+    embed, accept = "edgeclip.distill.teacher:encode_images", "edgeclip.distill.state:TrainState.accept"
+    cache, first, second = (out / name for name in ("cache", "state/stage-1.pt", "state/stage-2.pt"))
+    code, _ = stop(*started, after=embed, when=cache.is_dir, sign=signal.SIGKILL)
     assert code == -signal.SIGKILL
-    code, _ = stop([*command, "--resume"], out, lambda: (out / "state" / "stage-1.pt").is_file(), signal.SIGKILL)
+    code, _ = stop(*started, "--resume", after=accept, when=first.is_file, sign=signal.SIGKILL)
     assert code == -signal.SIGKILL
-    code, errors = stop([*command, "--resume"], out, lambda: (out / "state" / "stage-2.pt").is_file(), signal.SIGINT)
+    code, errors = stop(*started, "--resume", after=accept, when=second.is_file, sign=signal.SIGINT)
     assert code == 130
     assert errors.strip().splitlines()[-1].startswith("edgeclip: interrupted")
     assert not (out / "checkpoint").exists()
     (out / "results.json").write_text("of an earlier run, with another checkpoint")
-    stop([*command, "--resume"], out, lambda: (out / "checkpoint").is_dir(), signal.SIGINT)
+
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeclip.compress.experiment.measured_rows", interrupt)
+    assert edgeclip_here(*started, "--resume").returncode == 130
     assert (out / "bundle").is_dir()  # they are replaced together, when training and export are done
-    weights = [(folder / "checkpoint" / "model.safetensors").read_bytes() for folder in (run[1], out)]
-    assert weights[0] == weights[1]
+    assert weights(out) == weights(run)
     assert not (out / "results.json").exists()
 
 
@@ -154,18 +158,21 @@ def trained(out: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_two_processes_end_with_the_student_of_one(edgeclip, command: list[object], tmp_path: Path):
+def test_two_processes_end_with_the_student_of_one(
+    edgeclip_here, training_alone: Path, command: list[object], tmp_path: Path
+):
     """From its cache, with embeddings gathered from both, by way of torchrun; in float, which has no borders."""
     recipe = tmp_path / "float.toml"
     changes = {"qad_share = 0.5": "qad_share = 0.0", "epochs = 10": "epochs = 2", "lr = 1e-3": "lr = 2e-4"}
     recipe.write_text(reduce(lambda text, change: text.replace(*change), changes.items(), RECIPE))
     arguments = [*command[:3], recipe, *command[4:], "--out"]
-    done = edgeclip(*arguments, tmp_path / "one")
+    done = edgeclip_here(*arguments, tmp_path / "one")
     assert done.returncode == 0, done.stderr
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    started = [*torchrun, "-m", "edgeclip.cli.main", *arguments, tmp_path / "two"]
+    started = [*torchrun, "-m", "tests.e2e.training_alone", training_alone, *arguments, tmp_path / "two"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*map(str, started)], env=environment, check=True, timeout=300, capture_output=True)
+    root = Path(__file__).parents[2]
+    subprocess.run([*map(str, started)], env=environment, cwd=root, check=True, capture_output=True)
     torch.testing.assert_close(trained(tmp_path / "two"), trained(tmp_path / "one"), atol=2e-5, rtol=0)
     losses = [json.loads((tmp_path / name / "results.json").read_text())["losses"] for name in ("two", "one")]
     for stage, values in losses[1].items():
@@ -173,10 +180,20 @@ def test_two_processes_end_with_the_student_of_one(edgeclip, command: list[objec
         assert values[0] - values[-1] > 1e-3  # it did learn
 
 
-def test_photographs_with_captions_teach_too(edgeclip, command: list[object], flickr: Path, tmp_path: Path):
+def test_photographs_with_captions_teach_too(
+    edgeclip_here, training_alone: Path, command: list[object], flickr: Path, tmp_path: Path, monkeypatch
+):
+    def export(checkpoint: object, out: Path, *samples: object, teacher: object = None, **options: object) -> None:
+        """The student alone."""
+        if teacher:
+            export_bundle(checkpoint, out, *samples, teacher=teacher, **options)
+        else:
+            ready_made(training_alone)(checkpoint, out)
+
+    monkeypatch.setattr("edgeclip.compress.experiment.export_bundle", export)
     (tmp_path / "short.toml").write_text(RECIPE.replace("epochs = 10", "epochs = 1"))
     options = ["--data", flickr, "--pairs", 20, *command[6:]]
-    done = edgeclip(*command[:3], tmp_path / "short.toml", *options, "--out", tmp_path / "out")
+    done = edgeclip_here(*command[:3], tmp_path / "short.toml", *options, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (results["data"]["train"], results["data"]["validation"]) == (19, 20)
@@ -198,22 +215,6 @@ MISTAKES = {
     "batch": (RECIPE.replace("batch_size = 4", "batch_size = 20"), "batch size 20 for 16"),
     "not finite": (RECIPE.replace("lr = 1e-3", "lr = 1e30\nmax_grad_norm = 1e12"), "lower the learning rate"),
 }
-
-
-@pytest.fixture
-def mistake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run the command in this process, which is quicker, and give the last line that a user reads."""
-
-    def run(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["edgeclip", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 2
-        last = capsys.readouterr().err.strip().splitlines()[-1]
-        assert last.startswith("edgeclip: ")
-        return last
-
-    return run
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -247,18 +248,17 @@ def test_what_another_command_left_is_not_replaced(mistake, command: list[object
     assert f"{name} without the" in mistake(*command, "--out", tmp_path)
 
 
-def test_a_run_whose_cache_was_removed_goes_on(run, command: list[object], edgeclip, tmp_path: Path):
+def test_a_run_whose_cache_was_removed_goes_on(
+    run: Path, edgeclip_here, mistake, training_alone: Path, command: list[object], tmp_path: Path
+):
     """As the message about a damaged one tells to do."""
-    out = Path(shutil.copytree(run[1], tmp_path / "out"))
+    out = Path(shutil.copytree(run, tmp_path / "out"))
     (out / "cache" / "shard-00000.safetensors").write_bytes(b"")
-    done = edgeclip(*command, "--out", out, "--resume")
-    assert done.returncode == 2
-    assert f"remove {out / 'cache'}" in done.stderr
+    assert f"remove {out / 'cache'}" in mistake(*command, "--out", out, "--resume")
     shutil.rmtree(out / "cache")
-    done = edgeclip(*command, "--out", out, "--resume")
+    done = edgeclip_here(*command, "--out", out, "--resume")
     assert done.returncode == 0, done.stderr
-    weights = [(folder / "checkpoint" / "model.safetensors").read_bytes() for folder in (run[1], out)]
-    assert weights[0] == weights[1]
+    assert weights(out) == weights(run)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_the_teacher_is_not_replaced_by_its_student(
 
 
 def test_broken_images_are_left_out_and_counted(
-    edgeclip, command: list[object], captioned_folder: Path, tmp_path: Path
+    edgeclip_here, training_alone: Path, command: list[object], captioned_folder: Path, tmp_path: Path
 ):
     """Every third of them: of a batch of 2 often all, which is no reason to stop."""
     data = tmp_path / "data"
@@ -296,7 +296,7 @@ def test_broken_images_are_left_out_and_counted(
         (data / "images" / f"{index:03}.jpg").write_bytes(b"rubbish")
     (tmp_path / "mine.toml").write_text(RECIPE.replace("batch_size = 4", "batch_size = 2"))
     arguments = [*command[:3], tmp_path / "mine.toml", "--data", data, *command[6:], "--out", tmp_path / "out"]
-    done = edgeclip(*arguments)
+    done = edgeclip_here(*arguments)
     assert done.returncode == 0, done.stderr
     counted = json.loads((tmp_path / "out" / "results.json").read_text())["data"]
     assert counted["train"] + counted["validation"] + 1 == 16  # and of 3 to calibrate on, one
@@ -315,9 +315,9 @@ def test_a_broken_image_ends_it_where_it_should(mistake, command: list[object], 
     assert "use --on-bad-image skip" in last
 
 
-def test_a_cache_of_something_else_or_damaged_is_refused(mistake, run, command: list[object], tmp_path: Path):
+def test_a_cache_of_something_else_or_damaged_is_refused(mistake, run: Path, command: list[object], tmp_path: Path):
     (tmp_path / "cache").mkdir()
-    for file in (run[1] / "cache").iterdir():
+    for file in (run / "cache").iterdir():
         (tmp_path / "cache" / file.name).write_bytes(file.read_bytes())
     assert "a cache with another data and another seed" in mistake(*command, "--out", tmp_path, "--seed", 1)
     shard = tmp_path / "cache" / "shard-00000.safetensors"
@@ -325,9 +325,10 @@ def test_a_cache_of_something_else_or_damaged_is_refused(mistake, run, command: 
     assert "shard-00000.safetensors, which was changed" in mistake(*command, "--out", tmp_path)
 
 
-def test_the_state_of_another_recipe_is_refused(mistake, run, command: list[object], tmp_path: Path):
+def test_the_state_of_another_recipe_is_refused(mistake, run: Path, command: list[object], tmp_path: Path):
+    out = shutil.copytree(run, tmp_path / "out")
     (tmp_path / "other.toml").write_text(
         RECIPE.replace("lr = 1e-3", "lr = 1e-3\nbeta2 = 0.9").replace("affinity = 1.0", "affinity = 2.0")
     )
-    last = mistake(*command[:3], tmp_path / "other.toml", *command[4:], "--out", run[1], "--resume")
+    last = mistake(*command[:3], tmp_path / "other.toml", *command[4:], "--out", out, "--resume")
     assert "stage-1.pt of a run with another config and another recipe" in last

@@ -56,6 +56,7 @@ def test_the_gate(measured: Card, kept: bool):
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # in the similarities
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.slow
 def test_embeddings_that_are_not_finite_make_no_bundle(
     checkpoint: Checkpoint, few_pairs: Samples, tmp_path: Path, precision: str
 ):
@@ -98,6 +99,7 @@ def test_too_few_pairs(tmp_path: Path, captioned_folder: Path, checkpoint: Check
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_card_says_what_can_be_measured_again(checkpoint: Checkpoint, tmp_path: Path):
     samples = load_samples(SampleSettings(data="builtin:tabletop", samples=8, workers=0), checkpoint.preprocess_config)
     manifest, measured = export_bundle(checkpoint, tmp_path / "b", samples, precision="int8", threads=1)
@@ -141,6 +143,7 @@ def test_auto_chooses_on_the_pairs_to_choose_on(
     assert manifest.files == read_bundle(bundles[kept]).manifest.files
 
 
+@pytest.mark.slow
 def test_auto_takes_int8_where_it_keeps_the_accuracy_and_fp32_elsewhere(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

@@ -46,6 +46,7 @@ def integer_products(path: Path) -> int:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_graphs_compute_what_fake_quantized_towers_compute(towers, graphs):
     image_tower, text_tower = towers
     samples = (torch.randn(1, 3, 32, 32), torch.tensor([[5, 6, 7, text_tower.tower.config.eos_token_id]]))
@@ -60,6 +61,7 @@ def test_the_graphs_compute_what_fake_quantized_towers_compute(towers, graphs):
         assert np.abs(run(graph, sample.numpy()) - expected).max() > 4e-3
 
 
+@pytest.mark.slow
 def test_what_is_int8_and_what_is_not(towers, graphs):
     image_tower, text_tower = towers
     for tower, graph in zip((image_tower, text_tower), graphs, strict=True):
@@ -79,6 +81,7 @@ def test_what_is_int8_and_what_is_not(towers, graphs):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_named_layers_stay_in_float(towers, graphs):
     image_tower, _ = towers
     target = graphs[0].with_suffix(".q.onnx")
@@ -91,6 +94,7 @@ def test_named_layers_stay_in_float(towers, graphs):
     np.testing.assert_allclose(run(target, pixel_values.numpy()), image_tower(pixel_values).numpy(), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_no_trace_of_the_machine_that_exported(graphs):
     target = graphs[0].with_suffix(".q.onnx")
     Int8Tower(graphs[0]).write(target)

@@ -48,6 +48,7 @@ def test_a_pooled_block_equals_the_block_and_the_choice_of_a_token(varied: Clip)
 
 @torch.no_grad()
 @pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.slow
 def test_the_image_graph_equals_the_model_at_any_batch(varied: Clip, tmp_path: Path, batch: int):
     write_image_graph(ExportedImageTower(varied).eval(), tmp_path / "v.onnx")
     pixel_values = torch.randn(batch, 3, 32, 32)
@@ -59,6 +60,7 @@ def test_the_image_graph_equals_the_model_at_any_batch(varied: Clip, tmp_path: P
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_text_graph_equals_the_model_at_any_length(varied: Clip, tmp_path: Path, tokenizer: ClipTokenizer):
     write_text_graph(ExportedTextTower(varied).eval(), tmp_path / "t.onnx")
     graph = session(tmp_path / "t.onnx")

@@ -32,6 +32,7 @@ def graphs(config: ClipConfig, tokenizer: ClipTokenizer, tmp_path_factory: pytes
     return plain, ended
 
 
+@pytest.mark.slow
 def test_texts_with_an_end_are_left_alone(graphs: tuple[Path, Path], tokenizer: ClipTokenizer):
     plain, ended = graphs
     for texts in ([""], ["a red ball", "two blue boxes on the table", "mug " * 50]):
@@ -40,6 +41,7 @@ def test_texts_with_an_end_are_left_alone(graphs: tuple[Path, Path], tokenizer: 
             np.testing.assert_array_equal(run(ended, input_ids), run(plain, input_ids))
 
 
+@pytest.mark.slow
 def test_texts_that_were_cut_with_their_end_get_it_back(graphs: tuple[Path, Path], tokenizer: ClipTokenizer):
     plain, ended = graphs
     whole = tokenizer(["mug " * 50, "a red ball", "large white mug " * 20])

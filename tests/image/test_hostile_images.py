@@ -15,13 +15,14 @@ LIBTIFF = re.compile(r"(tempfile\.tif|\w+): ")
 """libtiff prints about damaged files, and Pillow can't keep it from doing so."""
 
 
+@pytest.mark.slow
 def test_a_hostile_file_gives_an_image_or_one_error_in_bounded_memory_and_time():
     done = subprocess.run(
         [sys.executable, "-m", "tests.image.hostile_images", "0"],
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=300,
+        timeout=1800,  # a last resort
     )
     assert done.returncode == 0, f"{done.stdout[-300:]} {done.stderr[-2000:]}"
     summary = json.loads(done.stdout.splitlines()[-1])
@@ -30,9 +31,10 @@ def test_a_hostile_file_gives_an_image_or_one_error_in_bounded_memory_and_time()
     assert summary["files"] > 2000
     assert min(summary["images"], summary["errors"]) > 1000
     assert summary["peak_rss_mb"] < 500
-    assert summary["slowest"][0] < 10, summary["slowest"]  # seconds of a slow and busy processor
+    assert summary["slowest"][0] < 10, summary["slowest"]  # seconds of a slow processor, however busy it is
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_for_what_they_are():
     reasons = {
         "PNG 60000x60000": "exceeds limit of",

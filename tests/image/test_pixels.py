@@ -35,6 +35,7 @@ def test_bits_equal_transformers_at_odd_sizes(width: int, height: int):
     np.testing.assert_array_equal(preprocess(image, CLIP_224), oracle(image))
 
 
+@pytest.mark.slow
 def test_bits_equal_transformers_at_3x5000_and_10_megapixels():
     for size in ((3, 5000), (3872, 2592)):
         image = picture(*size)
@@ -43,6 +44,7 @@ def test_bits_equal_transformers_at_3x5000_and_10_megapixels():
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**16))
+@pytest.mark.slow
 def test_bits_equal_transformers_at_any_size(width: int, height: int, seed: int):
     image = picture(width, height, seed=seed)
     np.testing.assert_array_equal(preprocess(image, CLIP_224), oracle(image))

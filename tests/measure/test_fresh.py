@@ -22,6 +22,7 @@ def imported(process: FreshProcess, name: str) -> bool:
     return name in Path(f"/proc/{process._process.pid}/maps").read_text()
 
 
+@pytest.mark.slow
 def test_bundles_are_timed_without_torch_and_checkpoints_with(
     bundles: dict[str, Path], mini_checkpoint: Path, picture: Path
 ):
@@ -39,6 +40,7 @@ def test_bundles_are_timed_without_torch_and_checkpoints_with(
         assert imported(checkpoint, "libtorch")
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why(tmp_path: Path, picture: Path):
     with (
         FreshProcess(tmp_path / "none", picture, ["a"], threads=1, repeats=3) as process,

@@ -85,6 +85,7 @@ def test_every_layer_equals_transformers(tmp_path: Path, sized_tokenizer: ClipTo
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_b32_equals_transformers_at_full_size(tmp_path: Path, clip_vocabulary: Path):
     torch.manual_seed(0)
     theirs = CLIPModel(CLIPConfig()).eval()

@@ -58,6 +58,7 @@ def test_it_is_the_exported_towers_with_every_layer_int8(varied: Clip, images: t
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_it_is_the_int8_graphs(varied: Clip, images: torch.Tensor, padded: torch.Tensor, tmp_path: Path):
     deployed = DeployedClip(varied)
     write_image_graph(ExportedImageTower(varied).eval(), tmp_path / "v")

@@ -4,32 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from edgeclip.config import PreprocessConfig
 from edgeclip.distill.train_config import TrainConfig
 from edgeclip.errors import TrainingError
 from edgeclip.model import Clip
-from edgeclip.model.encode import encode_images, encode_texts
+from edgeclip.model.encode import encode_images
 from edgeclip.quantize.paper import available_engines, load_student
 from edgeclip.reproduce.paper_distillation import DistillData, PaperLoss, distill_as_paper, gradients
-from edgeclip.tokenizer import ClipTokenizer
 
 LOSS = PaperLoss(alpha=0.3, temperature=1.0)
 TRAIN = TrainConfig(epochs=2, batch_size=4, lr=1e-3)
-
-
-@pytest.fixture
-def data(clip: Clip, tokenizer: ClipTokenizer) -> DistillData:
-    config = PreprocessConfig.clip(32)
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-    texts = [f"picture {word}" for word in "abcdefgh"]
-    return DistillData(
-        pixels=pixels,
-        input_ids=tokenizer(texts),
-        image_embeds=encode_images(clip, pixels, config),
-        text_embeds=encode_texts(clip, texts, tokenizer),
-        teacher_scale=clip.logit_scale.item(),
-        preprocess=config,
-    )
 
 
 def test_a_fully_quantized_student_trains_its_temperature_alone(clip: Clip, data: DistillData):
@@ -57,6 +40,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("engine", available_engines())
+@pytest.mark.slow
 def test_a_resumed_int8_student_stays_on_its_engine_and_ends_the_same(
     clip: Clip, data: DistillData, tmp_path: Path, engine: str
 ):

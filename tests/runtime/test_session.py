@@ -22,6 +22,7 @@ print(peak_rss_mb() - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's way of keeping memory")
+@pytest.mark.slow
 def test_an_opened_graph_takes_little_more_memory_than_its_weights(tmp_path: Path):
     layers, size = 50, 1024
     rng = np.random.default_rng(0)

@@ -219,6 +219,7 @@ def test_transformers_loads_a_student_and_computes_the_same(
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_bundle_of_a_student_computes_the_same(
     deep: Clip, reduced: TrimmedVocabulary, few_pairs: Samples, tmp_path: Path
 ):

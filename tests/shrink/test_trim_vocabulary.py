@@ -50,6 +50,7 @@ def test_a_caption_cut_at_the_context_length_keeps_the_tokens_beyond_it():
     assert ("b", "c</w>") in reduced.tokenizer.merges
 
 
+@pytest.mark.slow
 def test_flickr_captions_with_openais_vocabulary(clip_vocabulary: Path, flickr: Path):
     with (flickr / "captions.csv").open(newline="", encoding="utf-8") as file:
         captions = [row["caption"] for row in csv.DictReader(file)]
@@ -98,6 +99,7 @@ mixed = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(captions=st.lists(mixed.map(" ".join), max_size=4), others=st.lists(mixed.map("".join), max_size=4))
+@pytest.mark.slow
 def test_any_text_whose_tokens_are_kept_encodes_the_same(captions: list[str], others: list[str]):
     reduced = trim_vocabulary(RICH, captions)
     kept = set(reduced.kept_tokens.tolist())

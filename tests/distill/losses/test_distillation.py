@@ -194,6 +194,7 @@ class Distillation(nn.Module):
         self.loss.clamp_logit_scale()
 
 
+@pytest.mark.slow
 def test_all_losses_together_train_a_student_and_every_parameter(clip: Clip, config: ClipConfig, pairs):
     teacher = teacher_of(config)
     loss = DistillationLoss(ALL, config, teacher.config)
