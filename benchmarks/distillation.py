@@ -28,8 +28,8 @@ from torch import Tensor
 
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.compress.distill_data import IMPORTANCE_IMAGES
+from edgeclip.data.load_data import load_data
 from edgeclip.data.prepare import Prepared, prepare
-from edgeclip.data.source import load_data
 from edgeclip.distill.batches import Sampler
 from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.losses.mix import LOSSES, LossMix

@@ -18,8 +18,8 @@ import msgspec
 from edgeclip.bundle import Card
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.export import export_bundle
+from edgeclip.export.export_settings import SampleSettings
 from edgeclip.export.samples import load_samples
-from edgeclip.export.settings import SampleSettings
 from edgeclip.model.outliers import outlier_twin
 
 

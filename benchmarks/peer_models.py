@@ -83,8 +83,8 @@ def stand_in_tokenizer() -> ClipTokenizer:
 def _bundle(work: Path, precision: str) -> None:
     from edgeclip.checkpoint import load_checkpoint
     from edgeclip.export import export_bundle
+    from edgeclip.export.export_settings import SampleSettings
     from edgeclip.export.samples import load_samples
-    from edgeclip.export.settings import SampleSettings
 
     checkpoint = load_checkpoint(work / "checkpoint")
     samples = load_samples(SampleSettings(data="builtin:tabletop", samples=20), checkpoint.preprocess_config)

@@ -21,8 +21,8 @@ from edgeclip.cli.main import main
 from edgeclip.config import ClipConfig, PreprocessConfig, TextConfig, VisionConfig
 from edgeclip.distill.learn_vocabulary import learn_vocabulary
 from edgeclip.export import export_bundle
+from edgeclip.export.export_settings import SampleSettings
 from edgeclip.export.samples import Samples, load_samples
-from edgeclip.export.settings import SampleSettings
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
 from tests.once import MadeOnce, exported_once, made_once

@@ -4,8 +4,8 @@ import pytest
 
 from edgeclip.compress.distill_settings import DistillSettings
 from edgeclip.errors import ConfigError
-from edgeclip.export.settings import ExportSettings
-from edgeclip.measure.settings import EvaluationSettings
+from edgeclip.export.export_settings import ExportSettings
+from edgeclip.measure.evaluation_settings import EvaluationSettings
 from edgeclip.reproduce import Settings
 from edgeclip.settings import decode_settings, field_hints, metas
 

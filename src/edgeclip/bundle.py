@@ -79,8 +79,17 @@ class Card(Config, frozen=True, kw_only=True):
     @property
     def keeps_accuracy(self) -> bool:
         """The gate: at most a point of R@1 lost either way, and embeddings that point where the teacher's do."""
-        lost = (self.teacher_i2t.r1.value - self.i2t.r1.value, self.teacher_t2i.r1.value - self.t2i.r1.value)
-        return max(lost) <= CARD_MAX_LOSS and min(self.image_cosine.mean, self.text_cosine.mean) >= CARD_MIN_COSINE
+        return self.lost_r1 <= CARD_MAX_LOSS and self.is_close
+
+    @property
+    def lost_r1(self) -> float:
+        """Points of R@1 lost, in the worse direction."""
+        return max(self.teacher_i2t.r1.value - self.i2t.r1.value, self.teacher_t2i.r1.value - self.t2i.r1.value)
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the embeddings point where the teacher's do."""
+        return min(self.image_cosine.mean, self.text_cosine.mean) >= CARD_MIN_COSINE
 
     @property
     def summary(self) -> str:

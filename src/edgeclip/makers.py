@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeclip.compress.distill_settings import DistillSettings
 from edgeclip.errors import ConfigError
-from edgeclip.export.settings import ExportSettings
-from edgeclip.measure.settings import EvaluationSettings
+from edgeclip.export.export_settings import ExportSettings
+from edgeclip.measure.evaluation_settings import EvaluationSettings
 from edgeclip.settings import decode_settings
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def export(model: str | Path, out: str | Path, **settings: Any) -> tuple[Manifes
     Args:
         model: `builtin:tabletop`, a checkpoint's folder or file, or a hub id.
         out: the bundle's folder.
-        settings: by name, see `export.settings.ExportSettings`, such as `data`, `samples`, `precision`.
+        settings: by name, see `export.export_settings.ExportSettings`, such as `data`, `samples`, `precision`.
 
     Returns:
         The manifest, and the release card measured against the checkpoint.
@@ -73,7 +73,7 @@ def evaluate(model: str | Path, **settings: Any) -> Evaluation:
 
     Args:
         model: a bundle, a checkpoint, a student's folder, or a hub id.
-        settings: by name, see `measure.settings.EvaluationSettings`, such as `data`, `samples`.
+        settings: by name, see `measure.evaluation_settings.EvaluationSettings`, such as `data`, `samples`.
 
     Raises:
         EdgeclipError: anything in the settings, the model or the data that can't be used, or an extra is missing.

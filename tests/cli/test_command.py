@@ -65,7 +65,7 @@ def test_options_are_settings(command: Command):
 
 def test_the_help_tells_ranges_choices_and_defaults(command: Command):
     help_ = command.help()
-    for words in ("MODEL", "Which model.", "How many. 2 to 50.", "float32|int8", "--vocab", "[default: (10)]"):
+    for words in ("MODEL", "Which model.", "How many. From 2 to 50. Default: 10.", "float32|int8", "--vocab"):
         assert words in help_
 
 

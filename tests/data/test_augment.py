@@ -7,8 +7,8 @@ from PIL import Image
 
 from edgeclip.config import PreprocessConfig
 from edgeclip.data.augment import Augmentation, AugmentConfig, augment, crop_box, draw
-from edgeclip.data.decode import View, decode_views
-from edgeclip.data.source import load_data
+from edgeclip.data.decode_views import View, decode_views
+from edgeclip.data.load_data import load_data
 from edgeclip.errors import ConfigError
 from edgeclip.image import crop_uint8
 

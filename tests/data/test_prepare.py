@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from edgeclip.config import PreprocessConfig
-from edgeclip.data.decode import decode, in_chunks
+from edgeclip.data.data_settings import DataOptions
+from edgeclip.data.decode_views import decode, in_chunks
+from edgeclip.data.load_data import load_data
 from edgeclip.data.prepare import prepare
 from edgeclip.data.records import CaptionSet, FileImage, Record
-from edgeclip.data.settings import DataOptions
-from edgeclip.data.source import load_data
 from edgeclip.errors import DataError
 
 CONFIG = PreprocessConfig.clip(32)
@@ -65,8 +65,8 @@ def test_workers_end_with_a_parent_that_is_killed(captioned_folder: Path, tmp_pa
     code = (
         "import multiprocessing, sys\n"
         "from edgeclip.config import PreprocessConfig\n"
-        "from edgeclip.data.decode import decode\n"
-        "from edgeclip.data.source import load_data\n"
+        "from edgeclip.data.decode_views import decode\n"
+        "from edgeclip.data.load_data import load_data\n"
         "if __name__ == '__main__':\n"
         "    records = load_data(sys.argv[1], samples=0, seed=0).records\n"
         "    work = decode(records, ([0] for _ in iter(int, 1)), PreprocessConfig.clip(32), workers=1)\n"

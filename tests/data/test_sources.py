@@ -10,8 +10,8 @@ import pytest
 import webdataset
 from PIL import Image
 
-from edgeclip.data.settings import DataOptions
-from edgeclip.data.source import load_data
+from edgeclip.data.data_settings import DataOptions
+from edgeclip.data.load_data import load_data
 from edgeclip.errors import DataError, HubError
 from edgeclip.image import open_rgb
 

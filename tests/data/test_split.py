@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeclip.data.data_settings import DataOptions
 from edgeclip.data.records import CaptionSet
-from edgeclip.data.settings import DataOptions
 from edgeclip.data.split import (
     CALIBRATE,
     CHOOSE,

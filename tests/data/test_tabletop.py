@@ -3,8 +3,8 @@ import hashlib
 import numpy as np
 import pytest
 
+from edgeclip.data.load_data import EVALUATION_WORLD, TRAINING_WORLD, load_data
 from edgeclip.data.records import TabletopRecords
-from edgeclip.data.source import EVALUATION_WORLD, TRAINING_WORLD, load_data
 from edgeclip.data.tabletop import describe, render, sample_scene
 from edgeclip.data.tabletop.scene import (
     BACKGROUNDS,

@@ -9,8 +9,8 @@ import torch
 
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.config import PreprocessConfig
+from edgeclip.data.load_data import load_data
 from edgeclip.data.prepare import Prepared, prepare
-from edgeclip.data.source import load_data
 from edgeclip.distill.make_student import Share, equalize_student, kept_by_stage, make_student
 from edgeclip.distill.recipe import ShrinkConfig
 from edgeclip.errors import ConfigError

@@ -13,7 +13,7 @@ import torch
 
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.config import PreprocessConfig
-from edgeclip.data.source import load_data
+from edgeclip.data.load_data import load_data
 from edgeclip.distill.batches import Batch, Sampler, stream_batches
 from edgeclip.distill.embed import embed_in_chunks, gather
 from edgeclip.distill.losses.contrastive import contrastive_loss

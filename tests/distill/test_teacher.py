@@ -12,8 +12,8 @@ import torch
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.config import PreprocessConfig
 from edgeclip.data.augment import AugmentConfig
+from edgeclip.data.load_data import load_data
 from edgeclip.data.records import FileImage, Record
-from edgeclip.data.source import load_data
 from edgeclip.distill import teacher as module
 from edgeclip.distill.batches import Batch, Sampler, stream_batches
 from edgeclip.distill.cache import CachedTeacher

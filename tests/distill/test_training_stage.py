@@ -9,7 +9,7 @@ import pytest
 
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.data.augment import AugmentConfig
-from edgeclip.data.source import load_data
+from edgeclip.data.load_data import load_data
 from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.losses.mix import LossMix
 from edgeclip.distill.make_student import make_student

@@ -14,8 +14,8 @@ from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.split import CALIBRATE
 from edgeclip.errors import CheckpointError, ConfigError, DataError
 from edgeclip.export import export_bundle
+from edgeclip.export.export_settings import SampleSettings
 from edgeclip.export.samples import Samples, load_samples
-from edgeclip.export.settings import SampleSettings
 from edgeclip.results import Interval, Recalls
 from edgeclip.runtime.clip import ClipRuntime
 

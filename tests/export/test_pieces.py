@@ -11,7 +11,7 @@ import torch
 
 from edgeclip.bundle import GRAPHS, entries, read_bundle
 from edgeclip.checkpoint import Checkpoint
-from edgeclip.export.batches import image_batches, text_batches
+from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.float_graphs import FloatGraphs, write_float_graphs
 from edgeclip.export.int8_graphs import Int8Graphs, float_layers_of
 from edgeclip.export.measure import card_on, measured, open_draft

@@ -17,7 +17,7 @@ from edgeclip.report.html import render_report, write_report
 from edgeclip.report.plots import curve, overview
 from edgeclip.report.published import PUBLISHED
 from edgeclip.report.results_table import WHOLE_WIDTH, results_table
-from edgeclip.report.rows import in_order
+from edgeclip.report.row_order import in_order
 from edgeclip.report.terminal import print_results
 from edgeclip.results import (
     DataInfo,

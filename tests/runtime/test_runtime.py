@@ -329,7 +329,7 @@ def test_an_export_that_fails_leaves_the_old_bundle(
     def fail(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgeclip.export.bundle.write_text_graph", fail)
+    monkeypatch.setattr("edgeclip.export.float_graphs.write_text_graph", fail)
     with pytest.raises(KeyboardInterrupt):
         export_bundle(checkpoint, copy, few_pairs, precision="fp32", threads=1)
     assert sorted(p.name for p in copy.rglob("*")) == before

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from edgeclip.checkpoint import load_checkpoint
-from edgeclip.data.source import load_data
+from edgeclip.data.load_data import load_data
 from edgeclip.distill.learn_vocabulary import learn_vocabulary
 from edgeclip.errors import TokenizerError
 from edgeclip.shrink.trim_vocabulary import encodes_identically, trim_vocabulary

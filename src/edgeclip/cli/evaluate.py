@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeclip.cli.inspect import print_json
 from edgeclip.cli.options import Json
-from edgeclip.measure.settings import EvaluationSettings
+from edgeclip.measure.evaluation_settings import EvaluationSettings
 
 
 def command(settings: EvaluationSettings, as_json: Json = False) -> None:

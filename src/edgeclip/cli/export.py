@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from edgeclip.cli.options import OutFolder
-from edgeclip.export.settings import ExportSettings
+from edgeclip.export.export_settings import ExportSettings
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeclip.cli.options import OutFolder, Resume
-from edgeclip.reproduce.settings import Settings
+from edgeclip.reproduce.paper_settings import Settings
 
 
 def command(settings: Settings, out: OutFolder, resume: Resume = False) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from edgeclip.data.settings import DataSettings
+from edgeclip.data.data_settings import DataSettings
 from edgeclip.settings import Repeats, Threads, Vocabulary, default_threads
 
 

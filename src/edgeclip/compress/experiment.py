@@ -34,8 +34,8 @@ from edgeclip.errors import ConfigError, DataError
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.table import jpeg
 from edgeclip.export import export_bundle
+from edgeclip.export.export_settings import CARD_PAIRS
 from edgeclip.export.samples import Samples
-from edgeclip.export.settings import CARD_PAIRS
 from edgeclip.files import output_folder, printable
 from edgeclip.measure.rows import Contender, bundle_contender, measured_rows
 from edgeclip.progress import task

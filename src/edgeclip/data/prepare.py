@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclip.config import PreprocessConfig
-from edgeclip.data.decode import decode, in_chunks
+from edgeclip.data.data_settings import DataSettings
+from edgeclip.data.decode_views import decode, in_chunks
 from edgeclip.data.records import CaptionSet
-from edgeclip.data.settings import DataSettings
 from edgeclip.data.split import Part
 from edgeclip.errors import DataError
 from edgeclip.image import Crop

@@ -19,9 +19,9 @@ from typing import Literal
 
 import numpy as np
 
+from edgeclip.data.data_settings import DataOptions
+from edgeclip.data.load_data import load_data
 from edgeclip.data.records import CaptionSet, Record, TabletopRecords
-from edgeclip.data.settings import DataOptions
-from edgeclip.data.source import load_data
 from edgeclip.errors import DataError
 from edgeclip.names import BUILTIN
 

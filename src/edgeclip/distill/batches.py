@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeclip.config import PreprocessConfig
-from edgeclip.data.decode import CHUNK, View, decode_views, in_chunks
+from edgeclip.data.decode_views import CHUNK, View, decode_views, in_chunks
 from edgeclip.data.records import Record
 from edgeclip.distill.cache import CachedTeacher, Targets
 from edgeclip.errors import DataError

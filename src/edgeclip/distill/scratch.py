@@ -15,8 +15,8 @@ from torch import Tensor
 
 from edgeclip.checkpoint import save_checkpoint
 from edgeclip.config import ClipConfig, Config, PreprocessConfig, check_range
+from edgeclip.data.load_data import load_data
 from edgeclip.data.records import CaptionSet, fingerprint
-from edgeclip.data.source import load_data
 from edgeclip.distill.batches import Batch, Sampler, stream_batches
 from edgeclip.distill.embed import embed_in_chunks, gather
 from edgeclip.distill.learn_vocabulary import learn_vocabulary

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgeclip.config import PreprocessConfig, check_range
 from edgeclip.data.augment import Augmentation, AugmentConfig, draw
-from edgeclip.data.decode import Decoded, View, decode_views, in_chunks
+from edgeclip.data.decode_views import Decoded, View, decode_views, in_chunks
 from edgeclip.data.records import Record, fingerprint
 from edgeclip.distill.cache import (
     INDEX,

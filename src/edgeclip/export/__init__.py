@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeclip.export.bundle import export_bundle
     from edgeclip.export.immich import export_immich
+    from edgeclip.export.make_bundle import export_bundle
 
 __all__ = ["export_bundle", "export_immich"]
 
@@ -14,7 +14,7 @@ __all__ = ["export_bundle", "export_immich"]
 def __getattr__(name: str) -> Any:
     """Import what makes bundles when it is asked for: settings are read without PyTorch."""
     if name == "export_bundle":
-        from edgeclip.export.bundle import export_bundle
+        from edgeclip.export.make_bundle import export_bundle
 
         return export_bundle
     if name == "export_immich":

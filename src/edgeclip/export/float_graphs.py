@@ -11,7 +11,7 @@ from torch import Tensor
 from edgeclip.bundle import GRAPHS
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.prepare import Prepared
-from edgeclip.export.batches import image_batches, text_batches
+from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.graph import write_image_graph, write_text_graph
 from edgeclip.export.surgery import end_texts
 from edgeclip.export.tower_pairs import pairs_of_tower

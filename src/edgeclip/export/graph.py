@@ -50,7 +50,9 @@ def _export(
     size = sum(tensor.numel() * tensor.element_size() for tensor in tower.state_dict().values())
     if size >= MAX_BYTES:
         raise ConfigError(
-            f"a tower of {size / 1e9:.1f} GB", expected="at most 2 GB, as ONNX files have", fix="take a smaller one"
+            f"a tower of {size / 1e9:.1f} GB",
+            expected="at most 2 GB, as ONNX files have",
+            fix="export a smaller model, such as ViT-B/32",
         )
     with quiet():
         program = torch.onnx.export(

@@ -25,7 +25,7 @@ from edgeclip.bundle import MANIFEST, SCHEMA, Bundle, Card, FileEntry, GraphPrec
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
 from edgeclip.errors import ConfigError
-from edgeclip.export.bundle import Wanted, export_bundle
+from edgeclip.export.make_bundle import Wanted, export_bundle
 from edgeclip.export.samples import Samples
 from edgeclip.export.surgery import load_graph, name_sizes, prefixed, put_in_front, rename
 from edgeclip.files import folder_written_atomically

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from edgeclip.bundle import GRAPHS
 from edgeclip.data.prepare import Prepared
-from edgeclip.export.batches import image_batches, text_batches
+from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.float_graphs import FloatGraphs, Tower
 from edgeclip.export.int8 import PROJECTION, Int8Tower
 from edgeclip.export.stored_int8 import round_what_is_stored

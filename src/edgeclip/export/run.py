@@ -9,10 +9,10 @@ import torch
 from edgeclip.bundle import Card, Manifest, check_replaceable
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.errors import ConfigError
-from edgeclip.export.bundle import export_bundle
+from edgeclip.export.export_settings import ExportSettings
 from edgeclip.export.immich import ImmichManifest, export_immich
+from edgeclip.export.make_bundle import export_bundle
 from edgeclip.export.samples import load_samples
-from edgeclip.export.settings import ExportSettings
 
 
 def export(settings: ExportSettings, out: Path) -> tuple[Manifest | ImmichManifest, Card]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from edgeclip.config import PreprocessConfig
 from edgeclip.data.prepare import Prepared, prepare_parts
 from edgeclip.data.split import to_make_a_bundle, to_measure
-from edgeclip.export.settings import SampleSettings
+from edgeclip.export.export_settings import SampleSettings
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from edgeclip.evaluate.encoder import embed_images, embed_texts
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.retrieval import retrieval
 from edgeclip.files import printable
-from edgeclip.measure.settings import EvaluationSettings
+from edgeclip.measure.evaluation_settings import EvaluationSettings
 from edgeclip.measure.source import load_encoder
 from edgeclip.progress import task
 from edgeclip.results import SCHEMA, Evaluation, Standard

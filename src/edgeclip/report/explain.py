@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeclip.report.rows import in_order, leading_row, mean_r1, row_of
+from edgeclip.report.row_order import in_order, leading_row, mean_r1, row_of
 from edgeclip.results import Findings, GradientReach, Results, Row
 
 PAPER_ENGINE = "qnnpack"

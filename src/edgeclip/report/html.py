@@ -13,7 +13,7 @@ from edgeclip.files import write_atomically
 from edgeclip.report.explain import headlines, training, why_distillation_drifts, why_engines_differ
 from edgeclip.report.plots import curve, overview
 from edgeclip.report.published import PUBLISHED
-from edgeclip.report.rows import figure, in_order, leading_row
+from edgeclip.report.row_order import figure, in_order, leading_row
 from edgeclip.results import Results, Row
 from edgeclip.version import __version__
 

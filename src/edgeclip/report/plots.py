@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclip.report.rows import mean_r1
+from edgeclip.report.row_order import mean_r1
 from edgeclip.results import Interval, Row
 
 SMOOTHING = 10

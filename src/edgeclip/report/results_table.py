@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.markup import escape
 from rich.table import Table
 
-from edgeclip.report.rows import figure, in_order, interval, leading_row
+from edgeclip.report.row_order import figure, in_order, interval, leading_row
 from edgeclip.results import Results, Row
 
 WHOLE_WIDTH = 132

@@ -11,7 +11,7 @@ from rich.table import Table
 from edgeclip.config import TowerConfig
 from edgeclip.report.explain import headlines
 from edgeclip.report.results_table import WHOLE_WIDTH, results_table
-from edgeclip.report.rows import interval
+from edgeclip.report.row_order import interval
 from edgeclip.results import Evaluation, Inspection, Recalls, Results
 
 

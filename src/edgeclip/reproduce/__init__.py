@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeclip.reproduce.settings import Settings
+from edgeclip.reproduce.paper_settings import Settings
 
 if TYPE_CHECKING:
     from edgeclip.reproduce.pipeline import reproduce

@@ -16,7 +16,7 @@ from edgeclip.data.split import Part
 from edgeclip.distill.recipe import load_recipe
 from edgeclip.export.samples import Samples
 from edgeclip.files import output_folder
-from edgeclip.reproduce.settings import Settings
+from edgeclip.reproduce.paper_settings import Settings
 from edgeclip.results import Row
 
 RECIPE = "qad"

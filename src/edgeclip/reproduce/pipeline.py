@@ -19,8 +19,8 @@ from edgeclip.distill.batches import check_batch_size
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.table import jpeg
 from edgeclip.export import export_bundle
+from edgeclip.export.export_settings import CARD_PAIRS
 from edgeclip.export.samples import Samples
-from edgeclip.export.settings import CARD_PAIRS
 from edgeclip.files import printable
 from edgeclip.image import crop_uint8
 from edgeclip.measure.rows import Contender, bundle_contender, measured_rows
@@ -28,7 +28,7 @@ from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.progress import task
 from edgeclip.reproduce.better import better_rows
 from edgeclip.reproduce.paper_distillation import DistillData
-from edgeclip.reproduce.settings import Settings
+from edgeclip.reproduce.paper_settings import Settings
 from edgeclip.reproduce.variants import Paper
 from edgeclip.results import SCHEMA, DataInfo, Results, TestImage
 

@@ -20,7 +20,7 @@ from edgeclip.progress import task
 from edgeclip.quantize.paper import PAPER_ENGINE, as_student, int8_layers, load_student, save_student
 from edgeclip.reproduce.findings import fastest_engine, gradient_reach, time_engines
 from edgeclip.reproduce.paper_distillation import DistillData, PaperLoss, distill_as_paper
-from edgeclip.reproduce.settings import Settings
+from edgeclip.reproduce.paper_settings import Settings
 from edgeclip.results import Findings, GradientReach, SweepPoint
 
 PROJECTIONS = ("vision.projection", "text.projection")

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from edgeclip.bundle import COMBINED_GRAPHS, MANIFEST, Card, GraphPrecision, Manifest
+from edgeclip.bundle import CARD_MAX_LOSS, COMBINED_GRAPHS, MANIFEST, Card, GraphPrecision, Manifest
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.checkpoint.save import write_model_files
 from edgeclip.errors import CheckpointError
@@ -71,7 +71,7 @@ def export_bundle(
             raise CheckpointError(
                 f"{manifest.precision} graphs, made from {checkpoint.name}, whose embeddings are not finite",
                 expected="finite ones",
-                fix="check the weights, or train at a lower rate",
+                fix="download the checkpoint again, or train it at a lower rate",
             )
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     return manifest, card
@@ -107,8 +107,12 @@ def _write_int8(checkpoint: Checkpoint, folder: Path, samples: Samples, as_train
 
 
 def _keeps_accuracy(draft: ClipRuntime, teacher: Checkpoint, samples: Samples) -> bool:
-    """Whether a draft does on the pairs to choose on, which are not those that it is measured on."""
+    """Whether a draft does on the pairs to choose on, which are not those that it is measured on.
+
+    They are few: one pair among them is several points, and may be lost.
+    """
     card = card_on(samples.choose, teacher, draft, samples)
-    if not card.keeps_accuracy:
+    kept = card.is_close and card.lost_r1 <= max(CARD_MAX_LOSS, 100 / card.pairs)
+    if not kept:
         logger.warning("int8 does not keep the accuracy: %s", card.summary)
-    return card.keeps_accuracy
+    return kept

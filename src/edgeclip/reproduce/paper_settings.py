@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from edgeclip.data.settings import DataSettings
+from edgeclip.data.data_settings import DataSettings
 from edgeclip.distill.train_config import TrainConfig
 from edgeclip.errors import ConfigError
 from edgeclip.names import BUILTIN

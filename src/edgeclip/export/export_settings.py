@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from edgeclip.data.settings import DataSettings
+from edgeclip.data.data_settings import DataSettings
 from edgeclip.settings import Threads, Vocabulary, default_threads
 
 CARD_PAIRS = 200

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeclip.data.coco import find_annotations, load_coco
+from edgeclip.data.data_settings import DataOptions
 from edgeclip.data.folder import find_table, load_table
 from edgeclip.data.hub_data import HubRecords, load_hub
 from edgeclip.data.records import CaptionSet, TabletopRecords
-from edgeclip.data.settings import DataOptions
 from edgeclip.data.shards import load_shards
 from edgeclip.errors import DataError
 from edgeclip.names import BUILTIN, is_hub_id
