@@ -1,7 +1,7 @@
 """Frozen configurations of the model and of its preprocessing, and their strict decoding.
 
 Our own formats (recipes, manifests, results) are decoded strictly: an unknown or missing key is an error. Foreign
-configuration files are read key by key in `checkpoint/`.
+configuration files are read key by key in `hf_config` and `checkpoint/`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from msgspec import Meta
 from typer.testing import CliRunner
 
 from edgeclip.cli.command import make_command
+from edgeclip.cli.main import COMMANDS
 from edgeclip.errors import ConfigError
 from edgeclip.settings import Settings
 
@@ -32,7 +33,7 @@ class Command:
         def command(settings: Wanted, resume: Annotated[bool, Meta(description="Go on.")] = False) -> None:
             self.called.append((settings, resume))
 
-        self.app.command()(make_command(command, "evaluate", arguments=("model",)))
+        self.app.command()(make_command(command, "evaluate", arguments=("model",), commands=COMMANDS))
 
     def __call__(self, *arguments: str) -> tuple[Wanted, bool]:
         result = CliRunner().invoke(self.app, arguments, catch_exceptions=False)

@@ -104,7 +104,7 @@ def test_layers_that_int8_costs_too_much_are_named_by_tower(
 ):
     assert float_layers_of(floats, few_pairs.choose) == []
     before = {name: value.clone() for name, value in floats.text.tower.state_dict().items()}
-    monkeypatch.setattr("edgeclip.export.int8_graphs.MIN_COSINE", 1.1)
+    monkeypatch.setattr("edgeclip.export.int8_graphs.CHOICE_MIN_COSINE", 1.1)
     layers = float_layers_of(floats, few_pairs.choose)
     assert [name.split(": ")[0] for name in layers] == ["image"] * 2 + ["text"] * 2
     for name, tower in (layer.split(": ")[::-1] for layer in layers):

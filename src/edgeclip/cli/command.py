@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -107,13 +107,16 @@ def _plain(hint: Any) -> Any:
     return hint
 
 
-def make_command(function: Callable[..., None], name: str, *, arguments: tuple[str, ...]) -> Callable[..., None]:
+def make_command(
+    function: Callable[..., None], name: str, *, arguments: tuple[str, ...], commands: Collection[str]
+) -> Callable[..., None]:
     """A function whose first parameter is its settings as a Typer command.
 
     Args:
         function: the command; its other parameters become options too.
         name: of the command, and of its table in a configuration file.
         arguments: the fields that are given by position.
+        commands: all names that a configuration file may have tables of.
     """
     hints = get_type_hints(function, include_extras=True)
     first, *others = inspect.signature(function).parameters.values()
@@ -132,7 +135,7 @@ def make_command(function: Callable[..., None], name: str, *, arguments: tuple[s
     def command(*, config: Path | None, quiet: bool, verbose: bool, log_json: bool, **values: Any) -> None:
         with shown(quiet=quiet, verbose=verbose, log_json=log_json):
             try:
-                given = _from_file(config, name, options)
+                given = _from_file(config, name, options, commands)
                 given |= {key: options[key].read(value) for key, value in values.items() if value not in (None, [])}
                 for option in options.values():
                     if option.default is NO_DEFAULT and option.name not in given:
@@ -187,18 +190,18 @@ def spoken(error: EdgeclipError, flags: Mapping[str, str]) -> EdgeclipError:
     return type(error)(words(error.got), expected=words(error.expected), fix=words(error.fix))
 
 
-def _from_file(path: Path | None, command: str, options: Mapping[str, _Option]) -> dict[str, Any]:
+def _from_file(
+    path: Path | None, command: str, options: Mapping[str, _Option], commands: Collection[str]
+) -> dict[str, Any]:
     """The command's table of a configuration file, if there is any."""
-    from edgeclip.cli.main import COMMANDS
-
     if path is None and not Path(CONFIG).is_file():
         return {}
     file = path or Path(CONFIG)
     tables = load_toml(file, dict[str, dict[str, Any]])
-    if unknown := sorted(set(tables) - set(COMMANDS)):
+    if unknown := sorted(set(tables) - set(commands)):
         raise ConfigError(
             f"{file} with [{unknown[0]}]",
-            expected=f"tables among {', '.join(COMMANDS)}",
+            expected=f"tables among {', '.join(commands)}",
             fix=f"leave [{unknown[0]}] out",
         )
     found = tables.get(command, {})

@@ -36,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for _name, (_function, _panel, _arguments) in COMMANDS.items():
-    app.command(_name, rich_help_panel=_panel)(make_command(_function, _name, arguments=_arguments))
+    app.command(_name, rich_help_panel=_panel)(make_command(_function, _name, arguments=_arguments, commands=COMMANDS))
 
 INTERRUPTED = 130
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]

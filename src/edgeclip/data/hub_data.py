@@ -85,6 +85,7 @@ def load_hub(
         raise DataError(
             f"the data set {source}", expected="the package `datasets`", fix="pip install 'edgeclip[data]'"
         ) from error
+    datasets.disable_progress_bars()  # type: ignore[attr-defined]  # the library draws nothing
     try:
         loaded = datasets.load_dataset(source)  # type: ignore[attr-defined]  # not in its __all__
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:

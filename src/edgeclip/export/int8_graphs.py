@@ -16,7 +16,7 @@ from edgeclip.export.int8 import PROJECTION, Int8Tower
 from edgeclip.export.stored_int8 import round_what_is_stored
 from edgeclip.quantize.sensitivity import choose_float_layers, embed
 
-MIN_COSINE = 0.997
+CHOICE_MIN_COSINE = 0.997
 """On the pairs that are chosen on; the release card asks for 0.995 on others."""
 FLOAT_SHARE = 4
 """At most one in so many layers is left in float."""
@@ -66,5 +66,5 @@ def _chosen(tower: Tower, batches: Sequence[Tensor]) -> list[str]:
     round_what_is_stored(stored)
     layers = [name for name, module in stored.named_modules() if isinstance(module, nn.Linear) and name != PROJECTION]
     return choose_float_layers(
-        stored, layers, batches, exact_NE, min_cosine=MIN_COSINE, at_most=len(layers) // FLOAT_SHARE
+        stored, layers, batches, exact_NE, min_cosine=CHOICE_MIN_COSINE, at_most=len(layers) // FLOAT_SHARE
     )
