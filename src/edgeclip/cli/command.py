@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import msgspec
 import typer
 
-from edgeclip.cli.console import shown
+from edgeclip.cli.console import LOGGER, shown
 from edgeclip.config import load_toml
 from edgeclip.errors import ConfigError, EdgeclipError
 from edgeclip.settings import Settings, decode_settings, field_hints, metas
@@ -205,6 +205,7 @@ def _from_file(
             fix=f"leave [{unknown[0]}] out",
         )
     found = tables.get(command, {})
+    LOGGER.debug("%s gives %s", file, ", ".join(found) or "nothing")
     if unknown := sorted(set(found) - set(options)):
         raise ConfigError(
             f"{file} with {unknown[0]} in [{command}]",

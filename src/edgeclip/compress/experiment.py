@@ -235,7 +235,7 @@ def _first_student(
     for kept in kept_by_stage(recipe.shrink):
         students.append(make_student(students[-1] if students else teacher, kept, teacher, data.calibration, captions))
         DistillationLoss(recipe.loss, students[-1].model.config, teacher.model.config)
-        if kept is not None:
+        if kept is not None and accelerator.is_main_process:
             logger.info("%s", explain(teacher.model.config, students[-1].model.config))
     return students[0]
 

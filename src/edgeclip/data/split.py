@@ -13,6 +13,7 @@ or trained on where as many pairs as that are asked for by number.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,8 @@ from edgeclip.data.load_data import load_data
 from edgeclip.data.records import CaptionSet, Record, TabletopRecords
 from edgeclip.errors import DataError
 from edgeclip.names import BUILTIN
+
+logger = logging.getLogger(__name__)
 
 Role = Literal["train", "calibrate", "choose", "measure"]
 WORLDS: dict[Role, str] = {"train": "train", "calibrate": "calibrate", "choose": "choose", "measure": "evaluation"}
@@ -114,6 +117,8 @@ def to_measure(
     if samples is not None and samples > total and not at_most:
         raise DataError(f"`samples` {samples} of {total} images", expected=f"at most {total}", fix="lower `samples`")
     count = unused if samples is None or (at_most and samples > unused) else samples
+    if count == unused < total:
+        logger.info("%d of %d images are kept to make bundles with, and not measured on", total - unused, total)
     return Part(captions, order(total, seed)[:count])
 
 
