@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,8 +57,16 @@ def exported_once(export: Callable[..., Any], once: MadeOnce) -> Callable[..., A
     """`torch.onnx.export` that takes seconds for a tower, however small it is, and no time when it comes again."""
 
     def export_once(tower: Any, examples: Any, **options: Any) -> SimpleNamespace:
-        name = f"graph-{_digest(tower, examples, repr(options))}"
-        folder = once(name, lambda folder: export(tower, examples, **options).save(folder / "graph.onnx"))
+        def fill(folder: Path) -> None:
+            tracer = sys.gettrace()
+            sys.settrace(None)  # coverage's would look at every line of the exporter
+            try:
+                program = export(tower, examples, **options)
+            finally:
+                sys.settrace(tracer)
+            program.save(folder / "graph.onnx")
+
+        folder = once(f"graph-{_digest(tower, examples, repr(options))}", fill)
         return SimpleNamespace(model_proto=onnx.load(folder / "graph.onnx"))
 
     return export_once

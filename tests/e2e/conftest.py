@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.step_by_step import StepByStep
+from tests.e2e.step_by_step import StepByStep, untraced
 from tests.once import MadeOnce
 
 
@@ -16,9 +16,9 @@ from tests.once import MadeOnce
 def edgeclip() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command as a user does."""
 
-    def run(*arguments: object, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "edgeclip.cli.main", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, input=stdin, check=False)
+        return subprocess.run(command, capture_output=True, text=True, env=untraced(), input=stdin, check=False)
 
     return run
 

@@ -1,7 +1,6 @@
 """`edgeclip distill` from a recipe to a bundle, at mini size; also killed, resumed, and told something wrong."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from edgeclip.compress.distill_settings import DistillSettings
 from edgeclip.config import PreprocessConfig
 from edgeclip.export import export_bundle
 from edgeclip.quantize.deployed import DeployedClip
+from tests.e2e.step_by_step import untraced
 from tests.e2e.training_alone import ready_made, train_alone
 from tests.once import MadeOnce
 
@@ -170,9 +170,8 @@ def test_two_processes_end_with_the_student_of_one(
     assert done.returncode == 0, done.stderr
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     started = [*torchrun, "-m", "tests.e2e.training_alone", training_alone, *arguments, tmp_path / "two"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[2]
-    subprocess.run([*map(str, started)], env=environment, cwd=root, check=True, capture_output=True)
+    subprocess.run([*map(str, started)], env=untraced(), cwd=root, check=True, capture_output=True)
     torch.testing.assert_close(trained(tmp_path / "two"), trained(tmp_path / "one"), atol=2e-5, rtol=0)
     losses = [json.loads((tmp_path / name / "results.json").read_text())["losses"] for name in ("two", "one")]
     for stage, values in losses[1].items():
