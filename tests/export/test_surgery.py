@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-import torch
 
-from edgeclip.config import ClipConfig
+from edgeclip.checkpoint import Checkpoint
 from edgeclip.export.graph import write_text_graph
 from edgeclip.export.surgery import end_texts
 from edgeclip.export.towers import ExportedTextTower
-from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
 
 
@@ -22,13 +20,12 @@ def run(path: Path, input_ids: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def graphs(config: ClipConfig, tokenizer: ClipTokenizer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def graphs(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """As exported, and with the ends put back."""
     plain = tmp_path_factory.mktemp("texts") / "plain.onnx"
-    torch.manual_seed(0)
-    write_text_graph(ExportedTextTower(Clip(config).eval()).eval(), plain)
+    write_text_graph(ExportedTextTower(checkpoint.model).eval(), plain)
     ended = Path(shutil.copy(plain, plain.with_name("ended.onnx")))
-    end_texts(ended, tokenizer.eos_token_id)
+    end_texts(ended, checkpoint.tokenizer.eos_token_id)
     return plain, ended
 
 

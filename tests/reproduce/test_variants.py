@@ -7,23 +7,22 @@ import pytest
 
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.data.prepare import Prepared
-from edgeclip.quantize.paper import PAPER_ENGINE, available_engines, read_student
+from edgeclip.quantize.paper import PAPER_ENGINE, available_engines, load_student, read_student
 from edgeclip.reproduce import Settings
 from edgeclip.reproduce.paper_distillation import DistillData
-from edgeclip.reproduce.variants import Paper
+from edgeclip.reproduce.variants import Paper, Variant
 
 SWEEP = (0.2, 0.8)
 
 
 @pytest.fixture
-def paper(checkpoint: Checkpoint, data: DistillData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paper:
-    """One epoch of two steps on each variant, without the timing of engines."""
-    monkeypatch.setattr("edgeclip.reproduce.variants.time_engines", lambda teacher: [])
+def paper(checkpoint: Checkpoint, data: DistillData, tmp_path: Path) -> Paper:
+    """One epoch of two steps on each variant."""
     settings = Settings(engine=available_engines()[-1], epochs=1, batch_size=4, threads=1, sweep_alpha=SWEEP)
     return Paper(settings, checkpoint, data, tmp_path / "state", resume=False)
 
 
-def test_every_model_of_the_table_is_made(paper: Paper):
+def test_every_model_of_the_table_is_made_and_finished_trainings_are_taken_up(paper: Paper):
     variants, losses, findings = paper.variants()
     fastest = paper.settings.engine
     quick = [] if fastest == PAPER_ENGINE else [("STUDENT", f"int8, {fastest}")]
@@ -45,10 +44,6 @@ def test_every_model_of_the_table_is_made(paper: Paper):
     assert whole.drift_cosine < 1
     states = {path.name for path in paper.state_folder.iterdir()}
     assert states == {label.replace(", ", "-").replace(" ", "-") + ".pt" for label in labels}
-
-
-def test_a_finished_training_is_taken_up(paper: Paper):
-    losses = paper.variants()[1]
     assert replace(paper, resume=True).variants()[1] == losses
 
 
@@ -59,8 +54,9 @@ def test_the_sweep_has_a_point_for_each_alpha(paper: Paper, data: DistillData):
     assert all(0 <= value <= 100 for point in points for value in (point.i2t_r1, point.t2i_r1))
 
 
-def test_students_are_kept_and_the_teacher_is_only_lent(paper: Paper, checkpoint: Checkpoint, tmp_path: Path):
-    teacher, student, *_ = paper.variants()[0]
+def test_students_are_kept_and_the_teacher_is_only_lent(checkpoint: Checkpoint, tmp_path: Path):
+    teacher = Variant("TEACHER", "fp32", checkpoint.model)
+    student = Variant("STUDENT", f"int8, {PAPER_ENGINE}", load_student(checkpoint.model), PAPER_ENGINE)
     models, scratch = tmp_path / "models", tmp_path / "scratch"
     kept, lent = student.save(checkpoint, models, scratch), teacher.save(checkpoint, models, scratch)
     assert [path.name for path in models.iterdir()] == [f"student-int8-{PAPER_ENGINE}"]
