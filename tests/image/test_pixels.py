@@ -10,7 +10,7 @@ from transformers import CLIPImageProcessorPil
 
 from edgeclip.config import PreprocessConfig
 from edgeclip.errors import ImageError
-from edgeclip.image import center_crop, crop_uint8, normalize, open_rgb, preprocess
+from edgeclip.image import Crop, center_crop, crop_uint8, normalize, open_rgb, preprocess
 from edgeclip.image.decode import opened
 
 CLIP_224 = PreprocessConfig.clip(224)
@@ -303,3 +303,14 @@ def test_transparency_in_several_bands_is_laid_on_white():
     white = Image.new("RGBA", image.size, "white")
     expected = Image.alpha_composite(white, image).convert("RGB")
     np.testing.assert_array_equal(np.asarray(open_rgb(image)), np.asarray(expected))
+
+
+def test_a_crop_is_not_resized_and_cropped_again():
+    """Where the shorter edge is larger than the crop, doing so would enlarge it."""
+    config = PreprocessConfig(shortest_edge=48, crop_size=(32, 32))
+    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    crop = crop_uint8(picture, config)
+    np.testing.assert_array_equal(crop_uint8(Crop(crop), config), crop)
+    assert (crop_uint8(crop, config) != crop).any()
+    with pytest.raises(ImageError, match=r"a crop of shape \(60, 80, 3\); expected \(32, 32, 3\)"):
+        crop_uint8(Crop(picture), config)
