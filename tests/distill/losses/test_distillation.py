@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgeclip.config import ClipConfig, Config, load_toml
 from edgeclip.distill.losses.contrastive import contrastive_loss
@@ -16,6 +16,7 @@ from edgeclip.distill.losses.outputs import Outputs, outputs_of
 from edgeclip.distill.losses.patch_word import patch_word_loss
 from edgeclip.distill.train_config import TrainConfig
 from edgeclip.distill.trainer import fit
+from edgeclip.distill.training_stage import StudentWithLoss
 from edgeclip.errors import ConfigError, EdgeclipError
 from edgeclip.model import Clip
 from edgeclip.reproduce.paper_loss import paper_loss
@@ -182,23 +183,11 @@ def test_towers_whose_tokens_do_not_correspond_are_refused(config: ClipConfig):
         DistillationLoss(LossMix(hidden_state=1.0, text_layers=((1, 1),)), config, more_words)
 
 
-class Distillation(nn.Module):
-    """A student and its loss as one thing to train."""
-
-    def __init__(self, student: Clip, loss: DistillationLoss) -> None:
-        super().__init__()
-        self.student, self.loss = student, loss
-
-    def clamp_logit_scale(self) -> None:
-        self.student.clamp_logit_scale()
-        self.loss.clamp_logit_scale()
-
-
 @pytest.mark.slow
 def test_all_losses_together_train_a_student_and_every_parameter(clip: Clip, config: ClipConfig, pairs):
     teacher = teacher_of(config)
     loss = DistillationLoss(ALL, config, teacher.config)
-    model = Distillation(clip.train(), loss)
+    model = StudentWithLoss(clip.train(), loss)
     before = {name: p.clone() for name, p in model.named_parameters()}
     with torch.no_grad():
         targets = outputs_of(teacher, *pairs, tokens=loss.needs_teacher_tokens)
