@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from peer_models import SIDE
 from peer_photos import Photos
@@ -27,6 +26,8 @@ BUSY = "import numpy as np\na = np.ones((1500, 1500), np.float32)\nwhile True: a
 
 def bounds(work: Path, photos: Photos, threads: int) -> dict[str, Any]:
     """Measured peaks, and how far a graph is from them."""
+    import onnxruntime
+
     bundle = read_bundle(work / "bundle-int8")
     ours = onnxruntime.InferenceSession(str(bundle.image_graph), session_options(1))
     text = onnxruntime.InferenceSession(str(bundle.text_graph), session_options(1))
@@ -82,6 +83,8 @@ def caption_products(config: ClipConfig) -> int:
 
 def product(dtype: type, rows: int) -> Any:
     """One matrix product as a layer of ViT-B has it."""
+    import onnxruntime
+
     rng = np.random.default_rng(0)
     weight = rng.integers(-64, 65, (768, 3072)).astype(np.int8 if dtype is np.uint8 else np.float32)
     kinds = (TensorProto.UINT8, TensorProto.INT32) if dtype is np.uint8 else (TensorProto.FLOAT, TensorProto.FLOAT)
@@ -109,6 +112,8 @@ def decode(path: Path, scale: int) -> None:
 
 def waiting(image_graph: Path, text_graph: Path, threads: int) -> dict[str, dict[str, dict[str, float]]]:
     """An image and a text in turn, with ONNX Runtime's own options and with ours; alone, and beside a busy program."""
+    import onnxruntime
+
     plain = onnxruntime.SessionOptions()
     plain.intra_op_num_threads = threads
     pixel_values = np.random.default_rng(0).standard_normal((1, 3, SIDE, SIDE), np.float32)

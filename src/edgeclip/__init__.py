@@ -27,6 +27,7 @@ from edgeclip.errors import (
     TokenizerError,
     TrainingError,
 )
+from edgeclip.telemetry import switch_off
 from edgeclip.version import __version__
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ __all__ = [
 RUNTIME = ("Classifier", "ClipRuntime", "Label", "load")
 MAKERS = ("distill", "evaluate", "export")
 
+switch_off()
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 

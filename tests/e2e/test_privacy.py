@@ -1,0 +1,64 @@
+"""Nothing opens a socket or leaves a file in a user's home that the user did not ask for."""
+
+import platform
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e import without_sockets
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in without_sockets.CALLS, reason="the filter is Linux's"
+)
+
+COMMAND = "from edgeclip.cli.main import main; main()"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def left_in(home: Path) -> list[str]:
+    return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
+
+
+def test_the_filter_sees_a_look_up_in_c(home: Path):
+    done = without_sockets.run("import socket; socket.getaddrinfo('example.com', 443)", home=home)
+    assert done.returncode == -signal.SIGSYS
+    done = without_sockets.run("import socket; socket.socket(socket.AF_UNIX); print('unix')", home=home)
+    assert done.stdout == "unix\n"
+
+
+def test_what_onnxruntime_does_unasked(home: Path):
+    """The reason for the switch; where a later ONNX Runtime keeps to itself, this test can go with it."""
+    alone = "import sys, time; import onnxruntime; time.sleep(float(sys.argv[1]))"
+    done = without_sockets.run(alone, 0.0, home=home)
+    assert done.returncode == -signal.SIGSYS or any("onnxruntime" in name for name in left_in(home))
+
+
+@pytest.mark.parametrize("command", ["embed", "classify", "export", "inspect"])
+def test_commands_keep_to_themselves(home: Path, tmp_path: Path, mini_checkpoint: Path, bundle: Path, command: str):
+    rng = np.random.default_rng(0)
+    picture = tmp_path / "a.ppm"
+    picture.write_bytes(b"P6 40 30 255\n" + rng.bytes(40 * 30 * 3))
+    arguments = {
+        "embed": ["embed", bundle, picture, "--out", tmp_path / "out.npy", "--workers", 2],
+        "classify": ["classify", bundle, picture, "--labels", "cat,dog"],
+        "export": ["export", mini_checkpoint, "--out", tmp_path / "mini", "--samples", 6, "--threads", 1],
+        "inspect": ["inspect", mini_checkpoint],
+    }[command]
+    done = without_sockets.run(COMMAND, *arguments, home=home)
+    assert done.returncode == 0, done.stderr
+    assert [name for name in left_in(home) if not name.startswith(".cache/edgeclip/")] == []
+
+
+def test_a_program_that_loads_a_bundle_keeps_to_itself(home: Path):
+    code = "import edgeclip; print(edgeclip.load('builtin:tabletop').encode_text(['a']).shape)"
+    done = without_sockets.run(code, home=home)
+    assert done.returncode == 0, done.stderr
+    assert left_in(home) == []
