@@ -1,5 +1,16 @@
 """Every error a user can meet. One base class, one line: what was got, what was expected, what to do."""
 
+from __future__ import annotations
+
+import struct
+
+DAMAGED = (
+    *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError, OSError),
+    *(RuntimeError, TypeError, ValueError, struct.error),
+)
+"""What a library's parser may raise, beside errors of its own, for a file that is damaged or hostile: a boundary around
+one call of it, never around our own code, makes an `EdgeclipError` of them."""
+
 
 class EdgeclipError(Exception):
     """A mistake the user can mend. The command line prints it as one line and exits with code 2."""

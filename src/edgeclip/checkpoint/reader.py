@@ -1,34 +1,24 @@
-"""Read tensors from safetensors, or from pickles that can hold only tensors."""
+"""Read tensors by name from safetensors, or from PyTorch's files without running anything in them."""
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from edgeclip.bundle import MANIFEST
-from edgeclip.errors import CheckpointError
+from edgeclip.checkpoint.pickled import RefusedError
+from edgeclip.checkpoint.torch_file import read_torch_file
+from edgeclip.errors import DAMAGED, CheckpointError
 from edgeclip.hf_json import read_json, section
 
-UNREADABLE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    SafetensorError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
-"""What the readers of safetensors and pickles raise for damaged files."""
+UNREADABLE = (*DAMAGED, SafetensorError, zipfile.BadZipFile)
+"""What the readers of safetensors and of PyTorch's files raise for damaged ones."""
+PREFIXES = ("module.", "model.")
+"""What DataParallel and training frameworks put before every name."""
 
 
 def read_weights(folder: Path, stem: str, pickle_stem: str) -> tuple[dict[str, Tensor], str]:
@@ -82,35 +72,36 @@ def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read one file of tensors. Pickles are read with PyTorch's restricted unpickler, never executed.
+    """Read one file of tensors by name; what training scripts put around the names or the weights is taken off.
 
     Raises:
-        CheckpointError: it is missing, truncated, or holds anything but tensors.
+        CheckpointError: it is missing or damaged, or holds anything but tensors and plain data.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if _is_torchscript(path):
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    except RefusedError as error:
+        raise CheckpointError(
+            f"{path} holding {error}",
+            expected="tensors by name",
+            fix="save the weights alone, with torch.save(model.state_dict(), file)",
+        ) from error
     except UNREADABLE as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(
             f"{path} cannot be read ({reason})", expected="an intact file of tensors", fix="download it again"
         ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
+    return _without_prefixes(state, path)
+
+
+def _without_prefixes(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Take off what wrappers put before every name, and torch.compile before those of the parts that it compiled."""
+    names = [name.replace("_orig_mod.", "") for name in state]
+    while prefix := next((p for p in PREFIXES if names and all(name.startswith(p) for name in names)), ""):
+        names = [name.removeprefix(prefix) for name in names]
+    if len(set(names)) < len(names):
         raise CheckpointError(
-            f"{path} holding {type(state).__name__}", expected="tensors by name", fix="export them first"
+            f"{path} with tensors of the same name, compiled and not",
+            expected="each once",
+            fix="save the weights alone, with torch.save(model.state_dict(), file)",
         )
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def _is_torchscript(path: Path) -> bool:
-    """OpenAI's archives are TorchScript: a zip with a constants file, whose loader runs no Python."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    return dict(zip(names, state.values(), strict=True))
