@@ -21,7 +21,8 @@ import msgspec
 
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
 from edgeclip.errors import BundleError, ConfigError
-from edgeclip.hf_config import read_config, read_preprocess
+from edgeclip.hf_config import preprocess_from, read_config
+from edgeclip.hf_json import read_json
 from edgeclip.hub import snapshot
 from edgeclip.names import BUILTIN, is_hub_id
 from edgeclip.results import Recalls
@@ -229,7 +230,8 @@ def read_bundle(folder: Path) -> Bundle:
         if path.suffix != ".onnx":
             _check_hash(path, entry)
     config = read_config(folder)
-    preprocess = read_preprocess(folder, config.vision.image_size)
+    path = folder / "preprocessor_config.json"  # the one that the manifest seals
+    preprocess = preprocess_from(read_json(path), path, config.vision.image_size)
     side, final = config.vision.image_size, preprocess.crop_size or preprocess.resize_to
     if final != (side, side):
         raise BundleError(f"{folder}, whose images are of {final}", expected=f"{side}x{side}", fix="export it again")

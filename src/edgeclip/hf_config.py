@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeclip.config import CLIP_MEAN, CLIP_STD, ClipConfig, PreprocessConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError
-from edgeclip.hf_json import integer, number, read_json, section
+from edgeclip.hf_json import integer, number, read_json, section, shown, triple
 
 LEGACY_EOS = 2
 """An eos_token_id that configurations before transformers 4.31 carry by mistake; it stands for "the highest id"."""
@@ -31,6 +31,17 @@ _TEXT = {
     "max_position_embeddings": 77,
     "eos_token_id": 49407,
 }
+_REFUSED = {
+    "quantization_config": "that is not quantized",
+    "auto_map": "that needs no code of its own",
+    "pruned_heads": "with all of its heads",
+}
+_PROCESSORS = ("CLIP", "ChineseCLIP", "Bit", "ViT", "Siglip")
+_SAME_ACTIVATION = {
+    **{"gelu_python": "gelu", "swish": "silu"},
+    **dict.fromkeys(("gelu_fast", "gelu_accurate", "gelu_python_tanh"), "gelu_pytorch_tanh"),
+}
+"""Other names of transformers for the same function."""
 
 
 def read_config(folder: Path) -> ClipConfig:
@@ -40,15 +51,28 @@ def read_config(folder: Path) -> ClipConfig:
         CheckpointError: it is malformed or of another architecture.
     """
     path = folder / "config.json"
-    raw = read_json(path)
+    return config_from(read_json(path), path)
+
+
+def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
+    """The configuration that config.json has; `path` is for errors.
+
+    Keys that are not read are not read by transformers' CLIP either, but for those in `_REFUSED`.
+
+    Raises:
+        CheckpointError: it is malformed or of another architecture.
+    """
     if raw.get("model_type") != "clip":
         raise CheckpointError(
-            f"{path} of model_type {raw.get('model_type')!r}", expected="'clip'", fix="give a CLIP checkpoint"
+            f"{path} of model_type {shown(raw.get('model_type'))}", expected="'clip'", fix="give a CLIP checkpoint"
         )
-    # Some early checkpoints repeat a tower's settings under a second name, which takes precedence in transformers.
-    vision, text = (
-        section(raw, name, path) | section(raw, f"{name}_dict", path) for name in ("vision_config", "text_config")
-    )
+    vision, text = (_tower(raw, name, path) for name in ("vision_config", "text_config"))
+    for part in (raw, vision, text):
+        for key, reason in _REFUSED.items():
+            if part.get(key):
+                raise CheckpointError(
+                    f"{path} with {key} {shown(part[key])}", expected="a plain CLIP", fix=f"give one {reason}"
+                )
     v: dict[str, Any] = {key: integer(vision, key, path, default) for key, default in _VISION.items()}
     t: dict[str, Any] = {key: integer(text, key, path, default) for key, default in _TEXT.items()}
     eos_token_id = t.pop("eos_token_id")
@@ -64,9 +88,14 @@ def read_config(folder: Path) -> ClipConfig:
     )
 
 
+def _tower(raw: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """A tower's settings. Where early checkpoints repeat them as `..._dict`, transformers takes those alone."""
+    return section(raw, f"{name}_dict" if raw.get(f"{name}_dict") is not None else name, path)
+
+
 def _act_and_eps(raw: dict[str, Any], path: Path) -> dict[str, Any]:
     return {
-        "hidden_act": str(raw.get("hidden_act", "quick_gelu")),
+        "hidden_act": _SAME_ACTIVATION.get(act := str(raw.get("hidden_act", "quick_gelu")), act),
         "layer_norm_eps": number(raw, "layer_norm_eps", path, 1e-5),
     }
 
@@ -106,11 +135,38 @@ def write_config(config: ClipConfig) -> dict[str, Any]:
 
 
 def read_preprocess(folder: Path, image_size: int) -> PreprocessConfig:
-    """Read preprocessor_config.json; where there is none, CLIP's own preprocessing at the model's size."""
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return PreprocessConfig.clip(image_size)
-    raw = read_json(path)
+    """Read the image processor's configuration; where there is none, CLIP's own preprocessing at the model's size.
+
+    Raises:
+        CheckpointError: it is malformed, or of a processor that does something else.
+    """
+    found = find_preprocess(folder)
+    return PreprocessConfig.clip(image_size) if found is None else preprocess_from(*found, image_size)
+
+
+def find_preprocess(folder: Path) -> tuple[dict[str, Any], Path] | None:
+    """The image processor's configuration: in processor_config.json, where transformers 5 writes it, or alone."""
+    both = folder / "processor_config.json"
+    if both.is_file() and "image_processor" in (raw := read_json(both)):
+        return section(raw, "image_processor", both), both
+    alone = folder / "preprocessor_config.json"
+    return (read_json(alone), alone) if alone.is_file() else None
+
+
+def preprocess_from(raw: dict[str, Any], path: Path, image_size: int) -> PreprocessConfig:
+    """The preprocessing that an image processor's configuration has; `path` is for errors.
+
+    Raises:
+        CheckpointError: it is malformed, or of a processor that does something else.
+    """
+    kind = raw.get("image_processor_type") or raw.get("feature_extractor_type") or "CLIPImageProcessor"
+    own_defaults = not str(kind).startswith(("CLIP", "ChineseCLIP", "Bit"))
+    if not str(kind).startswith(_PROCESSORS) or (own_defaults and not {"size", "image_mean", "image_std"} <= set(raw)):
+        raise CheckpointError(
+            f"{path} of the processor {shown(kind)}",
+            expected="CLIP's, or one like it with its size, image_mean and image_std",
+            fix="write image_processor_type CLIPImageProcessor if it does the same",
+        )
     size, crop = raw.get("size", image_size), raw.get("crop_size", image_size)
     shortest, resize_to = None, None
     if raw.get("do_resize", True):
@@ -120,7 +176,7 @@ def read_preprocess(folder: Path, image_size: int) -> PreprocessConfig:
         else:
             shortest = integer(size if isinstance(size, dict) else {"shortest_edge": size}, "shortest_edge", path)
     crop_size = None
-    if raw.get("do_center_crop", True):
+    if raw.get("do_center_crop", not own_defaults):
         sides = crop if isinstance(crop, dict) else {"height": crop, "width": crop}
         crop_size = (integer(sides, "height", path), integer(sides, "width", path))
     normalized = raw.get("do_normalize", True)
@@ -130,24 +186,9 @@ def read_preprocess(folder: Path, image_size: int) -> PreprocessConfig:
         crop_size=crop_size,
         resample=integer(raw, "resample", path, 3),
         rescale_factor=number(raw, "rescale_factor", path, 1 / 255) if raw.get("do_rescale", True) else 1.0,
-        mean=_triple(raw, "image_mean", path, CLIP_MEAN) if normalized else (0.0, 0.0, 0.0),
-        std=_triple(raw, "image_std", path, CLIP_STD) if normalized else (1.0, 1.0, 1.0),
+        mean=triple(raw, "image_mean", path, CLIP_MEAN) if normalized else (0.0, 0.0, 0.0),
+        std=triple(raw, "image_std", path, CLIP_STD) if normalized else (1.0, 1.0, 1.0),
     )
-
-
-def _triple(
-    raw: dict[str, Any], key: str, path: Path, default: tuple[float, float, float]
-) -> tuple[float, float, float]:
-    value = raw.get(key, default)
-    if (
-        not isinstance(value, list | tuple)
-        or len(value) != 3
-        or not all(isinstance(v, int | float) and abs(v) < 1e9 for v in value)
-    ):
-        raise CheckpointError(
-            f"{path} with {key} {value!r}", expected="three numbers", fix=f"write {key} as [0.5, 0.5, 0.5] or the like"
-        )
-    return (float(value[0]), float(value[1]), float(value[2]))
 
 
 def write_preprocess(config: PreprocessConfig) -> dict[str, Any]:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
 from edgeclip.errors import CheckpointError
+
+MAX_BYTES = 64 << 20
+"""Far above any configuration, and above the index of any shards."""
+
+
+def shown(value: object) -> str:
+    """A value of a foreign file in an error: its beginning, where it is long."""
+    return reprlib.repr(value)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -16,7 +25,9 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing or is not a JSON object.
     """
     try:
-        value = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES)
+        value = json.loads(content)  # a longer file is not JSON up to there
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({error})", expected="a JSON object", fix="download it again"
@@ -33,7 +44,7 @@ def section(raw: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise CheckpointError(
-            f"{path} with {key} {value!r}", expected="an object", fix=f"write {key} as {{...}}, or leave it out"
+            f"{path} with {key} {shown(value)}", expected="an object", fix=f"write {key} as {{...}}, or leave it out"
         )
     return value
 
@@ -44,7 +55,7 @@ def integer(raw: dict[str, Any], key: str, path: Path, default: int | None = Non
     if isinstance(value, list) and value and all(item == value[0] for item in value):
         value = value[0]
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-        raise CheckpointError(f"{path} with {key} {value!r}", expected="a whole number", fix=f"write {key} as one")
+        raise CheckpointError(f"{path} with {key} {shown(value)}", expected="a whole number", fix=f"write {key} as one")
     return value
 
 
@@ -52,5 +63,23 @@ def number(raw: dict[str, Any], key: str, path: Path, default: float) -> float:
     """A finite number."""
     value = raw.get(key, default)
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= 1e9:
-        raise CheckpointError(f"{path} with {key} {value!r}", expected="a number", fix=f"write {key} as one")
+        raise CheckpointError(f"{path} with {key} {shown(value)}", expected="a number", fix=f"write {key} as one")
     return float(value)
+
+
+def triple(
+    raw: dict[str, Any], key: str, path: Path, default: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """Three finite numbers, one a colour."""
+    value = raw.get(key, default)
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) != 3
+        or not all(isinstance(v, int | float) and abs(v) < 1e9 for v in value)
+    ):
+        raise CheckpointError(
+            f"{path} with {key} {shown(value)}",
+            expected="three numbers",
+            fix=f"write {key} as [0.5, 0.5, 0.5] or the like",
+        )
+    return (float(value[0]), float(value[1]), float(value[2]))

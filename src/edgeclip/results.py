@@ -171,11 +171,15 @@ class Part(Config, frozen=True, kw_only=True):
 
 
 class Inspection(Config, frozen=True, kw_only=True):
-    """What `edgeclip inspect` gives. Sizes in bytes; `disk_bytes` is None for what is no local path."""
+    """What `edgeclip inspect` gives. Sizes in bytes; `disk_bytes` is None for what is no local path.
+
+    `origins` says where what the tensors can't tell was read: a file's name, or what in the weights' file shows it.
+    """
 
     name: str
     layout: str
     stored_dtype: str
+    origins: dict[str, str]
     config: ClipConfig
     preprocess: PreprocessConfig
     logit_scale: float

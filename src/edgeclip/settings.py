@@ -31,6 +31,10 @@ Vocabulary = Annotated[
         extra={"flags": ("--vocab", "--vocabulary")},
     ),
 ]
+ModelConfig = Annotated[
+    str | None,
+    Meta(description="For weights alone: a configuration's file, or an architecture such as ViT-B-32-quickgelu."),
+]
 Repeats = Annotated[int, Meta(ge=1, le=100_000, description="Timed calls of each kind, model and round.")]
 OnBadImage = Annotated[Literal["skip", "fail"], Meta(description="skip (counted and named) or fail.")]
 default_threads = msgspec.field(default_factory=processors)

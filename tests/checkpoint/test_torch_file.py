@@ -53,7 +53,7 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_every_kind_of_tensor(tmp_path: Path, zipped: bool, protocol: int):
     torch.save(tensors(), tmp_path / "a.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
-    assert_equal(read_tensors(tmp_path / "a.pt"), tensors())
+    assert_equal(read_tensors(tmp_path / "a.pt").tensors, tensors())
 
 
 @FORMATS
@@ -75,7 +75,7 @@ def test_what_training_scripts_keep_beside_the_weights(tmp_path: Path, zipped: b
         "state_dict": OrderedDict((f"module.{name}", tensor) for name, tensor in model.state_dict().items()),
     }
     torch.save(kept, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
-    assert_equal(read_tensors(tmp_path / "a.pt"), model.state_dict())
+    assert_equal(read_tensors(tmp_path / "a.pt").tensors, model.state_dict())
 
 
 @pytest.mark.parametrize("wrap", [["model"], ["model", "state_dict"], ["state_dict", "model"], ["model_state_dict"]])
@@ -85,12 +85,14 @@ def test_wrappers_come_off_in_any_order(tmp_path: Path, wrap: list[str], prefix:
     for name in wrap:
         contents = {name: contents, "epoch": 1}
     torch.save(contents, tmp_path / "a.pt")
-    assert_equal(read_tensors(tmp_path / "a.pt"), {f"visual.{name}": tensor for name, tensor in tensors().items()})
+    assert_equal(
+        read_tensors(tmp_path / "a.pt").tensors, {f"visual.{name}": tensor for name, tensor in tensors().items()}
+    )
 
 
 def test_parts_compiled_alone(tmp_path: Path):
     torch.save({"visual._orig_mod.proj": torch.ones(2), "scale": torch.ones(1)}, tmp_path / "a.pt")
-    assert sorted(read_tensors(tmp_path / "a.pt")) == ["scale", "visual.proj"]
+    assert sorted(read_tensors(tmp_path / "a.pt").tensors) == ["scale", "visual.proj"]
     torch.save({"visual._orig_mod.proj": torch.ones(2), "visual.proj": torch.ones(1)}, tmp_path / "b.pt")
     with pytest.raises(CheckpointError, match="same name"):
         read_tensors(tmp_path / "b.pt")
@@ -119,7 +121,7 @@ def test_torchscript_as_its_own_loader(tmp_path: Path, half: bool):
     torch.jit.save(traced.half() if half else traced, tmp_path / "traced.pt")
     for name in ("scripted.pt", "traced.pt"):
         expected = torch.jit.load(tmp_path / name).state_dict()
-        found = read_tensors(tmp_path / name)
+        found = read_tensors(tmp_path / name).tensors
         assert_equal({key: found[key] for key in expected}, expected)
         assert sorted(found) == sorted(expected)
 
@@ -216,7 +218,7 @@ def a_tensor(size: tuple[int, ...], stride: tuple[int, ...], numel: int = 1, off
 
 
 def test_the_hand_written_pickle_is_right(tmp_path: Path):
-    found = read_tensors(a_zip(tmp_path / "a.pt", a_tensor((2, 2), (2, 1), 4), struct.pack("<4f", 1, 2, 3, 4)))
+    found = read_tensors(a_zip(tmp_path / "a.pt", a_tensor((2, 2), (2, 1), 4), struct.pack("<4f", 1, 2, 3, 4))).tensors
     assert found["a"].tolist() == [[1, 2], [3, 4]]
 
 

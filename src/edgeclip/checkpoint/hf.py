@@ -5,9 +5,6 @@ from __future__ import annotations
 from edgeclip.checkpoint.keys import Rule, convolution, linear, same, stacked
 from edgeclip.config import ClipConfig
 
-IGNORED = ("vision_model.embeddings.position_ids", "text_model.embeddings.position_ids")
-"""Buffers of constants that older files carry."""
-
 
 def rules(config: ClipConfig) -> list[Rule]:
     """The key table of `CLIPModel`."""

@@ -11,6 +11,9 @@ from torch import Tensor
 from edgeclip.errors import CheckpointError
 
 SHOWN_KEYS = 8
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+CONSTANTS = ("position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size")
+"""The last part of names of what no model learns, which some writers keep beside the weights."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,30 @@ def check_names(present: Sequence[str], wanted: Sequence[str], source: str) -> N
         )
 
 
+def without_constants(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The learned tensors alone.
+
+    Raises:
+        CheckpointError: the constants say that positions are not in order, or that the text tower is not causal.
+    """
+    kept, odd = {}, []
+    for name, tensor in state.items():
+        kind = name.rpartition(".")[2]
+        if kind not in CONSTANTS:
+            kept[name] = tensor
+        elif kind == "position_ids":
+            odd += [] if torch.equal(tensor.flatten(), torch.arange(tensor.numel(), dtype=tensor.dtype)) else [name]
+        elif kind == "attn_mask":
+            odd += [] if torch.equal(tensor, torch.full_like(tensor, -torch.inf).triu(1)) else [name]
+    if odd:
+        raise CheckpointError(
+            f"{source} with {_listed(odd)} of other values than CLIP's",
+            expected="positions in order and a causal mask",
+            fix="give a checkpoint such as openai/clip-vit-base-patch32",
+        )
+    return kept
+
+
 def to_ours(
     state: dict[str, Tensor], rules: Sequence[Rule], shapes: dict[str, torch.Size], source: str
 ) -> dict[str, Tensor]:
@@ -84,11 +111,11 @@ def to_ours(
         CheckpointError: a tensor is missing, surplus, misshapen or not finite; the names are listed.
     """
     check_names(list(state), [name for rule in rules for name in rule.theirs], source)
-    unusable = [name for name, t in state.items() if not t.is_floating_point() or not bool(t.isfinite().all())]
+    unusable = [f"{name} ({t.dtype})" for name, t in state.items() if t.dtype not in FLOATS or not t.isfinite().all()]
     if unusable:
         raise CheckpointError(
             f"{source}, whose {_listed(sorted(unusable))} are not finite floating-point numbers",
-            expected="float weights",
+            expected="weights in float32, float16, bfloat16 or float64",
             fix="give the unquantized checkpoint, or download it again",
         )
     ours: dict[str, Tensor] = {}

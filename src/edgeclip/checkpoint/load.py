@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeclip.checkpoint import hf, open_clip, openai
-from edgeclip.checkpoint.keys import Rule, to_ours
+from edgeclip.checkpoint.describe import HUGGING_FACE, OPENAI_ORIGIN, configured, of_itself, with_processor
+from edgeclip.checkpoint.description import Description
+from edgeclip.checkpoint.keys import Rule, to_ours, without_constants
 from edgeclip.checkpoint.reader import read_tensors, read_weights
+from edgeclip.checkpoint.torch_file import TensorFile
 from edgeclip.config import ClipConfig, PreprocessConfig, TextConfig
 from edgeclip.errors import CheckpointError, EdgeclipError, TokenizerError
-from edgeclip.hf_config import read_config, read_preprocess
 from edgeclip.hub import download_checkpoint
 from edgeclip.image import ImageSource, crop_uint8, normalize
 from edgeclip.model import Clip
@@ -39,7 +41,7 @@ class Checkpoint:
     """A checkpoint ready for use, an `evaluate.encoder.Encoder`. `model` is in evaluation mode, on the CPU, in float32.
 
     A checkpoint without a usable tokenizer loads all the same, for its model; the reason is raised when text comes in.
-    `batch_size` images or texts are encoded at a time.
+    `batch_size` images or texts are encoded at a time. `origins` says where what tensors can't tell was read.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Checkpoint:
     preprocess_config: PreprocessConfig
     tokenizer_or_reason: ClipTokenizer | EdgeclipError
     batch_size: int = 32
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tokenizer(self) -> ClipTokenizer:
@@ -119,31 +122,36 @@ class Checkpoint:
         return replace(self, preprocess_config=config)
 
 
-def load_checkpoint(source: str | Path, *, vocabulary: str | Path | None = None) -> Checkpoint:
+def load_checkpoint(
+    source: str | Path, *, vocabulary: str | Path | None = None, model_config: str | Path | None = None
+) -> Checkpoint:
     """Load a CLIP checkpoint.
 
     Args:
-        source: `builtin:tabletop`; a folder in the Hugging Face or open_clip layout; a `.pt` file in OpenAI's; or a hub
-            id such as `openai/clip-vit-base-patch32`.
+        source: `builtin:tabletop`; a folder in the Hugging Face or open_clip layout; a file of weights in either, or in
+            OpenAI's; or a hub id such as `openai/clip-vit-base-patch32`.
         vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`, for checkpoints that bring no tokenizer; without it, the
             file of that name beside the checkpoint.
+        model_config: for weights without a configuration: the file of one, or a published architecture's name such as
+            `ViT-B-32-quickgelu`. It wins over what lies beside them.
 
     Raises:
-        CheckpointError: there is no such model, it is damaged, or it is of another architecture.
+        CheckpointError: there is no such model, it is damaged, of another architecture, or does not tell its own.
         HubError: a hub id that can't be downloaded.
     """
-    name = str(source)
-    vocabulary = None if vocabulary is None else Path(vocabulary)
+    name, path = str(source), Path(source)
+    options = _Options(
+        None if vocabulary is None else Path(vocabulary), None if model_config is None else str(model_config)
+    )
     if name == BUILTIN:
         with resources.as_file(resources.files("edgeclip.assets") / "tabletop") as folder:
-            return _load_folder(name, folder, vocabulary)
-    path = Path(source)
+            return _load_folder(name, folder, options)
     if path.is_dir():
-        return _load_folder(name, path, vocabulary)
+        return _load_folder(name, path, options)
     if path.is_file():
-        return _load_openai(name, path, vocabulary)
+        return _load_file(name, path, options)
     if is_hub_id(name):
-        return _load_folder(name, download_checkpoint(name), vocabulary)
+        return _load_folder(name, download_checkpoint(name), options)
     raise CheckpointError(
         f"unknown model {name!r}",
         expected=f"{BUILTIN}, a checkpoint's folder or file, or a hub id such as openai/clip-vit-base-patch32",
@@ -151,25 +159,31 @@ def load_checkpoint(source: str | Path, *, vocabulary: str | Path | None = None)
     )
 
 
-def _load_folder(name: str, folder: Path, vocabulary: Path | None) -> Checkpoint:
-    hugging_face = (folder / "config.json").is_file()
-    if (folder / open_clip.CONFIG_NAME).is_file() and not (hugging_face and _has_hugging_face_weights(folder)):
-        config, preprocess, prefix = open_clip.read_config(folder)
-        state, container = read_weights(folder, "open_clip_model", "open_clip_pytorch_model")
-        rules, ignored, layout = openai.rules(config, prefix), open_clip.IGNORED, f"open_clip, {container}"
-    elif hugging_face:
-        config = read_config(folder)
-        preprocess = read_preprocess(folder, config.vision.image_size)
-        state, container = read_weights(folder, "model", "pytorch_model")
-        rules, ignored, layout = hf.rules(config), hf.IGNORED, f"Hugging Face, {container}"
-    else:
+@dataclass(frozen=True)
+class _Options:
+    vocabulary: Path | None
+    model_config: str | None
+
+
+def _load_folder(name: str, folder: Path, options: _Options) -> Checkpoint:
+    has_open_clip, has_hugging_face = (folder / open_clip.CONFIG_NAME).is_file(), (folder / HUGGING_FACE).is_file()
+    hugging_face = not has_open_clip or (has_hugging_face and _has_hugging_face_weights(folder))
+    said = configured(folder, options.model_config, hugging_face=hugging_face)
+    if said is None:
         raise CheckpointError(
-            f"{folder} without config.json or {open_clip.CONFIG_NAME}",
+            f"{folder} without {HUGGING_FACE} or {open_clip.CONFIG_NAME}",
             expected="a folder in the Hugging Face or open_clip layout",
-            fix="download the whole checkpoint",
+            fix="download the whole checkpoint, or give the file of its weights",
         )
-    tokenizer = _tokenizer(folder, vocabulary, config.text, name)
-    return _assemble(name, layout, config, preprocess, tokenizer, state, rules, ignored)
+    stems = ("model", "pytorch_model") if hugging_face else ("open_clip_model", "open_clip_pytorch_model")
+    file, container = read_weights(folder, *stems)
+    return _assemble(name, file, container, folder, said, options)
+
+
+def _load_file(name: str, path: Path, options: _Options) -> Checkpoint:
+    file = read_tensors(path)
+    said = configured(path.parent, options.model_config, hugging_face=file.is_hugging_face) or of_itself(file, name)
+    return _assemble(name, file, "", path.parent, said, options)
 
 
 def _has_hugging_face_weights(folder: Path) -> bool:
@@ -177,20 +191,72 @@ def _has_hugging_face_weights(folder: Path) -> bool:
     return any(folder.glob("model*.safetensors*")) or any(folder.glob("pytorch_model*.bin*"))
 
 
-def _load_openai(name: str, path: Path, vocabulary: Path | None) -> Checkpoint:
-    state = read_tensors(path)
-    config = openai.config_from_shapes({k: v for k, v in state.items() if k not in openai.IGNORED}, name)
-    preprocess = PreprocessConfig.clip(config.vision.image_size)
-    tokenizer = _tokenizer(path.parent, vocabulary, config.text, name)
-    return _assemble(name, "OpenAI", config, preprocess, tokenizer, state, openai.rules(config), openai.IGNORED)
+def _assemble(
+    name: str, file: TensorFile, container: str, folder: Path, said: Description, options: _Options
+) -> Checkpoint:
+    said = with_processor(said, folder)
+    config, preprocess, preprocess_origin = said.config, said.preprocess, said.preprocess_origin
+    if preprocess is None:
+        preprocess, preprocess_origin = PreprocessConfig.clip(config.vision.image_size), "CLIP's own, for want of any"
+        logger.warning("%s does not say how images are prepared: CLIP's own preprocessing is used", name)
+    weights = without_constants(file.tensors, name)
+    rules = hf.rules(config) if file.is_hugging_face else openai.rules(config, openai.text_prefix(weights))
+    model = _model(name, config, weights, rules)
+    _check_size(name, config, preprocess)
+    vocabulary = options.vocabulary or _vocabulary_beside(folder)
+    tokenizer = said.no_text or _tokenizer(folder, vocabulary, config.text, name)
+    return Checkpoint(
+        name=name,
+        layout=f"{_layout(file, said)}{container and f', {container}'}",
+        stored_dtype="/".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()})),
+        model=model,
+        preprocess_config=preprocess,
+        tokenizer_or_reason=tokenizer,
+        origins={
+            "architecture": said.origin,
+            "preprocessing": preprocess_origin,
+            "tokenizer": _tokenizer_origin(folder, vocabulary, tokenizer),
+        },
+    )
+
+
+def _layout(file: TensorFile, said: Description) -> str:
+    if file.is_hugging_face:
+        return "Hugging Face"
+    return "OpenAI" if said.origin == OPENAI_ORIGIN else "open_clip"
+
+
+def _model(name: str, config: ClipConfig, weights: dict[str, Tensor], rules: list[Rule]) -> Clip:
+    with torch.device("meta"):
+        model = Clip(config)
+    shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    model.load_state_dict(to_ours(weights, rules, shapes, name), assign=True)
+    if not bool(model.logit_scale.isfinite()):
+        raise CheckpointError(
+            f"{name} with the logit_scale {model.log_logit_scale.item():g}",
+            expected="the logarithm of a finite scale, such as 4.6",
+            fix="download it again",
+        )
+    return model.eval()
+
+
+def _vocabulary_beside(folder: Path) -> Path | None:
+    """OpenAI's vocabulary, where it lies in a folder that has no other tokenizer."""
+    has_own = (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
+    beside = folder / OPENAI_VOCABULARY
+    return beside if not has_own and beside.is_file() else None
+
+
+def _tokenizer_origin(folder: Path, vocabulary: Path | None, tokenizer: ClipTokenizer | EdgeclipError) -> str:
+    if isinstance(tokenizer, EdgeclipError):
+        return f"none ({tokenizer.got})"
+    if vocabulary is not None:
+        return vocabulary.name
+    return "tokenizer.json" if (folder / "tokenizer.json").is_file() else "vocab.json and merges.txt"
 
 
 def _tokenizer(folder: Path, vocabulary: Path | None, text: TextConfig, name: str) -> ClipTokenizer | EdgeclipError:
     """The tokenizer, or why there is none."""
-    has_own = (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
-    beside = folder / OPENAI_VOCABULARY
-    if vocabulary is None and not has_own and beside.is_file():
-        vocabulary = beside
     try:
         if vocabulary is not None:
             tokenizer = load_openai_vocabulary(vocabulary, text.context_length)
@@ -214,32 +280,6 @@ def _tokenizer(folder: Path, vocabulary: Path | None, text: TextConfig, name: st
             tokenizer.eos_token_id,
         )
     return tokenizer
-
-
-def _assemble(
-    name: str,
-    layout: str,
-    config: ClipConfig,
-    preprocess: PreprocessConfig,
-    tokenizer: ClipTokenizer | EdgeclipError,
-    state: dict[str, Tensor],
-    rules: list[Rule],
-    ignored: tuple[str, ...],
-) -> Checkpoint:
-    with torch.device("meta"):
-        model = Clip(config)
-    shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
-    weights = {key: tensor for key, tensor in state.items() if key not in ignored}
-    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()}
-    model.load_state_dict(to_ours(weights, rules, shapes, name), assign=True)
-    _check_size(name, config, preprocess)
-    if not bool(model.logit_scale.isfinite()):
-        raise CheckpointError(
-            f"{name} with the logit_scale {model.log_logit_scale.item():g}",
-            expected="the logarithm of a finite scale, such as 4.6",
-            fix="download it again",
-        )
-    return Checkpoint(name, layout, "/".join(sorted(dtypes)), model.eval(), preprocess, tokenizer)
 
 
 def _check_size(name: str, config: ClipConfig, preprocess: PreprocessConfig) -> None:

@@ -1,4 +1,7 @@
-"""open_clip's layout: open_clip_config.json beside weights under OpenAI's names, for ViT towers."""
+"""open_clip's configuration: open_clip_config.json and its `model_cfg` alone, for ViT towers under OpenAI's names.
+
+A key is read, or its value is known to change nothing, or it is refused.
+"""
 
 from __future__ import annotations
 
@@ -7,45 +10,76 @@ from typing import Any
 
 from PIL.Image import Resampling
 
+from edgeclip.checkpoint.description import Description
 from edgeclip.config import CLIP_MEAN, CLIP_STD, ClipConfig, PreprocessConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError
-from edgeclip.hf_json import integer, number, read_json, section
+from edgeclip.hf_json import integer, number, section, shown, triple
 
 CONFIG_NAME = "open_clip_config.json"
-IGNORED = ("attn_mask", "text.attn_mask")
-"""Buffers of constants that some files carry."""
 
-# What is understood. Anything else would change the function and is refused, unless it is off.
-_MODEL = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale"}
-_VISION = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "norm_kwargs", "pool_type"}
-_TEXT = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "norm_kwargs", "pool_type"}
-_TEXT |= {"hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode", "eos_id", "pad_id"}
-_HARMLESS = {"patch_dropout": 0.0, "output_tokens": False, "embed_cls": False, "no_ln_pre": False, "proj_bias": False}
+_READ = {
+    "model_cfg": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"},
+    "vision_cfg": {
+        "image_size",
+        "layers",
+        "width",
+        "head_width",
+        "patch_size",
+        "mlp_ratio",
+        "norm_kwargs",
+        "act_kwargs",
+    },
+    "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "norm_kwargs", "act_kwargs"}
+    | {"pool_type", "eos_id", "tokenizer_kwargs", "hf_tokenizer_name", "tokenizer_mode"},
+}
+# Whatever their value, these change nothing: starting values, training alone, the form of the output, or details of a
+# part that is switched off (`_DEFAULTS` refuses one that is on). The text tower's prefix is read from the tensors.
+_WITHOUT_EFFECT = {
+    "model_cfg": {"init_logit_scale", "custom_text", "output_dict", "cast_dtype"},
+    "vision_cfg": {"patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads"}
+    | {"timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop", "timm_drop_path"},
+    "text_cfg": {"pad_id", "output_tokens", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"},
+}
+_BLOCK: dict[str, Any] = {
+    "ls_init_value": None,
+    "block_type": None,
+    "qk_norm": False,
+    "scaled_cosine_attn": False,
+    "scale_heads": False,
+    "scale_attn_inner": False,
+    "scale_attn": False,
+    "scale_fc": False,
+    "final_ln_after_pool": False,
+}
+# open_clip's own defaults: the plain towers.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "model_cfg": {"init_logit_bias": None, "nonscalar_logit_scale": False, "multimodal_cfg": None},
+    "vision_cfg": _BLOCK
+    | {"timm_model_name": None, "attentional_pool": False, "no_ln_pre": False, "pool_type": "tok", "in_chans": 3}
+    | {"pos_embed_type": "learnable", "global_average_pool": False, "input_patchnorm": False},
+    "text_cfg": _BLOCK
+    | {"hf_model_name": None, "embed_cls": False, "no_causal_mask": False, "proj_bias": False, "proj_type": "linear"}
+    | {"correct_cls_mask": False},
+}
+
+_PREPROCESS = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
-def read_config(folder: Path) -> tuple[ClipConfig, PreprocessConfig, str]:
-    """Read open_clip_config.json.
-
-    Returns:
-        The model's configuration, its preprocessing, and the prefix of the text tower's tensor names.
+def describe(raw: dict[str, Any], path: Path) -> Description:
+    """What open_clip_config.json, or the `model_cfg` in it alone, says of a model.
 
     Raises:
         CheckpointError: it is malformed or describes a tower that is not a plain ViT or text transformer.
     """
-    path = folder / CONFIG_NAME
-    raw = read_json(path)
-    model = section(raw, "model_cfg", path)
+    model = section(raw, "model_cfg", path) if "model_cfg" in raw else raw
     vision, text = section(model, "vision_cfg", path), section(model, "text_cfg", path)
-    for part, known in ((model, _MODEL), (vision, _VISION), (text, _TEXT)):
-        _refuse_unknown(part, known, path)
-    if vision.get("pool_type", "tok") != "tok" or text.get("pool_type", "argmax") not in ("argmax", "eos"):
-        raise CheckpointError(
-            f"{path} with pool_type {vision.get('pool_type')!r} and {text.get('pool_type')!r}",
-            expected="the class token and the end-of-text token to be pooled",
-            fix="give a checkpoint such as openai/clip-vit-base-patch32",
-        )
-    act = "quick_gelu" if model.get("quick_gelu", False) else "gelu"
+    _refuse_other_kinds(model, vision, text, path)
+    for name, part in (("model_cfg", model), ("vision_cfg", vision), ("text_cfg", text)):
+        _refuse_unknown(name, part, path)
+    if text.get("pool_type", "argmax") not in ("argmax", "eos"):
+        raise _other(path, f"pool_type {shown(text['pool_type'])} in its text tower")
     width, text_width = integer(vision, "width", path, 768), integer(text, "width", path, 512)
+    quick = model.get("quick_gelu", False)
     config = ClipConfig(
         projection_dim=integer(model, "embed_dim", path),
         vision=VisionConfig(
@@ -54,7 +88,7 @@ def read_config(folder: Path) -> tuple[ClipConfig, PreprocessConfig, str]:
             hidden_size=width,
             num_hidden_layers=integer(vision, "layers", path, 12),
             num_attention_heads=width // max(integer(vision, "head_width", path, 64), 1),
-            **_mlp_act_eps(vision, width, act, path),
+            **_mlp_act_eps(vision, width, quick, path),
         ),
         text=TextConfig(
             vocab_size=integer(text, "vocab_size", path, 49408),
@@ -63,53 +97,98 @@ def read_config(folder: Path) -> tuple[ClipConfig, PreprocessConfig, str]:
             hidden_size=text_width,
             num_hidden_layers=integer(text, "layers", path, 12),
             num_attention_heads=integer(text, "heads", path, 8),
-            **_mlp_act_eps(text, text_width, act, path),
+            **_mlp_act_eps(text, text_width, quick, path),
         ),
     )
-    prefix = "text." if model.get("custom_text", False) else ""
-    return config, _preprocess(section(raw, "preprocess_cfg", path), config.vision.image_size, path), prefix
+    preprocess = None
+    if "preprocess_cfg" in raw:
+        preprocess = _preprocess(section(raw, "preprocess_cfg", path), config.vision.image_size, path)
+    return Description(config, path.name, preprocess, path.name, *_text_cleaning(text, path))
 
 
-def _refuse_unknown(part: dict[str, Any], known: set[str], path: Path) -> None:
-    unknown = [k for k, v in part.items() if k not in known and v is not None and v != _HARMLESS.get(k, object())]
-    if unknown:
-        raise CheckpointError(
-            f"{path} with {', '.join(f'{key} = {part[key]!r}' for key in sorted(unknown))}",
-            expected="a plain ViT image tower and CLIP text tower",
-            fix="give a checkpoint such as openai/clip-vit-base-patch32",
-        )
+def _refuse_other_kinds(model: dict[str, Any], vision: dict[str, Any], text: dict[str, Any], path: Path) -> None:
+    """Say what a model is, before its keys are looked at one by one."""
+    if isinstance(vision.get("layers"), list):
+        raise _other(path, "a ResNet image tower")
+    if vision.get("timm_model_name"):
+        raise _other(path, f"timm's {shown(vision['timm_model_name'])} as its image tower")
+    if text.get("hf_model_name"):
+        raise _other(path, f"{shown(text['hf_model_name'])} as its text tower")
+    if model.get("init_logit_bias") is not None:
+        raise _other(path, "a bias of the logits, as SigLIP has it")
+    if model.get("multimodal_cfg") is not None:
+        raise _other(path, "a text decoder, as CoCa has it")
 
 
-def _mlp_act_eps(tower: dict[str, Any], width: int, act: str, path: Path) -> dict[str, Any]:
+def _refuse_unknown(name: str, part: dict[str, Any], path: Path) -> None:
+    allowed, defaults = _READ[name] | _WITHOUT_EFFECT[name], _DEFAULTS[name]
+    odd = [k for k, v in part.items() if k not in allowed and v is not None and (k not in defaults or v != defaults[k])]
+    if odd:
+        raise _other(path, ", ".join(f"{key} = {shown(part[key])}" for key in sorted(odd)))
+
+
+def _other(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} with {what}",
+        expected="a plain ViT image tower and CLIP text tower",
+        fix="give a checkpoint such as openai/clip-vit-base-patch32",
+    )
+
+
+def _mlp_act_eps(tower: dict[str, Any], width: int, quick: object, path: Path) -> dict[str, Any]:
+    norm, act = section(tower, "norm_kwargs", path), section(tower, "act_kwargs", path)
+    if set(norm) - {"eps"} or act not in ({}, {"approximate": "none"}, {"approximate": "tanh"}) or not _is_bool(quick):
+        raise _other(path, f"norm_kwargs {shown(norm)}, act_kwargs {shown(act)} and quick_gelu {shown(quick)}")
     return {
         "intermediate_size": int(width * number(tower, "mlp_ratio", path, 4.0)),
-        "hidden_act": act,
-        "layer_norm_eps": number(section(tower, "norm_kwargs", path), "eps", path, 1e-5),
+        "hidden_act": "quick_gelu" if quick else "gelu_pytorch_tanh" if act.get("approximate") == "tanh" else "gelu",
+        "layer_norm_eps": number(norm, "eps", path, 1e-5),
     }
 
 
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _text_cleaning(text: dict[str, Any], path: Path) -> tuple[str, CheckpointError | None]:
+    """How open_clip cleans text for this model, and why its text cannot be had, where it can't."""
+    options = dict(section(text, "tokenizer_kwargs", path))
+    clean = options.pop("clean", None) or "lower"
+    other = {key: value for key, value in options.items() if value not in (None, "")}
+    named = {key: text[key] for key in ("hf_tokenizer_name", "tokenizer_mode") if text.get(key)}
+    if other or named or clean not in ("lower", "whitespace", "canonicalize"):
+        odd = ", ".join(f"{k} = {shown(v)}" for k, v in {**named, **other, "clean": clean}.items())
+        return "lower", CheckpointError(
+            f"{path} with the tokenizer of {odd}",
+            expected="CLIP's own, with clean lower, whitespace or canonicalize",
+            fix="give a checkpoint such as openai/clip-vit-base-patch32 for texts",
+        )
+    return clean, None
+
+
 def _preprocess(raw: dict[str, Any], image_size: int, path: Path) -> PreprocessConfig:
-    mean, std = raw.get("mean") or CLIP_MEAN, raw.get("std") or CLIP_STD
+    """Read `preprocess_cfg`; its size is the image tower's, as in open_clip."""
+    odd = {key: value for key, value in raw.items() if key not in _PREPROCESS and value is not None}
+    if odd or raw.get("mode", "RGB") != "RGB":
+        raise CheckpointError(
+            f"{path} with preprocess_cfg {shown(odd or raw['mode'])}",
+            expected=f"only {', '.join(_PREPROCESS)}",
+            fix="leave it out if it changes nothing",
+        )
     mode, interpolation = raw.get("resize_mode", "shortest"), raw.get("interpolation", "bicubic")
     if mode not in ("shortest", "squash") or interpolation not in ("bicubic", "bilinear"):
         raise CheckpointError(
-            f"{path} with resize_mode {mode!r} and interpolation {interpolation!r}",
+            f"{path} with resize_mode {shown(mode)} and interpolation {shown(interpolation)}",
             expected="shortest or squash, bicubic or bilinear",
             fix="write resize_mode shortest and interpolation bicubic into preprocess_cfg",
         )
-    numbers = all(isinstance(v, list | tuple) and len(v) == 3 for v in (mean, std))
-    if not numbers or not all(isinstance(v, int | float) for v in (*mean, *std)):
-        raise CheckpointError(
-            f"{path} with mean {mean} and std {std}",
-            expected="three numbers each",
-            fix="write three numbers each into preprocess_cfg",
-        )
     side = (image_size, image_size)
+    given = {key: value for key, value in raw.items() if value is not None}
     return PreprocessConfig(
         shortest_edge=image_size if mode == "shortest" else None,
         resize_to=side if mode == "squash" else None,
         crop_size=side,
         resample=Resampling.BICUBIC if interpolation == "bicubic" else Resampling.BILINEAR,
-        mean=(float(mean[0]), float(mean[1]), float(mean[2])),
-        std=(float(std[0]), float(std[1]), float(std[2])),
+        mean=triple(given, "mean", path, CLIP_MEAN),
+        std=triple(given, "std", path, CLIP_STD),
     )

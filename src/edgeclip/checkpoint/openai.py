@@ -1,8 +1,10 @@
-"""OpenAI's layout, which open_clip shares: the key table, and the configuration that follows from the shapes."""
+"""OpenAI's layout, which open_clip shares: the key table, and what the tensors' shapes tell."""
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -11,74 +13,123 @@ from edgeclip.checkpoint.keys import Rule, convolution, linear, same, transposed
 from edgeclip.config import ClipConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError
 
-IGNORED = ("input_resolution", "context_length", "vocab_size")
-"""Constants that the archives carry beside the weights."""
+CONSTANTS = ("input_resolution", "context_length", "vocab_size")
+"""What OpenAI's archives carry beside the weights; no other writer does."""
 HEAD_SIZE = 64
 """OpenAI's models all have heads of this many channels; the weights don't tell."""
 
 
-def config_from_shapes(state: dict[str, Tensor], source: str) -> ClipConfig:
-    """Work the configuration out from the shapes, as OpenAI's `build_model` does.
+@dataclass(frozen=True)
+class Sizes:
+    """What the tensors' shapes tell: of each tower the width, layers and MLP width."""
+
+    projection_dim: int
+    image_size: int
+    patch_size: int
+    vision: tuple[int, int, int]
+    text: tuple[int, int, int]
+    vocab_size: int
+    context_length: int
+
+    @classmethod
+    def of(cls, config: ClipConfig) -> Sizes:
+        """Those that a configuration implies."""
+        vision, text = (
+            (tower.hidden_size, tower.num_hidden_layers, tower.intermediate_size)
+            for tower in (config.vision, config.text)
+        )
+        image, patch = config.vision.image_size, config.vision.patch_size
+        sizes = config.text.vocab_size, config.text.context_length
+        return cls(config.projection_dim, image // patch * patch, patch, vision, text, *sizes)
+
+
+def text_prefix(state: dict[str, Tensor]) -> str:
+    """What open_clip's custom text towers put before the text tower's names."""
+    return "text." if "text.token_embedding.weight" in state else ""
+
+
+def read_sizes(state: dict[str, Tensor], source: str) -> Sizes:
+    """Read the sizes from the shapes, as OpenAI's `build_model` does.
 
     Raises:
         CheckpointError: the tensors are not those of a CLIP with a ViT.
     """
-    if "visual.layer1.0.conv1.weight" in state:
+    prefix = text_prefix(state)
+    for key, what in _OTHER_KINDS.items():
+        if key in state:
+            raise CheckpointError(
+                f"{source} with {what}",
+                expected="a ViT image tower and CLIP's text tower",
+                fix="give the file of ViT-B/32, ViT-B/16 or ViT-L/14",
+            )
+    dims = {
+        "visual.conv1.weight": 4,
+        "visual.proj": 2,
+        "visual.positional_embedding": 2,
+        **{f"{prefix}{name}": 2 for name in ("positional_embedding", "token_embedding.weight", "text_projection")},
+    }
+    absent = [name for name in dims if name not in state]
+    if absent or any(state[name].ndim != count for name, count in dims.items()):
+        flat = [name for name, count in dims.items() if not absent and state[name].ndim != count]
         raise CheckpointError(
-            f"{source} with a ResNet image tower",
-            expected="a ViT (for example ViT-B/32)",
-            fix="give the file of ViT-B/32, ViT-B/16 or ViT-L/14",
-        )
-    shapes = ("visual.conv1.weight", "visual.proj", "visual.positional_embedding", "positional_embedding")
-    absent = [n for n in (*shapes, "token_embedding.weight", "text_projection") if n not in state]
-    if absent:
-        raise CheckpointError(
-            f"{source} without {', '.join(absent)}", expected="a CLIP checkpoint", fix="give the file of a CLIP model"
-        )
-    dims = {"visual.conv1.weight": 4, "token_embedding.weight": 2, "text_projection": 2, "positional_embedding": 2}
-    flat = [name for name, count in dims.items() if state[name].ndim != count]
-    if flat or state["visual.positional_embedding"].ndim != 2:
-        raise CheckpointError(
-            f"{source} with {', '.join(flat or ['visual.positional_embedding'])} of the wrong number of dimensions",
+            f"{source} {'without' if absent else 'with misshapen'} {', '.join(absent or flat)}",
             expected="a CLIP checkpoint",
             fix="give the file of a CLIP model",
         )
-    width, channels, patch_size, _ = state["visual.conv1.weight"].shape
-    grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
-    vocab_size, text_width = state["token_embedding.weight"].shape
-    return ClipConfig(
-        projection_dim=state["text_projection"].shape[1],
-        vision=VisionConfig(
-            image_size=grid * patch_size,
-            patch_size=patch_size,
-            num_channels=channels,
-            **_tower(state, "visual.transformer", width),
-        ),
-        text=TextConfig(
-            vocab_size=vocab_size,
-            context_length=state["positional_embedding"].shape[0],
-            eos_token_id=None,
-            **_tower(state, "transformer", text_width),
-        ),
+    width, _, patch_size, _ = state["visual.conv1.weight"].shape
+    grid = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
+    vocab_size, text_width = state[f"{prefix}token_embedding.weight"].shape
+    return Sizes(
+        projection_dim=state[f"{prefix}text_projection"].shape[1],
+        image_size=grid * patch_size,
+        patch_size=patch_size,
+        vision=(width, *_layers(state, "visual.transformer", width)),
+        text=(text_width, *_layers(state, f"{prefix}transformer", text_width)),
+        vocab_size=vocab_size,
+        context_length=state[f"{prefix}positional_embedding"].shape[0],
     )
 
 
-def _tower(state: dict[str, Tensor], prefix: str, width: int) -> dict[str, Any]:
+_OTHER_KINDS = {
+    "visual.layer1.0.conv1.weight": "a ResNet image tower",
+    "visual.trunk.pos_embed": "one of timm's image towers",
+    "visual.trunk.patch_embed.proj.weight": "one of timm's image towers",
+    "visual.head.proj.weight": "one of timm's image towers",
+    "logit_bias": "a bias of the logits, as SigLIP has it",
+    "text_decoder.text_projection": "a text decoder, as CoCa has it",
+}
+
+
+def _layers(state: dict[str, Tensor], prefix: str, width: int) -> tuple[int, int]:
+    """Layers of a tower, and the width of their MLPs."""
     pattern = re.compile(re.escape(prefix) + r"\.resblocks\.(\d+)\.")
     layers = {int(match.group(1)) for match in map(pattern.match, state) if match}
     mlp = state.get(f"{prefix}.resblocks.0.mlp.c_fc.weight")
-    return {
-        "hidden_size": width,
-        "num_hidden_layers": len(layers),
-        "num_attention_heads": max(width // HEAD_SIZE, 1),
-        "intermediate_size": 4 * width if mlp is None else mlp.shape[0],
-        "hidden_act": "quick_gelu",
-        "layer_norm_eps": 1e-5,
-    }
+    return len(layers), 4 * width if mlp is None else mlp.shape[0]
+
+
+def built(sizes: Sizes) -> ClipConfig:
+    """What OpenAI's `build_model` makes of the sizes: QuickGELU, and heads of 64 channels."""
+    common: dict[str, Any] = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+    vision, text = (
+        {
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "intermediate_size": mlp,
+            "num_attention_heads": max(width // HEAD_SIZE, 1),
+            **common,
+        }
+        for width, layers, mlp in (sizes.vision, sizes.text)
+    )
+    return ClipConfig(
+        projection_dim=sizes.projection_dim,
+        vision=VisionConfig(image_size=sizes.image_size, patch_size=sizes.patch_size, **vision),
+        text=TextConfig(vocab_size=sizes.vocab_size, context_length=sizes.context_length, eos_token_id=None, **text),
+    )
 
 
 def rules(config: ClipConfig, text_prefix: str = "") -> list[Rule]:
-    """The key table; open_clip's custom text towers put "text." before the text tower's names."""
+    """The key table; see `text_prefix`."""
     table = [
         same("log_logit_scale", "logit_scale"),
         same("vision.class_embedding", "visual.class_embedding"),

@@ -18,6 +18,8 @@ MAX_STEPS = 1_000_000
 """Twenty times what a training checkpoint of a ViT-H with its optimizer takes."""
 MAX_DIMENSIONS = 8
 
+SCRIPT = "__torch__"
+"""The package of all classes in a TorchScript archive."""
 PUSHED = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
@@ -128,12 +130,19 @@ class BoundedFile:
         return line
 
 
-def read_pickle(file: BoundedFile) -> tuple[Any, dict[str, Storage]]:
+@dataclass(frozen=True)
+class Contents:
+    """The object of a pickle, the storages that it names by key, and the classes of TorchScript's objects in it."""
+
+    value: Any
+    storages: dict[str, Storage]
+    classes: frozenset[str]
+
+
+def read_pickle(file: BoundedFile) -> Contents:
     """Interpret the pickle that begins at the file's position.
 
-    Returns:
-        The object, and the storages that it names by key. Of a dict, only items under strings are kept: names of
-        tensors, and of what holds them.
+    Of a dict, only items under strings are kept: names of tensors, and of what holds them.
 
     Raises:
         RefusedError: it holds what is neither a tensor nor data, or is too long.
@@ -141,7 +150,7 @@ def read_pickle(file: BoundedFile) -> tuple[Any, dict[str, Storage]]:
     """
     machine = _Interpreter()
     try:
-        return machine.run(file), machine.storages
+        return Contents(machine.run(file), machine.storages, frozenset(machine.classes))
     except (IndexError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"a damaged pickle, {type(error).__name__}") from error
 
@@ -154,6 +163,7 @@ class _Interpreter:
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
         self.storages: dict[str, Storage] = {}
+        self.classes: set[str] = set()
 
     def run(self, file: BoundedFile) -> Any:
         # The annotations of pickletools know only files, where read and readline are all that it calls.
@@ -206,7 +216,10 @@ class _Interpreter:
             self.stack[-1].extend(items)
 
     def name(self, module: str, attribute: str) -> None:
-        self.stack.append(_known(Name(module, attribute)))
+        name = _known(Name(module, attribute))
+        if module.startswith(SCRIPT):
+            self.classes.add(attribute)
+        self.stack.append(name)
 
     def call(self, _: object) -> None:
         made, arguments = self.pop(2)
@@ -261,7 +274,7 @@ def _known(name: Name) -> Name:
     full = str(name)
     torch_type = name.module == "torch" and any(type_ in name.attribute for type_ in TORCH_TYPES)
     if not (
-        name.module.startswith(("__torch__", "torch.jit._pickle"))
+        name.module.startswith((SCRIPT, "torch.jit._pickle"))
         or full in CONTAINERS | TENSORS | WRAPPED | DATA
         or full.startswith(DATA_PREFIXES)
         or torch_type
@@ -275,7 +288,7 @@ def _make(made: Any, arguments: Any) -> Any:
     if not isinstance(made, Name) or not isinstance(arguments, tuple):
         raise TypeError(made)
     name = str(made)
-    if made.module.startswith("__torch__"):
+    if made.module.startswith(SCRIPT):
         return ScriptObject()
     if name in CONTAINERS:
         return {}

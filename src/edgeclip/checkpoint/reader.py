@@ -11,9 +11,9 @@ from torch import Tensor
 
 from edgeclip.bundle import MANIFEST
 from edgeclip.checkpoint.pickled import RefusedError
-from edgeclip.checkpoint.torch_file import read_torch_file
+from edgeclip.checkpoint.torch_file import TensorFile, read_torch_file
 from edgeclip.errors import DAMAGED, CheckpointError
-from edgeclip.hf_json import read_json, section
+from edgeclip.hf_json import read_json, section, shown
 
 UNREADABLE = (*DAMAGED, SafetensorError, zipfile.BadZipFile)
 """What the readers of safetensors and of PyTorch's files raise for damaged ones."""
@@ -21,7 +21,7 @@ PREFIXES = ("module.", "model.")
 """What DataParallel and training frameworks put before every name."""
 
 
-def read_weights(folder: Path, stem: str, pickle_stem: str) -> tuple[dict[str, Tensor], str]:
+def read_weights(folder: Path, stem: str, pickle_stem: str) -> tuple[TensorFile, str]:
     """Read a folder's weights: one safetensors file, shards with an index, or a pickle; in this order.
 
     Args:
@@ -54,31 +54,37 @@ def read_weights(folder: Path, stem: str, pickle_stem: str) -> tuple[dict[str, T
     )
 
 
-def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
+def _read_shards(folder: Path, index: Path) -> TensorFile:
     weight_map = section(read_json(index), "weight_map", index)
-    state: dict[str, Tensor] = {}
-    for name in sorted(set(weight_map.values())):
+    for name in weight_map.values():
         if not isinstance(name, str) or Path(name).name != name:
             raise CheckpointError(
-                f"{index} naming the shard {name!r}", expected="a file beside it", fix="download the index again"
+                f"{index} naming the shard {shown(name)}", expected="a file beside it", fix="download the index again"
             )
-        state.update(read_tensors(folder / name))
+    state: dict[str, Tensor] = {}
+    for name in sorted(set(weight_map.values())):
+        state.update(_read_file(folder / name).tensors)
     absent = sorted(set(weight_map) - set(state))
     if absent:
         raise CheckpointError(
             f"{index}, whose shards lack {', '.join(absent[:8])}", expected="all of its tensors", fix="download again"
         )
-    return state
+    return TensorFile(_without_prefixes(state, index))
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> TensorFile:
     """Read one file of tensors by name; what training scripts put around the names or the weights is taken off.
 
     Raises:
         CheckpointError: it is missing or damaged, or holds anything but tensors and plain data.
     """
+    found = _read_file(path)
+    return TensorFile(_without_prefixes(found.tensors, path), found.classes)
+
+
+def _read_file(path: Path) -> TensorFile:
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
+        return TensorFile(load_file(path)) if path.suffix == ".safetensors" else read_torch_file(path)
     except RefusedError as error:
         raise CheckpointError(
             f"{path} holding {error}",
@@ -90,7 +96,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} cannot be read ({reason})", expected="an intact file of tensors", fix="download it again"
         ) from error
-    return _without_prefixes(state, path)
 
 
 def _without_prefixes(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

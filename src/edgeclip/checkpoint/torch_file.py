@@ -6,6 +6,7 @@ import math
 import os
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from edgeclip.checkpoint.pickled import (
     BoundedFile,
+    Contents,
     Other,
     RefusedError,
     ScriptObject,
@@ -39,7 +41,20 @@ Locate = Callable[[Storage], int]
 """Where in the file a storage begins."""
 
 
-def read_torch_file(path: Path) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class TensorFile:
+    """Tensors by name, and the classes of a TorchScript archive's modules, such as "QuickGELU"."""
+
+    tensors: dict[str, Tensor]
+    classes: frozenset[str] = frozenset()
+
+    @property
+    def is_hugging_face(self) -> bool:
+        """Whether the names are those of transformers."""
+        return any(name.startswith(("vision_model.", "text_model.")) for name in self.tensors)
+
+
+def read_torch_file(path: Path) -> TensorFile:
     """Read the tensors by name that a file holds, alone or beside what else a training script keeps.
 
     Raises:
@@ -51,16 +66,17 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
         zipped = file.read(4) == b"PK\x03\x04"
         file.seek(0)
         contents, locate = _read_zip(file) if zipped else _read_legacy(file)
-        found = _flat(contents) if isinstance(contents, ScriptObject) else _unwrapped(contents)
+        value = contents.value
+        found = _flat(value) if isinstance(value, ScriptObject) else _unwrapped(value)
         unusable = [name for name, value in found.items() if not isinstance(value, StoredTensor)]
         if unusable or not found:
             raise RefusedError(_described(found, unusable))
         if sum(_bytes(t.storage.dtype, math.prod(t.size)) for t in found.values()) > MAX_SHARING * size:
             raise ValueError("tensors of more than its size")
-        return _tensors(file, found, locate, size)
+        return TensorFile(_tensors(file, found, locate, size), contents.classes)
 
 
-def _read_zip(file: BinaryIO) -> tuple[Any, Locate]:
+def _read_zip(file: BinaryIO) -> tuple[Contents, Locate]:
     """The object in a zip, which holds each storage uncompressed as a member of its own."""
     with zipfile.ZipFile(_Directory(file)) as archive:
         members = {info.filename: info for info in archive.infolist()}
@@ -81,7 +97,7 @@ def _read_zip(file: BinaryIO) -> tuple[Any, Locate]:
         if file.read(3) == b"big":
             raise RefusedError("numbers in big-endian order")
     file.seek(begin("data.pkl", 0))
-    contents, _ = read_pickle(BoundedFile(file))
+    contents = read_pickle(BoundedFile(file))
     return contents, lambda storage: begin(f"data/{storage.key}", _bytes(storage.dtype, storage.numel))
 
 
@@ -97,15 +113,16 @@ class _Directory:
         return self._read(size if size >= 0 else MAX_DIRECTORY)
 
 
-def _read_legacy(file: BinaryIO) -> tuple[Any, Locate]:
+def _read_legacy(file: BinaryIO) -> tuple[Contents, Locate]:
     """Five pickles, the fourth the object and the fifth the order of the storages that follow."""
     bounded = BoundedFile(file)
-    if read_pickle(bounded)[0] != MAGIC:
+    if read_pickle(bounded).value != MAGIC:
         raise ValueError("neither of PyTorch's formats")
-    _version, (written_by, _) = read_pickle(bounded), read_pickle(bounded)
+    _version, written_by = read_pickle(bounded).value, read_pickle(bounded).value
     if not isinstance(written_by, dict) or written_by.get("little_endian") is not True:
         raise RefusedError("numbers in big-endian order")
-    (contents, storages), (keys, _) = read_pickle(bounded), read_pickle(bounded)
+    contents, keys = read_pickle(bounded), read_pickle(bounded).value
+    storages = contents.storages
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
         raise ValueError("a list of other storages than its tensors have")
     begins: dict[str, int] = {}

@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from edgeclip.cli.options import Json
-from edgeclip.settings import Settings, Vocabulary
+from edgeclip.settings import ModelConfig, Settings, Vocabulary
 
 
 class InspectSettings(Settings, frozen=True, kw_only=True):
@@ -18,6 +18,7 @@ class InspectSettings(Settings, frozen=True, kw_only=True):
         str, Meta(description="A bundle, builtin:tabletop, a checkpoint, a student's folder, or a hub id.")
     ]
     vocabulary: Vocabulary = None
+    model_config: ModelConfig = None
     as_json: Json = False
 
 
@@ -34,7 +35,7 @@ def command(settings: InspectSettings) -> None:
     else:
         from edgeclip.report.terminal import print_inspection
 
-        checkpoint = inspect(settings.model, settings.vocabulary)
+        checkpoint = inspect(settings.model, settings.vocabulary, settings.model_config)
         print_json(checkpoint) if settings.as_json else print_inspection(checkpoint)
 
 

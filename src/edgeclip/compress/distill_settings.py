@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from edgeclip.data.data_settings import DataSettings
-from edgeclip.settings import Repeats, Threads, Vocabulary, default_threads
+from edgeclip.settings import ModelConfig, Repeats, Threads, Vocabulary, default_threads
 
 
 class DistillSettings(DataSettings, frozen=True, kw_only=True):
@@ -28,4 +28,5 @@ class DistillSettings(DataSettings, frozen=True, kw_only=True):
     )
     threads: Threads = default_threads
     vocabulary: Vocabulary = None
+    model_config: ModelConfig = None
     repeats: Repeats = 20

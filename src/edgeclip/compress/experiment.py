@@ -64,8 +64,7 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
     torch.set_num_threads(settings.threads)
     check_places(out, settings.model)
     recipe = load_recipe(settings.recipe)
-    vocabulary = Path(settings.vocabulary) if settings.vocabulary else None
-    teacher = load_checkpoint(settings.model, vocabulary=vocabulary)
+    teacher = load_checkpoint(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
     data = load_split(settings, recipe.samples, teacher.preprocess_config)
     made = carry_out(settings, recipe, teacher, data, data.measured.pixels[0], out, resume=resume)
     if made is None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from edgeclip.data.data_settings import DataSettings
-from edgeclip.settings import Threads, Vocabulary, default_threads
+from edgeclip.settings import ModelConfig, Threads, Vocabulary, default_threads
 
 CARD_PAIRS = 200
 """For a release card, where nothing else is asked for."""
@@ -41,3 +41,4 @@ class ExportSettings(SampleSettings, frozen=True, kw_only=True):
     ] = False
     threads: Threads = default_threads
     vocabulary: Vocabulary = None
+    model_config: ModelConfig = None

@@ -28,7 +28,7 @@ def export(settings: ExportSettings, out: Path) -> tuple[Manifest | ImmichManife
             "`combined_graph` with `layout` immich", expected="one of them", fix="leave out `combined_graph`"
         )
     torch.set_num_threads(settings.threads)
-    checkpoint = load_checkpoint(settings.model, vocabulary=settings.vocabulary)
+    checkpoint = load_checkpoint(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
     samples = load_samples(settings, checkpoint.preprocess_config)
     precision, threads = settings.precision, settings.threads
     if settings.layout == "immich":

@@ -24,7 +24,12 @@ def evaluate(settings: EvaluationSettings) -> Evaluation:
     Raises:
         EdgeclipError: the model or the data can't be used.
     """
-    encoder, preprocess = load_encoder(settings.model, threads=settings.threads, vocabulary=settings.vocabulary)
+    encoder, preprocess = load_encoder(
+        settings.model,
+        threads=settings.threads,
+        vocabulary=settings.vocabulary,
+        model_config=settings.model_config,
+    )
     part = to_measure(
         settings.data,
         samples=settings.samples,

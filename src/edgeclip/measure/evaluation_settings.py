@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from edgeclip.data.data_settings import DataSettings
-from edgeclip.settings import Threads, Vocabulary, default_threads
+from edgeclip.settings import ModelConfig, Threads, Vocabulary, default_threads
 
 
 class EvaluationSettings(DataSettings, frozen=True, kw_only=True):
@@ -21,3 +21,4 @@ class EvaluationSettings(DataSettings, frozen=True, kw_only=True):
     workers: Annotated[int, Meta(ge=0, le=256, description="Processes that decode images; 0 decodes in this one.")] = 4
     threads: Threads = default_threads
     vocabulary: Vocabulary = None
+    model_config: ModelConfig = None

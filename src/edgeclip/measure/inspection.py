@@ -41,7 +41,7 @@ def inspect_bundle(folder: Path) -> BundleInspection:
     )
 
 
-def inspect(source: str, vocabulary: str | None = None) -> Inspection:
+def inspect(source: str, vocabulary: str | None = None, model_config: str | None = None) -> Inspection:
     """Describe a checkpoint or a student.
 
     Raises:
@@ -49,7 +49,7 @@ def inspect(source: str, vocabulary: str | None = None) -> Inspection:
     """
     from edgeclip.quantize.paper import int8_layers  # PyTorch is only needed here
 
-    checkpoint = load_checkpoint_or_student(source, vocabulary)
+    checkpoint = load_checkpoint_or_student(source, vocabulary, model_config)
     model, path = checkpoint.model, Path(source)
     quantized = {name: layer.in_features * layer.out_features for name, layer in int8_layers(model).items()}
     biases = {
@@ -61,6 +61,7 @@ def inspect(source: str, vocabulary: str | None = None) -> Inspection:
         name=source,
         layout=checkpoint.layout,
         stored_dtype=checkpoint.stored_dtype,
+        origins=dict(checkpoint.origins),
         config=model.config,
         preprocess=checkpoint.preprocess_config,
         logit_scale=model.logit_scale.item(),

@@ -22,7 +22,11 @@ def is_bundle(source: str | Path) -> bool:
 
 
 def load_encoder(
-    source: str | Path, *, threads: int, vocabulary: str | Path | None = None
+    source: str | Path,
+    *,
+    threads: int,
+    vocabulary: str | Path | None = None,
+    model_config: str | Path | None = None,
 ) -> tuple[Encoder, PreprocessConfig]:
     """Load anything that can be measured, and how its images are cropped. PyTorch is only imported for what needs it.
 
@@ -35,11 +39,13 @@ def load_encoder(
     import torch
 
     torch.set_num_threads(threads)
-    checkpoint = load_checkpoint_or_student(source, vocabulary)
+    checkpoint = load_checkpoint_or_student(source, vocabulary, model_config)
     return checkpoint, checkpoint.preprocess_config
 
 
-def load_checkpoint_or_student(source: str | Path, vocabulary: str | Path | None = None) -> Checkpoint:
+def load_checkpoint_or_student(
+    source: str | Path, vocabulary: str | Path | None = None, model_config: str | Path | None = None
+) -> Checkpoint:
     """A checkpoint as `load_checkpoint` takes it, or a student's folder, which is encoded one item at a time.
 
     Raises:
@@ -50,7 +56,7 @@ def load_checkpoint_or_student(source: str | Path, vocabulary: str | Path | None
 
     folder = Path(source)
     if not is_student(folder):
-        return load_checkpoint(source, vocabulary=vocabulary)
+        return load_checkpoint(source, vocabulary=vocabulary, model_config=model_config)
     model = read_student(folder)
     return Checkpoint(
         name=str(source),

@@ -131,7 +131,7 @@ def read_student(folder: Path) -> Clip:
         CheckpointError: a file is missing or damaged.
     """
     scheme = read_json(folder / "quantization.json")
-    state = read_tensors(folder / "model.safetensors")
+    state = read_tensors(folder / "model.safetensors").tensors
     with torch.device("meta"):
         model = Clip(read_config(folder))
     try:

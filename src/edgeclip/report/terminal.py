@@ -101,6 +101,7 @@ def print_inspection(inspection: Inspection) -> None:
         f"size       {inspection.fp32_bytes / 1e6:.1f} MB as fp32"
         + (f", {inspection.disk_bytes / 1e6:.1f} MB on disk" if inspection.disk_bytes is not None else ""),
     ]
+    lines += [f"from       {what}: {origin}" for what, origin in inspection.origins.items()]
     if inspection.int8_layers:
         lines.append(f"int8       {len(inspection.int8_layers)} layers: {_shortened(inspection.int8_layers)}")
         lines.append(f"float      {len(inspection.float_tensors)} tensors: {_shortened(inspection.float_tensors)}")

@@ -12,7 +12,7 @@ from edgeclip.data.data_settings import DataSettings
 from edgeclip.distill.train_config import TrainConfig
 from edgeclip.errors import ConfigError
 from edgeclip.names import BUILTIN
-from edgeclip.settings import Repeats, Threads, Vocabulary, default_threads
+from edgeclip.settings import ModelConfig, Repeats, Threads, Vocabulary, default_threads
 
 Alpha = Annotated[float, Meta(ge=0, le=1)]
 
@@ -41,6 +41,7 @@ class Settings(DataSettings, frozen=True, kw_only=True):
     sweep_alpha: Annotated[tuple[Alpha, ...], Meta(description="Also try these alphas, such as 0.1,0.3,0.5.")] = ()
     test_image: Annotated[str | None, Meta(description="Picture whose best caption each model picks.")] = None
     vocabulary: Vocabulary = None
+    model_config: ModelConfig = None
     repeats: Repeats = 20
     with_better: Annotated[bool, Meta(description="Add bundles: fp32, int8, and distilled.")] = False
 

@@ -43,7 +43,7 @@ def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results
     torch.manual_seed(settings.seed)
     if settings.with_better:
         check_places(out / "better", settings.model)
-    teacher = load_checkpoint(settings.model, vocabulary=settings.vocabulary)
+    teacher = load_checkpoint(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
     teacher.require_tokenizer()  # before anything takes time
     if settings.normalize != "checkpoint":
         teacher = teacher.with_paper_normalization()

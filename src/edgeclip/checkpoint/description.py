@@ -1,0 +1,24 @@
+"""What a checkpoint's tensors cannot tell, such as activation, heads and preprocessing, and where it was read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeclip.config import ClipConfig, PreprocessConfig
+from edgeclip.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Description:
+    """A configuration with its origin, such as a file's name.
+
+    `preprocess` is None where nothing says how images are prepared. `clean` is how open_clip's tokenizers clean a text
+    ("lower", "whitespace" or "canonicalize"), None where text is not cleaned; `no_text` is why there can be none.
+    """
+
+    config: ClipConfig
+    origin: str
+    preprocess: PreprocessConfig | None = None
+    preprocess_origin: str = ""
+    clean: str | None = None
+    no_text: CheckpointError | None = None
