@@ -7,7 +7,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from edgeclip.cpu import cpu_flags, processor_name
+from edgeclip.cpu import cpu_flags, granted_processors, processor_name
 
 PACKAGES = ("edgeclip", "numpy", "pillow", "torch", "onnxruntime", "tokenizers")
 INT8_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
@@ -24,6 +24,7 @@ def environment(threads: int) -> dict[str, Any]:
         "machine": platform.machine(),
         "processor": processor_name(),
         "cpu_count": os.cpu_count(),
+        "granted_processors": granted_processors(),
         "cpu_flags": [flag for flag in INT8_FLAGS if flag in flags],
         "threads": threads,
         **installed,
