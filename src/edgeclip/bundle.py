@@ -21,6 +21,7 @@ import msgspec
 
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
 from edgeclip.errors import BundleError, ConfigError
+from edgeclip.files import present
 from edgeclip.hf_config import preprocess_from, read_config
 from edgeclip.hf_json import read_json
 from edgeclip.hub import snapshot
@@ -138,7 +139,11 @@ class Bundle:
 
         Raises:
             TokenizerError: its files are malformed.
+            BundleError: the bundle was replaced since it was read.
         """
+        for name, entry in self.manifest.files.items():
+            if name.startswith("tokenizer"):
+                _check_hash(self.folder / name, entry)
         return load_tokenizer(self.folder, self.config.text.context_length)
 
     @property
@@ -186,8 +191,8 @@ def find_bundle(source: str | Path) -> Path:
     """
     if str(source) == BUILTIN:
         return Path(__file__).parent / "assets" / "tabletop-int8"
-    if Path(source).exists() or not is_hub_id(str(source)):
-        return Path(source)
+    if (folder := present(Path(source))).exists() or not is_hub_id(str(source)):
+        return folder
     return _download(str(source))
 
 
@@ -211,6 +216,7 @@ def read_bundle(folder: Path) -> Bundle:
         BundleError: it is no bundle, of a newer schema, or a file is missing or of another size.
         EdgeclipError: one of its other files is malformed.
     """
+    folder = present(folder)
     manifest = _read_manifest(folder / MANIFEST)
     for name in GRAPHS[manifest.precision]:
         if name not in manifest.files:

@@ -2,19 +2,69 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
+import json
 import os
+import platform
+import re
 import shutil
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
+
 from edgeclip.errors import ConfigError
+
+PART, LOCK = ".edgeclip-part", ".edgeclip-lock"
+"""How hidden names end of what is being written, and of what keeps other processes out."""
+PART_OF = re.compile(rf"\..*\.([0-9a-f]{{8}})-(\d+)-\d+{re.escape(PART)}")
+"""A part's name tells the machine and the process that write it."""
+FORGOTTEN_S = 24 * 3600
+"""After so long a part of another machine's is nobody's."""
+SHOWN_NAME = 100
+EXCHANGE, THIS_FOLDER = 2, -100
+"""RENAME_EXCHANGE and AT_FDCWD of Linux's renameat2."""
+
+
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _part(path: Path) -> Path:
+    """A name of this thread's own beside the target."""
+    return path.with_name(f".{path.name[:SHOWN_NAME]}.{_machine()}-{os.getpid()}-{threading.get_ident()}{PART}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove from a folder what killed processes were writing."""
+    for path in folder.glob(f".*{PART}") if folder.is_dir() else ():
+        said = PART_OF.fullmatch(path.name)
+        with suppress(OSError):
+            old = time.time() - path.stat().st_mtime > FORGOTTEN_S
+            if said and (old or (said[1] == _machine() and not _is_running(int(said[2])))):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    if sys.platform == "win32":  # where signal 0 is Ctrl-C
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write to a temporary name of this thread's own beside the target, flush to disk, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    temporary = _part(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -27,29 +77,71 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def folder_written_atomically(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; it takes the target's place when the block ends without an error."""
-    temporary = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
+    """Give a temporary folder to fill; it takes the target's place when the block ends without an error.
+
+    At every instant, and however the process ends, the earlier folder or the new one is there: `present` finds it.
+    """
+    temporary, earlier = _part(folder), _earlier(folder)
     temporary.mkdir(parents=True)
+    remove_leftovers(folder.parent)
+    if earlier.exists() and not folder.exists():
+        earlier.replace(folder)
     try:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
-        earlier = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(earlier, ignore_errors=True)
-        if folder.exists():
-            folder.replace(earlier)
-        temporary.replace(folder)
-        shutil.rmtree(earlier, ignore_errors=True)
+        if not (folder.exists() and _exchange(temporary, folder)):
+            if folder.exists():
+                folder.replace(earlier)
+            temporary.replace(folder)
+            shutil.rmtree(earlier, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _earlier(folder: Path) -> Path:
+    """Where a folder is, for an instant, while another takes its place and the system cannot exchange them."""
+    return folder.with_name(f".{folder.name[:SHOWN_NAME]}.edgeclip-earlier")
+
+
+def present(folder: Path) -> Path:
+    """The folder, or its earlier content where a process was killed, or is, between taking it away and replacing it."""
+    earlier = _earlier(folder)
+    return earlier if not folder.exists() and earlier.is_dir() else folder
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step, where the system and the file system can."""
+    if sys.platform != "linux":
+        return False
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # a C library from before 2018
+        return False
+    return bool(renameat2(THIS_FOLDER, os.fsencode(one), THIS_FOLDER, os.fsencode(other), EXCHANGE) == 0)
+
+
 def printable(text: str) -> str:
-    """A text as it can be written to UTF-8: file systems and Python allow bytes and surrogates that it has not."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """A text as it can be written to UTF-8: file systems and Python allow bytes and surrogates that it has not.
+
+    Names that Python read in a narrower locale are themselves again.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # surrogates that stand for no byte
+        return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def as_json(value: object) -> bytes:
+    """A record as indented JSON; names in it that are not UTF-8 are made printable."""
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        encoded = printable(json.dumps(msgspec.to_builtins(value), ensure_ascii=False)).encode("utf-8")
+    return msgspec.json.format(encoded, indent=2) + b"\n"
 
 
 def output_folder(path: Path) -> Path:
@@ -67,6 +159,7 @@ def output_folder(path: Path) -> Path:
         ) from error
     if not os.access(path, os.W_OK):
         raise ConfigError(f"{path} is not writable", expected="a writable folder", fix=fix)
+    remove_leftovers(path)
     return path
 
 
@@ -91,14 +184,16 @@ def own_output_folder(path: Path) -> Iterator[None]:
 def locked(path: Path, taken: str, *, fix: str) -> Iterator[None]:
     """Hold the lock of a file or folder until the block ends, however the process ends.
 
-    It is a hidden file beside it, which goes with the block.
+    It is a hidden file beside it, which goes with the block; folders that are made for it go too, if they stay empty.
 
     Raises:
-        ConfigError: another process has it, in the words of `taken`.
+        ConfigError: another process has it, in the words of `taken`, or there is no place for it.
     """
     from filelock import FileLock, Timeout  # takes longer to import than the rest of the command line
 
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    made = [folder for folder in path.parents if not folder.exists()]
+    output_folder(path.parent)
+    lock = FileLock(path.with_name(f".{path.name[:SHOWN_NAME]}{LOCK}"), timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
@@ -109,3 +204,6 @@ def locked(path: Path, taken: str, *, fix: str) -> Iterator[None]:
         with suppress(OSError):  # Windows keeps open files
             Path(lock.lock_file).unlink()  # while it is held: whoever waits for it notices, and makes a new one
         lock.release()
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()

@@ -9,7 +9,7 @@ import msgspec
 
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
 from edgeclip.errors import ConfigError
-from edgeclip.files import write_atomically
+from edgeclip.files import as_json, write_atomically
 
 SCHEMA = 1
 RESULTS, REPORT = "results.json", "report.html"
@@ -192,7 +192,7 @@ class Inspection(Config, frozen=True, kw_only=True):
 
 def write_results(results: Results, path: Path) -> None:
     """Write results.json whole or not at all."""
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+    write_atomically(path, as_json(results))
 
 
 def read_results(path: Path) -> Results:

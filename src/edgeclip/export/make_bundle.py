@@ -9,8 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from edgeclip.bundle import CARD_MAX_LOSS, COMBINED_GRAPHS, MANIFEST, Card, GraphPrecision, Manifest
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.checkpoint.save import write_model_files
@@ -20,7 +18,7 @@ from edgeclip.export.float_graphs import write_float_graphs
 from edgeclip.export.int8_graphs import Int8Graphs, float_layers_of
 from edgeclip.export.measure import card_on, measured, open_draft
 from edgeclip.export.samples import Samples
-from edgeclip.files import folder_written_atomically
+from edgeclip.files import as_json, folder_written_atomically
 from edgeclip.runtime.clip import ClipRuntime
 
 logger = logging.getLogger(__name__)
@@ -73,7 +71,7 @@ def export_bundle(
                 expected="finite ones",
                 fix="download the checkpoint again, or train it at a lower rate",
             )
-        (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+        (folder / MANIFEST).write_bytes(as_json(manifest))
     return manifest, card
 
 

@@ -13,6 +13,7 @@ from edgeclip.export.export_settings import ExportSettings
 from edgeclip.export.immich import ImmichManifest, export_immich
 from edgeclip.export.make_bundle import export_bundle
 from edgeclip.export.samples import load_samples
+from edgeclip.files import locked
 
 
 def export(settings: ExportSettings, out: Path) -> tuple[Manifest | ImmichManifest, Card]:
@@ -27,6 +28,11 @@ def export(settings: ExportSettings, out: Path) -> tuple[Manifest | ImmichManife
         raise ConfigError(
             "`combined_graph` with `layout` immich", expected="one of them", fix="leave out `combined_graph`"
         )
+    with locked(out, f"{out}, to which another run exports", fix=f"wait for it, or give `out` {out}-2"):
+        return _export(settings, out)
+
+
+def _export(settings: ExportSettings, out: Path) -> tuple[Manifest | ImmichManifest, Card]:
     torch.set_num_threads(settings.threads)
     checkpoint = load_checkpoint(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
     samples = load_samples(settings, checkpoint.preprocess_config)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeclip.bundle import MANIFEST
 from edgeclip.evaluate.encoder import Encoder
+from edgeclip.files import present
 from edgeclip.hf_config import read_preprocess
 from edgeclip.runtime import load
 from edgeclip.tokenizer import load_tokenizer
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def is_bundle(source: str | Path) -> bool:
     """Whether a source is a bundle's folder."""
-    return (Path(source) / MANIFEST).is_file()
+    return (present(Path(source)) / MANIFEST).is_file()
 
 
 def load_encoder(

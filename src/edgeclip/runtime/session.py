@@ -62,10 +62,14 @@ def _weights_apart() -> Iterator[None]:
 
 
 class LazySession:
-    """A graph with one input and one output. Safe to run from several threads."""
+    """A graph with one input and one output. Safe to run from several threads.
+
+    It runs the file that was there when it was made, or none: a bundle may be replaced before its graph is needed.
+    """
 
     def __init__(self, path: Path, threads: int) -> None:
         self._path, self._threads = path, threads
+        self._file = _identity(path)
         self._lock = threading.Lock()
         self._session: onnxruntime.InferenceSession | None = None
 
@@ -93,6 +97,12 @@ class LazySession:
     def _open(self) -> onnxruntime.InferenceSession:
         with self._lock:
             if self._session is None:
+                if _identity(self._path) != self._file:
+                    raise BundleError(
+                        f"{self._path}, which was replaced since the bundle was loaded",
+                        expected="the same file",
+                        fix="load the bundle again",
+                    )
                 try:
                     with _weights_apart():
                         self._session = onnxruntime.InferenceSession(
@@ -103,3 +113,12 @@ class LazySession:
                         f"{self._path} ({str(error).splitlines()[0]})", expected="an ONNX graph", fix="copy it again"
                     ) from error
             return self._session
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from one that took its place."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
