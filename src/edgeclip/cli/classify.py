@@ -46,7 +46,11 @@ def command(settings: ClassifySettings) -> None:
             line = f"{printable(path)}  " + "  ".join(f"{label.name} {label.probability:.3f}" for label in found)
         print(line, flush=True)
     if none:
-        raise DataError("images, none of which can be read", expected="at least one", fix="see above")
+        raise DataError(
+            "images, none of which can be read",
+            expected="at least one",
+            fix="give other `paths`; the reasons are above",
+        )
 
 
 def _labels(settings: ClassifySettings) -> list[str]:

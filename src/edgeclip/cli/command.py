@@ -6,6 +6,7 @@ edgeclip.toml in the current folder), else it is the field's default.
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import re
@@ -107,6 +108,16 @@ def _plain(hint: Any) -> Any:
     return hint
 
 
+class Interrupted(Exception):  # noqa: N818  # which is no mistake
+    """Ctrl-C; its text says how to go on."""
+
+
+def _how_to_go_on(given: Mapping[str, Any], options: Collection[str]) -> str:
+    """Run it again: with --resume where a training has left its state."""
+    has_state = "resume" in options and "out" in given and any(Path(given["out"]).rglob("*.pt"))
+    return "run it again, with --resume" if has_state else "run it again"
+
+
 def make_command(
     function: Callable[..., None], name: str, *, arguments: tuple[str, ...], commands: Collection[str]
 ) -> Callable[..., None]:
@@ -133,9 +144,10 @@ def make_command(
 
     @functools.wraps(function)
     def command(*, config: Path | None, quiet: bool, verbose: bool, log_json: bool, **values: Any) -> None:
+        given: dict[str, Any] = {}
         with shown(quiet=quiet, verbose=verbose, log_json=log_json):
             try:
-                given = _from_file(config, name, options, commands)
+                given |= _from_file(config, name, options, commands)
                 given |= {key: options[key].read(value) for key, value in values.items() if value not in (None, [])}
                 for option in options.values():
                     if option.default is NO_DEFAULT and option.name not in given:
@@ -144,6 +156,16 @@ def make_command(
                 function(settings, **{key: given[key] for key in own if key in given})
             except EdgeclipError as error:
                 raise spoken(error, flags) from error
+            except KeyboardInterrupt as error:
+                raise Interrupted(_how_to_go_on(given, options)) from error
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise ConfigError(
+                    f"no room on the disk{f' for {error.filename}' if error.filename else ''}",
+                    expected="some",
+                    fix=f"make room and {_how_to_go_on(given, options)}",
+                ) from error
 
     command.__signature__ = inspect.Signature([*(o.parameter for o in options.values()), *COMMON])  # type: ignore[attr-defined]
     return command
@@ -197,7 +219,7 @@ def _from_file(
     if path is None and not Path(CONFIG).is_file():
         return {}
     file = path or Path(CONFIG)
-    tables = load_toml(file, dict[str, dict[str, Any]])
+    tables = load_toml(file, dict[str, Any])
     if unknown := sorted(set(tables) - set(commands)):
         raise ConfigError(
             f"{file} with [{unknown[0]}]",
@@ -205,6 +227,12 @@ def _from_file(
             fix=f"leave [{unknown[0]}] out",
         )
     found = tables.get(command, {})
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"{file} with {command} = {found!r}",
+            expected=f"a table [{command}]",
+            fix=f"write [{command}] before its keys",
+        )
     LOGGER.debug("%s gives %s", file, ", ".join(found) or "nothing")
     if unknown := sorted(set(found) - set(options)):
         raise ConfigError(

@@ -4,18 +4,44 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
+from edgeclip.files import as_json
 from edgeclip.progress import Advance, Observer, observe
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
 LOGGER = logging.getLogger("edgeclip")
+
+
+def open_streams() -> None:
+    """Give a process output that takes anything: closed streams lead nowhere, and no character is too much.
+
+    Where one is closed, the next file that is opened would get its number, and what C libraries print to it.
+    """
+    for number, name in enumerate(("", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free
+            if name:  # who reads from a closed standard input is told so
+                setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.encoding.lower() not in ("utf-8", "utf8"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def print_json(value: object) -> None:
+    """Print a record as JSON, in UTF-8 whatever the terminal's encoding is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(as_json(value))
+    sys.stdout.buffer.flush()
 
 
 @contextmanager

@@ -72,7 +72,11 @@ def command(settings: EmbedSettings) -> None:
                 file.append(name, as_dtype(embeds, settings.dtype))
                 advance()
     if not file.rows:
-        raise DataError("images, none of which can be read", expected="at least one", fix="see above")
+        raise DataError(
+            "images, none of which can be read",
+            expected="at least one",
+            fix="give other `paths`; the reasons are above",
+        )
     print(f"{settings.out}  {file.rows} rows, {file.rows - before} of them new")
 
 

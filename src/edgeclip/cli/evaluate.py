@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeclip.cli.inspect import print_json
+from edgeclip.cli.console import print_json
 from edgeclip.cli.options import Json
 from edgeclip.measure.evaluation_settings import EvaluationSettings
 

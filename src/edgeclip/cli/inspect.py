@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from edgeclip.cli.console import print_json
 from edgeclip.cli.options import Json
 from edgeclip.settings import ModelConfig, Settings, Vocabulary
 
@@ -37,10 +38,3 @@ def command(settings: InspectSettings) -> None:
 
         checkpoint = inspect(settings.model, settings.vocabulary, settings.model_config)
         print_json(checkpoint) if settings.as_json else print_inspection(checkpoint)
-
-
-def print_json(value: object) -> None:
-    """Print a record as JSON."""
-    import msgspec
-
-    print(msgspec.json.format(msgspec.json.encode(value)).decode())

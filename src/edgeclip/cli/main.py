@@ -10,7 +10,8 @@ from collections.abc import Callable
 import typer
 
 from edgeclip.cli import classify, distill, embed, evaluate, export, inspect, reproduce, train, verify
-from edgeclip.cli.command import make_command
+from edgeclip.cli.command import Interrupted, make_command
+from edgeclip.cli.console import open_streams
 from edgeclip.errors import EdgeclipError
 from edgeclip.makers import extras_named
 from edgeclip.version import __version__
@@ -39,6 +40,19 @@ for _name, (_function, _panel, _arguments) in COMMANDS.items():
     app.command(_name, rich_help_panel=_panel)(make_command(_function, _name, arguments=_arguments, commands=COMMANDS))
 
 INTERRUPTED = 130
+SHOWN_NAME = 80
+ADVICE = {
+    errno.ENOENT: ("a file that exists", "give the path of one"),
+    errno.EISDIR: ("a file", "give the path of one"),
+    errno.ENOTDIR: ("a folder", "give the path of one"),
+    errno.EEXIST: ("a name that is free", "give another"),
+    errno.ENAMETOOLONG: ("a shorter name", "give one of at most 200 characters"),
+    errno.EMFILE: ("room for more open files", "raise the limit with `ulimit -n 4096`"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), ("permission", "change its permissions with chmod, or give another")),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), ("room on the disk", "make some and run it again")),
+    errno.EROFS: ("a file system that can be written to", "give a path on another"),
+}
+"""By error of the operating system: what was expected, and what to do."""
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What typer raises for unknown options and values; its own name for it has moved between versions."""
 
@@ -59,6 +73,7 @@ def _options(
 def main() -> None:
     """Run a command; a user's mistake ends with one line on stderr and exit code 2, Ctrl-C with 130."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    open_streams()
     try:
         with extras_named():
             code = app(sys.argv[1:] or ["--help"], prog_name="edgeclip", standalone_mode=False)
@@ -75,21 +90,21 @@ def main() -> None:
         _fail("out of memory; expected a machine with more, or less to do at once; lower --batch-size or --samples", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED  # which typer itself returns where it sees Ctrl-C first
+    except Interrupted as interrupted:
+        _fail(f"interrupted; nothing half-written is left; {interrupted}", INTERRUPTED)
     if code == INTERRUPTED:
-        _fail("interrupted; nothing half-written is left; run it again, with --resume where it has that", INTERRUPTED)
+        _fail("interrupted; nothing half-written is left; run it again", INTERRUPTED)
     sys.exit(code or 0)
 
 
 def _system_error(error: OSError | UnicodeError) -> str:
     """What the operating system refused, where nothing closer to it has put it better."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" for {str(error.filename)!r}" if error.filename is not None else ""
-        return f"no room on the disk{where}; expected some; make room and run it again, with --resume where it has that"
-    if isinstance(error, OSError) and error.filename is not None:
-        name = str(error.filename)
-        shown = name if len(name) <= 80 else name[:77] + "..."
-        return f"{shown!r} ({error.strerror}); expected a path that can be used; check it"
-    return f"{' '.join(str(error).split())}; expected names and files that can be used; check them"
+    if not isinstance(error, OSError):
+        return f"{' '.join(str(error).split())}; expected text in UTF-8; set PYTHONUTF8=1"
+    name = "" if error.filename is None else str(error.filename)
+    shown = f"{(name if len(name) <= SHOWN_NAME else name[: SHOWN_NAME - 3] + '...')!r} ({error.strerror})"
+    expected, fix = ADVICE.get(error.errno or 0, ("a path that can be used", "give another"))
+    return f"{shown if name else ' '.join(str(error).split())}; expected {expected}; {fix}"
 
 
 def _fail(message: str, code: int) -> None:
