@@ -21,7 +21,7 @@ import msgspec
 
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
 from edgeclip.errors import BundleError, ConfigError
-from edgeclip.files import present
+from edgeclip.files import present, read_whole
 from edgeclip.hf_config import preprocess_from, read_config
 from edgeclip.hf_json import read_json
 from edgeclip.hub import snapshot
@@ -264,7 +264,7 @@ def check_replaceable(folder: Path) -> None:
             f"`out` {folder}, which cannot be replaced", expected="a folder", fix=f"use `out` {folder / 'bundle'}"
         )
     try:
-        known = set(msgspec.json.decode((folder / MANIFEST).read_bytes(), type=dict)["files"])
+        known = set(msgspec.json.decode(read_whole(folder / MANIFEST), type=dict)["files"])
     except (OSError, KeyError, TypeError, RecursionError, msgspec.DecodeError, UnicodeDecodeError):
         known = set()
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
@@ -304,7 +304,7 @@ def sealed(manifest: Manifest) -> Manifest:
 
 def _read_manifest(path: Path) -> Manifest:
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except OSError as error:
         raise BundleError(
             f"{path} ({error.strerror})",

@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from edgeclip.errors import ConfigError
+from edgeclip.files import read_whole
 
 T = TypeVar("T")
 
@@ -146,7 +147,7 @@ def load_toml(path: Path, type_: type[T]) -> T:
         ConfigError: the file is missing, is not TOML, or has an unknown, missing or ill-typed key.
     """
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=type_)
+        return msgspec.toml.decode(read_whole(path), type=type_)
     except OSError as error:
         raise ConfigError(
             f"cannot read {path} ({error.strerror})", expected="a TOML file", fix="give the path of one"

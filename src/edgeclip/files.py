@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
 import platform
 import re
 import shutil
+import stat
 import sys
 import threading
 import time
@@ -122,6 +124,25 @@ def _exchange(one: Path, other: Path) -> bool:
     except AttributeError:  # a C library from before 2018
         return False
     return bool(renameat2(THIS_FOLDER, os.fsencode(one), THIS_FOLDER, os.fsencode(other), EXCHANGE) == 0)
+
+
+def read_whole(path: Path, limit: int = 64 << 20) -> bytes:
+    """The content of a file that should be small; devices and pipes, which have no end, are none.
+
+    Raises:
+        OSError: it is missing, unreadable, no file, or larger than `limit` bytes.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a file", str(path))
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"of more than {limit >> 20} MB", str(path))
+    return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def printable(text: str) -> str:

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeclip.errors import CheckpointError
-
-MAX_BYTES = 64 << 20
-"""Far above any configuration, and above the index of any shards."""
+from edgeclip.files import read_whole
 
 
 def shown(value: object) -> str:
@@ -25,9 +23,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing or is not a JSON object.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES)
-        value = json.loads(content)  # a longer file is not JSON up to there
+        value = json.loads(read_whole(path))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({error})", expected="a JSON object", fix="download it again"

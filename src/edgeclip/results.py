@@ -9,7 +9,7 @@ import msgspec
 
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
 from edgeclip.errors import ConfigError
-from edgeclip.files import as_json, write_atomically
+from edgeclip.files import as_json, read_whole, write_atomically
 
 SCHEMA = 1
 RESULTS, REPORT = "results.json", "report.html"
@@ -202,7 +202,7 @@ def read_results(path: Path) -> Results:
         ConfigError: it is missing, malformed, or of another schema.
     """
     try:
-        results = msgspec.json.decode(path.read_bytes(), type=Results)
+        results = msgspec.json.decode(read_whole(path), type=Results)
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigError(f"{path} ({error})", expected="results of this version", fix="measure again") from error
     if results.schema != SCHEMA:

@@ -17,6 +17,7 @@ from edgeclip.checkpoint.published import QUICK, names, published
 from edgeclip.checkpoint.torch_file import TensorFile
 from edgeclip.config import ClipConfig, PreprocessConfig
 from edgeclip.errors import CheckpointError
+from edgeclip.files import read_whole
 from edgeclip.hf_config import config_from, find_preprocess, preprocess_from
 from edgeclip.hf_json import read_json, shown
 
@@ -25,7 +26,6 @@ TRAINING_LOG = "params.txt"
 """What open_clip's training writes beside the folder of its checkpoints: every setting, one a line."""
 ASK = "give `model_config` an architecture's name such as ViT-B-32-quickgelu, or the file of a configuration"
 OPENAI_ORIGIN = "the file itself, which OpenAI's code wrote"
-MAX_LOG = 1 << 20
 _CHANGES = (
     *("force_image_size", "force_context_length", "image_mean", "image_std", "image_interpolation"),
     "image_resize_mode",
@@ -87,8 +87,7 @@ def _read(raw: dict[str, Any], path: Path) -> Description:
 
 def _training_log(path: Path) -> Description:
     """What open_clip's training says of itself, in lines such as "model: ViT-B-32"."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        lines = file.read(MAX_LOG).splitlines()
+    lines = read_whole(path).decode("utf-8", "replace").splitlines()
     said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     name, quick = said.get("model", ""), said.get("force_quick_gelu") == "True"
     config = published(name)

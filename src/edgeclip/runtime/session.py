@@ -31,7 +31,7 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.dynamic_block_base", "4")
     return options
@@ -106,7 +106,10 @@ class LazySession:
                 try:
                     with _weights_apart():
                         self._session = onnxruntime.InferenceSession(
-                            str(self._path), session_options(self._threads), providers=["CPUExecutionProvider"]
+                            str(self._path),
+                            session_options(self._threads),
+                            providers=["CPUExecutionProvider"],
+                            enable_fallback=0,  # which tells standard output of an error, and tries again
                         )
                 except RUNTIME_ERRORS as error:
                     raise BundleError(
