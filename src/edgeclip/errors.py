@@ -1,5 +1,9 @@
 """Every error a user can meet. One base class, one line: what was got, what was expected, what to do."""
 
+from __future__ import annotations
+
+from functools import partial
+
 
 class EdgeclipError(Exception):
     """A mistake the user can mend. The command line prints it as one line and exits with code 2."""
@@ -8,6 +12,14 @@ class EdgeclipError(Exception):
         """Compose the one line from its three parts; line breaks inside a part are folded."""
         self.got, self.expected, self.fix = got, expected, fix
         super().__init__(" ".join(f"{got}; expected {expected}; {fix}".split()))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """By its parts, so that it reaches the process that waits for a worker's result."""
+        return partial(type(self), self.got, expected=self.expected, fix=self.fix), ()
+
+
+class InputError(EdgeclipError, TypeError):
+    """An argument of a type that has no plain meaning there."""
 
 
 class ConfigError(EdgeclipError):
