@@ -24,6 +24,7 @@ from edgeclip.errors import (
     EdgeclipError,
     HubError,
     ImageError,
+    InputError,
     TokenizerError,
     TrainingError,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "EdgeclipError",
     "HubError",
     "ImageError",
+    "InputError",
     "Label",
     "TokenizerError",
     "TrainingError",

@@ -21,6 +21,7 @@ import msgspec
 
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
 from edgeclip.errors import BundleError, ConfigError
+from edgeclip.files import printable
 from edgeclip.hf_config import read_config, read_preprocess
 from edgeclip.hub import snapshot
 from edgeclip.names import BUILTIN, is_hub_id
@@ -185,7 +186,7 @@ def find_bundle(source: str | Path) -> Path:
     """
     if str(source) == BUILTIN:
         return Path(__file__).parent / "assets" / "tabletop-int8"
-    if Path(source).exists() or not is_hub_id(str(source)):
+    if not is_hub_id(str(source)) or Path(source).exists():
         return Path(source)
     return _download(str(source))
 
@@ -297,9 +298,9 @@ def sealed(manifest: Manifest) -> Manifest:
 def _read_manifest(path: Path) -> Manifest:
     try:
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no file, or a name that no file can have
         raise BundleError(
-            f"{path} ({error.strerror})",
+            f"{printable(str(path))[:200]} ({getattr(error, 'strerror', error)})",
             expected="a bundle made by `edgeclip export`",
             fix="give its folder, or builtin:tabletop",
         ) from error

@@ -29,7 +29,7 @@ def items_of(given: object, one: tuple[type, ...], argument: str, expected: str)
     unclear = isinstance(given, str | bytes | bytearray | Mapping | Set | io.IOBase)
     if unclear or not isinstance(given, Iterable) or (isinstance(given, np.ndarray) and given.ndim == 0):
         raise InputError(
-            f"{argument}, {_called(given)}",
+            f"{argument} of the type {type(given).__name__}",
             expected=f"{expected}: one, or any iterable of them",
             fix="give a list of them",
         )
@@ -44,12 +44,10 @@ def check_item(item: object, one: tuple[type, ...], index: int, argument: str, e
     """
     if not isinstance(item, one):
         raise InputError(
-            f"{argument} with {_called(item)} at index {index}", expected=expected, fix="convert it, or leave it out"
+            f"{argument} with one of the type {type(item).__name__} at index {index}",
+            expected=expected,
+            fix="convert it, or leave it out",
         )
-
-
-def _called(value: object) -> str:
-    return "None" if value is None else f"something of the type {type(value).__name__}"
 
 
 def texts_of(texts: str | Iterable[str], argument: str = "`texts`") -> list[str]:
@@ -61,7 +59,7 @@ def texts_of(texts: str | Iterable[str], argument: str = "`texts`") -> list[str]
     items = list(items_of(texts, (str,), argument, "strings"))
     for index, text in enumerate(items):
         check_item(text, (str,), index, argument, "strings")
-    return items
+    return list(map(str, items))  # NumPy's strings too
 
 
 def check_whole(name: str, value: object, low: int, high: int) -> None:

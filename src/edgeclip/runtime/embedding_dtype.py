@@ -42,3 +42,8 @@ def as_dtype(embeds_NE: NDArray[np.float32], dtype: EmbeddingDtype) -> NDArray[A
     if dtype == "int8":
         return np.rint(embeds_NE * INT8_SCALE).clip(-INT8_SCALE, INT8_SCALE).astype(np.int8)
     return embeds_NE.astype(dtype, copy=False)
+
+
+def as_float32(embeds: NDArray[Any]) -> NDArray[np.float32]:
+    """Embeddings of any of these types as float32, int8 ones to scale again."""
+    return embeds.astype(np.float32, copy=False) / (INT8_SCALE if embeds.dtype == np.int8 else np.float32(1))
