@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +84,10 @@ class PromptCache:
                 self._write(rows)
             except (OSError, sqlite3.OperationalError):
                 pass  # a cache: on a read-only system the text graph does the work
-            except sqlite3.DatabaseError:
-                self._path.unlink(missing_ok=True)  # damaged, or another program's
-                self._write(rows)
+            except sqlite3.DatabaseError:  # damaged, or another program's
+                with suppress(OSError, sqlite3.Error):
+                    self._path.unlink(missing_ok=True)
+                    self._write(rows)
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
