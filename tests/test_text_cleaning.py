@@ -2,6 +2,8 @@
 import csv
 import json
 import random
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -100,6 +102,16 @@ def test_by_hand():
     assert cleaned(text, "whitespace") == "It's AB & fine_ΟΔΟΣ!"
     assert cleaned(text, "canonicalize") == "its ab fine οδος"
     assert cleaned("A \ud800 Ｂ", "none") == "A ? Ｂ"
+
+
+def test_what_needs_no_repair_does_not_wait_for_what_repairs():
+    code = (
+        "import sys\nfrom edgeclip.text_cleaning import cleaned\n"
+        "print(cleaned('A plain  Prompt', 'openai'), 'ftfy' in sys.modules)\n"
+        "print(cleaned('A na\u00efve one', 'openai'), 'ftfy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-X", "utf8", "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout.splitlines() == ["a plain prompt False", "a naïve one True"]
 
 
 @pytest.mark.parametrize("clean", CLEANINGS)
