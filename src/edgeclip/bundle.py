@@ -300,7 +300,7 @@ def _read_manifest(path: Path) -> Manifest:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # no file, or a name that no file can have
         raise BundleError(
-            f"{printable(str(path))[:200]} ({getattr(error, 'strerror', error)})",
+            f"{printable(str(path))} ({getattr(error, 'strerror', error)})",
             expected="a bundle made by `edgeclip export`",
             fix="give its folder, or builtin:tabletop",
         ) from error

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
+LONGEST = 400
+"""Letters of what was got: a name of 5,000 would hide the rest of the line."""
+
 
 class EdgeclipError(Exception):
     """A mistake the user can mend. The command line prints it as one line and exits with code 2."""
 
     def __init__(self, got: str, *, expected: str, fix: str) -> None:
-        """Compose the one line from its three parts; line breaks inside a part are folded."""
+        """Compose the one line from its three parts; line breaks are folded, the middle of a long `got` is left out."""
+        got = got if len(got) <= LONGEST else f"{got[: LONGEST // 2]} ... {got[-LONGEST // 2 :]}"
         self.got, self.expected, self.fix = got, expected, fix
         super().__init__(" ".join(f"{got}; expected {expected}; {fix}".split()))
 

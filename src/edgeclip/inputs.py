@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Set
-from typing import Any, SupportsIndex
+import operator
+import os
+from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edgeclip.config import check_range
-from edgeclip.errors import InputError
+from edgeclip.errors import ConfigError, InputError
 
 
 def items_of(given: object, one: tuple[type, ...], argument: str, expected: str) -> Iterable[Any]:
@@ -69,6 +72,34 @@ def check_whole(name: str, value: object, low: int, high: int) -> None:
         InputError: it is none.
         ConfigError: it is out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # that's asked
+    except TypeError:
+        number = None
+    if number is None:
         raise InputError(f"{name} {value!r}", expected=f"a whole number from {low} to {high}", fix=f"use {low}")
-    check_range(name, int(value), low, high)
+    check_range(name, number, low, high)
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse what is none of the choices.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ConfigError(f"{name} {value!r}", expected=" or ".join(choices), fix=f"use {name} {choices[0]}")
+
+
+def check_path(name: str, value: object) -> None:
+    """Refuse what can't be the name of a file or folder.
+
+    Raises:
+        InputError: it is no string or Path, or has letters that no name has.
+    """
+    try:
+        possible = isinstance(value, str | Path) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise InputError(f"{name} {value!r}", expected="a path", fix="give one as a string or a Path")

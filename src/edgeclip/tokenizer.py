@@ -30,7 +30,6 @@ OPENAI_MERGES = 49152 - 256 - 2
 MAX_FILE_BYTES = 64 << 20
 MAX_VOCABULARY_BYTES = 16 << 20
 """Of OpenAI's vocabulary, unpacked: five times what it takes."""
-MAX_MESSAGE = 400
 CLEANING = "text_cleaning"
 """The key of tokenizer_config.json that says what is done to a text first; without it nothing is."""
 
@@ -335,9 +334,7 @@ def _foreign(source: str) -> Iterator[None]:
         known = isinstance(error, EdgeclipError)
         if known or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
             raise
-        raise TokenizerError(
-            f"{source} ({error})"[:MAX_MESSAGE], expected="a CLIP tokenizer", fix="download it again"
-        ) from error
+        raise TokenizerError(f"{source} ({error})", expected="a CLIP tokenizer", fix="download it again") from error
 
 
 def _parse_merges(lines: list[str]) -> list[tuple[str, str]]:

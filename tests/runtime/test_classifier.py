@@ -13,7 +13,7 @@ from edgeclip.runtime import Classifier, ClipRuntime
         (
             "cat, dog",
             "a {}",
-            r"`labels` 'cat, dog', one string; expected a list of them; use `labels` \['cat', 'dog'\]",
+            r"`labels` 'cat, dog'; expected a list of strings; use labels\.split",
         ),
         (None, "a {}", "`labels` of the type NoneType"),
         (["cat", 3], "a {}", "`labels` with one of the type int at index 1"),

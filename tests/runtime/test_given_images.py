@@ -149,6 +149,11 @@ def test_where_nobody_is_told_of_images_left_out_a_warning_names_them(encoder: E
 def test_choices_that_are_none(encoder: Encoder, pictures: list[Path]):
     with pytest.raises(ConfigError, match="`on_error` 'ignore'; expected raise or skip"):
         encoder.encode_image(pictures, on_error="ignore")
+    for value in (np.zeros(3), None, ["skip"]):
+        with pytest.raises(ConfigError, match="`on_error`"):
+            encoder.encode_image(pictures, on_error=value)
+    with pytest.raises(InputError, match="`on_skip` 3"):
+        encoder.encode_image(pictures, on_error="skip", on_skip=3)
     with pytest.raises(ConfigError, match="`on_skip` with `on_error` raise"):
         encoder.encode_image(pictures, on_skip=print)
 
@@ -163,8 +168,10 @@ def test_streams_take_one_or_several_too(clip: ClipRuntime, pictures: list[Path]
 
 
 @pytest.mark.parametrize("name", ["batch_size", "workers"])
-@pytest.mark.parametrize("value", ["2", 2.5, None, True, float("nan"), [1]])
+@pytest.mark.parametrize("value", ["2", 2.5, None, True, float("nan"), [1], int, np.zeros(3), np.array("a")], ids=str)
 def test_numbers_that_are_none(clip: ClipRuntime, pictures: list[Path], name: str, value: object):
     with pytest.raises(InputError, match=rf"`{name}` .*expected a whole number"):
         clip.encode_image(pictures, **{name: value})
+    with pytest.raises(ConfigError, match="`dtype`"):
+        clip.encode_image(pictures, dtype=value)
     assert clip.encode_image(pictures, **{name: np.int64(1)}).shape == (3, 16)

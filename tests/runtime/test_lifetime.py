@@ -106,17 +106,20 @@ def test_errors_survive_the_way_between_processes(kind: type):
     assert str(copy.copy(error)) == str(error)
 
 
-@pytest.mark.parametrize("source", [None, 3, b"bundle", ["bundle"]])
+@pytest.mark.parametrize("source", [None, 3, b"bundle", ["bundle"], np.zeros(3), "a\0b", "\ud800"], ids=ascii)
 def test_a_source_that_is_no_path(source: object):
     with pytest.raises(InputError, match=r"`source`.*expected a path"):
         edgeclip.load(source)
     with pytest.raises(InputError, match="`threads` '2'"):
         edgeclip.load("builtin:tabletop", threads="2")
-    with pytest.raises(InputError, match="`cache` 3"):
-        edgeclip.load("builtin:tabletop", cache=3)
+    with pytest.raises(InputError, match=r"`cache`.*expected a path"):
+        edgeclip.load("builtin:tabletop", cache=3 if source is None else source)
 
 
-@pytest.mark.parametrize("source", ["a\0b", "", "no such folder", "x" * 5000, "\ud800"])
-def test_a_path_that_is_none(source: str):
-    with pytest.raises(EdgeclipError):
+@pytest.mark.parametrize("source", ["", "no such folder", "x" * 5000, "a/" * 3000])
+def test_a_path_where_nothing_is(source: str, bundles: dict[str, Path]):
+    with pytest.raises(BundleError) as caught:
         edgeclip.load(source)
+    assert len(str(caught.value)) < 700
+    clip = edgeclip.load(bundles["fp32"], threads=1, cache=source + "x" * 5000)  # which keeps nothing
+    np.testing.assert_array_equal(clip.encode_text("a", cached=True), clip.encode_text("a"))

@@ -16,7 +16,7 @@ from edgeclip.bundle import Bundle, find_bundle, read_bundle
 from edgeclip.cpu import processors
 from edgeclip.errors import BundleError, ConfigError, ImageError, InputError
 from edgeclip.image import ImageSource
-from edgeclip.inputs import check_whole, items_of, texts_of
+from edgeclip.inputs import check_path, check_whole, items_of, texts_of
 from edgeclip.runtime.classifier import Classifier, Label
 from edgeclip.runtime.embedding_dtype import EmbeddingDtype, as_dtype, check_dtype
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, images_of, images_or_flush
@@ -250,8 +250,7 @@ class ClipRuntime:
             InputError: `labels` are one string, or hold something else than strings; or the template is none.
         """
         if isinstance(labels, str):
-            apart = [label.strip() for label in labels.split(",")]
-            raise InputError(f"`labels` {labels!r}, one string", expected="a list of them", fix=f"use `labels` {apart}")
+            raise InputError(f"`labels` {labels!r}", expected="a list of strings", fix="use labels.split(',')")
         labels = texts_of(labels, "`labels`")
         if not isinstance(template, str):
             raise InputError(
@@ -306,9 +305,9 @@ def load(source: str | Path, *, threads: int | None = None, cache: str | Path | 
         EdgeclipError: the bundle is incomplete, of a newer version, or a file is malformed; it can't be downloaded; or
             a number of threads that no machine has.
     """
-    for name, value in (("`source`", source), ("`cache`", cache or "")):
-        if not isinstance(value, str | Path):
-            raise InputError(f"{name} {value!r}", expected="a path", fix="give one as a string or a Path")
+    check_path("`source`", source)
+    if cache is not None:
+        check_path("`cache`", cache)
     if threads is None:
         threads = processors()
     check_whole("`threads`", threads, 1, MAX_WORKERS)

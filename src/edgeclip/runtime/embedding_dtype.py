@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclip.errors import ConfigError
+from edgeclip.inputs import check_choice
 
 EmbeddingDtype = Literal["float32", "float16", "int8"]
 INT8_SCALE = 127
@@ -26,10 +26,7 @@ def check_dtype(dtype: str) -> None:
     Raises:
         ConfigError: the type is none of `EmbeddingDtype`.
     """
-    if dtype not in get_args(EmbeddingDtype):
-        raise ConfigError(
-            f"`dtype` {dtype!r}", expected=" or ".join(get_args(EmbeddingDtype)), fix="use `dtype` float32"
-        )
+    check_choice("`dtype`", dtype, get_args(EmbeddingDtype))
 
 
 def as_dtype(embeds_NE: NDArray[np.float32], dtype: EmbeddingDtype) -> NDArray[Any]:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeclip.config import PreprocessConfig
-from edgeclip.errors import ConfigError, ImageError
+from edgeclip.errors import ConfigError, ImageError, InputError
 from edgeclip.image import Crop, ImageSource, crop_uint8
-from edgeclip.inputs import check_item, items_of
+from edgeclip.inputs import check_choice, check_item, items_of
 from edgeclip.runtime.stream import Flush
 
 Images: TypeAlias = ImageSource | Iterable[ImageSource]
@@ -80,9 +80,11 @@ class Skips:
 
         Raises:
             ConfigError: an unknown one, or someone to tell of images that are not left out.
+            InputError: someone to tell who can't be called.
         """
-        if on_error not in get_args(OnError):
-            raise ConfigError(f"`on_error` {on_error!r}", expected="raise or skip", fix="use `on_error` skip")
+        check_choice("`on_error`", on_error, get_args(OnError))
+        if on_skip is not None and not callable(on_skip):
+            raise InputError(f"`on_skip` {on_skip!r}", expected="a function of index and error", fix="leave it out")
         if on_skip is not None and on_error != "skip":
             raise ConfigError("`on_skip` with `on_error` raise", expected="skip", fix="use `on_error` skip")
         self._raises, self._on_skip = on_error == "raise", on_skip
@@ -96,7 +98,7 @@ class Skips:
         """
         if self._raises:
             raise error
-        if self._on_skip:
+        if self._on_skip is not None:
             self._on_skip(index, error)
         else:
             self._untold.append(f"{index} ({error.got})")

@@ -70,7 +70,7 @@ class PromptCache:
         wanted = {text: _digest(text) for text in texts}
         with self._lock:
             missing = sorted(set(wanted.values()) - set(self._known))
-            if missing and self._path.is_file():
+            if missing and os.path.isfile(self._path):  # noqa: PTH113 - which no name is too long for
                 self._known |= self._read(missing)
             return {text: self._known[digest] for text, digest in wanted.items() if digest in self._known}
 
