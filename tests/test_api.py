@@ -10,6 +10,9 @@ import pytest
 import edgeclip
 
 USER = """
+import pickle
+from pathlib import Path
+
 import edgeclip
 import numpy as np
 
@@ -17,7 +20,23 @@ clip: edgeclip.ClipRuntime = edgeclip.load("builtin:tabletop", threads=1)
 size: int = clip.embedding_size
 scale: float = clip.logit_scale
 images = clip.encode_image(["a.jpg", b"...", np.zeros((8, 8, 3), np.uint8)], batch_size=2, dtype="float16")
+one = clip.encode_image("a.jpg")
+frames = clip.encode_image(np.zeros((4, 8, 8, 3), np.uint8), workers=2)
+readable = clip.encode_image(
+    (path for path in Path("pictures").iterdir()),
+    on_error="skip",
+    on_skip=lambda index, error: print(index, error.got),
+)
 texts = clip.encode_text(["a red ball"], cached=True)
+text = clip.encode_text("a red ball")
+words = clip.encode_text(np.array(["a", "b"]))
+for source, row in clip.stream_images(Path("pictures").iterdir()):
+    print(source, row if isinstance(row, edgeclip.ImageError) else row.shape)
+with edgeclip.load("builtin:tabletop") as other:
+    best_label: str = other.classify("a.jpg", ("ball", "box"))[0][0].name
+    copied: edgeclip.ClipRuntime = pickle.loads(pickle.dumps(other))
+closed: bool = other.closed
+clip.close()
 similarities = images @ texts.T
 classifier: edgeclip.Classifier = clip.classifier(["ball", "box"], template="a {}")
 labels: list[list[edgeclip.Label]] = clip.classify(["a.jpg"], ["ball", "box"])
@@ -38,6 +57,7 @@ except (
     edgeclip.DataError,
     edgeclip.HubError,
     edgeclip.ImageError,
+    edgeclip.InputError,
     edgeclip.TokenizerError,
     edgeclip.TrainingError,
 ) as error:

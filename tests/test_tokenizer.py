@@ -1,13 +1,19 @@
+import errno
 import gzip
 import json
 import random
+import tempfile
+import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from edgeclip.errors import TokenizerError
+from edgeclip.errors import InputError, TokenizerError
 from edgeclip.tokenizer import ClipTokenizer, load_openai_vocabulary, load_tokenizer
 
 PIECES = [
@@ -29,7 +35,7 @@ def odd_strings(count: int = 1000) -> list[str]:
 @pytest.fixture(scope="module")
 def both(clip_vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipTokenizer, CLIPTokenizer, Path]:
     """Ours from OpenAI's file, transformers' from the vocab.json and merges.txt that belong to it."""
-    ours = load_openai_vocabulary(clip_vocabulary, 77)
+    ours = load_openai_vocabulary(clip_vocabulary, 77, clean="none")
     folder = tmp_path_factory.mktemp("slow")
     lines = gzip.decompress(clip_vocabulary.read_bytes()).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
     vocab = json.loads(ours._tokenizer.to_str())["model"]["vocab"]
@@ -89,8 +95,19 @@ def test_padding_to_the_longest_changes_no_id(tokenizer: ClipTokenizer):
 def test_unpaired_surrogates_are_replaced_and_no_texts_give_no_rows(tokenizer: ClipTokenizer):
     np.testing.assert_array_equal(tokenizer(["a \ud800"]), tokenizer(["a ?"]))
     assert tokenizer([]).shape == (0, 16)
-    with pytest.raises(TypeError, match="list"):
-        tokenizer("a text")
+
+
+def test_one_text_or_any_iterable_of_texts(tokenizer: ClipTokenizer):
+    texts = ["a red ball", "two"]
+    for several in (tuple(texts), iter(texts), np.array(texts), np.array(texts, object)):
+        np.testing.assert_array_equal(tokenizer(several), tokenizer(texts))
+    np.testing.assert_array_equal(tokenizer("two"), tokenizer(["two"]))
+
+
+@pytest.mark.parametrize("given", [None, 3, b"a", {"a": 1}, {"a"}, [["a"]], ["a", None], np.array("a"), [b"a"]])
+def test_what_is_no_text_is_one_line(tokenizer: ClipTokenizer, given):
+    with pytest.raises(InputError, match=r"`texts`.*expected strings"):
+        tokenizer(given)
 
 
 @pytest.mark.parametrize(
@@ -127,3 +144,64 @@ def test_damaged_openai_vocabulary(tmp_path: Path, content: bytes):
     (tmp_path / "bpe.txt.gz").write_bytes(content)
     with pytest.raises(TokenizerError, match=r"bpe\.txt\.gz"):
         load_openai_vocabulary(tmp_path / "bpe.txt.gz", 77)
+
+
+def test_a_vocabulary_that_unpacks_without_end_is_one_line(tmp_path: Path):
+    path = tmp_path / "bpe.txt.gz"
+    path.write_bytes(gzip.compress(bytes(200 << 20), 9))
+    tracemalloc.start()
+    with pytest.raises(TokenizerError, match=r"bpe\.txt\.gz, which unpacks to more than 16 MB"):
+        load_openai_vocabulary(path, 77)
+    assert tracemalloc.get_traced_memory()[1] < 80 << 20
+    tracemalloc.stop()
+
+
+def test_a_tokenizer_nested_too_deep_is_one_line(tmp_path: Path, tokenizer: ClipTokenizer):
+    (tmp_path / "tokenizer.json").write_text('{"model": ' * 100_000)
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
+        load_tokenizer(tmp_path, 16)
+    tokenizer.save(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("[" * 100_000)
+    with pytest.raises(TokenizerError, match=r"tokenizer_config\.json"):
+        load_tokenizer(tmp_path, 16)
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_any_change_of_a_tokenizer_is_one_line_or_nothing(tokenizer: ClipTokenizer, data: st.DataObject):
+    """Values of other types, left out, and numbers that no Rust integer holds."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tokenizer.save(folder)
+        content = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+        for _ in range(data.draw(st.integers(1, 3))):
+            change(content, data)
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+        with suppress(TokenizerError):
+            load_tokenizer(folder, 16)(["a red ball", "", "x" * 50, "<|endoftext|>", "é 日本"])
+
+
+def change(content: dict, data: st.DataObject) -> None:
+    place: dict | list = content
+    while True:
+        keys = list(place) if isinstance(place, dict) else range(min(len(place), 9))
+        if not keys:
+            return
+        key = data.draw(st.sampled_from(keys))
+        inside = place[key]
+        if isinstance(inside, dict | list) and data.draw(st.booleans()):
+            place = inside
+            continue
+        odd = [None, True, -1, 0, 2**31, 2**64, 10**400, float("inf"), "", "x", [], {}, [[]], {"a": 1}, "<|endoftext|>"]
+        place[key] = data.draw(st.sampled_from(odd))
+        return
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, tokenizer: ClipTokenizer):
+    """Which the command line makes a line of, as of any other."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    (tmp_path / "tokenizer.json").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        tokenizer.save(tmp_path)
+    assert caught.value.errno == errno.ENOSPC

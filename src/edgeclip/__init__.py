@@ -24,6 +24,7 @@ from edgeclip.errors import (
     EdgeclipError,
     HubError,
     ImageError,
+    InputError,
     TokenizerError,
     TrainingError,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "EdgeclipError",
     "HubError",
     "ImageError",
+    "InputError",
     "Label",
     "TokenizerError",
     "TrainingError",

@@ -21,7 +21,7 @@ import msgspec
 
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
 from edgeclip.errors import BundleError, ConfigError
-from edgeclip.files import present, read_whole
+from edgeclip.files import present, printable, read_whole
 from edgeclip.hf_config import preprocess_from, read_config
 from edgeclip.hf_json import read_json
 from edgeclip.hub import snapshot
@@ -191,7 +191,8 @@ def find_bundle(source: str | Path) -> Path:
     """
     if str(source) == BUILTIN:
         return Path(__file__).parent / "assets" / "tabletop-int8"
-    if (folder := present(Path(source))).exists() or not is_hub_id(str(source)):
+    folder = present(Path(source))
+    if not is_hub_id(str(source)) or folder.exists():
         return folder
     return _download(str(source))
 
@@ -305,9 +306,9 @@ def sealed(manifest: Manifest) -> Manifest:
 def _read_manifest(path: Path) -> Manifest:
     try:
         data = read_whole(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no file, or a name that no file can have
         raise BundleError(
-            f"{path} ({error.strerror})",
+            f"{printable(str(path))} ({getattr(error, 'strerror', error)})",
             expected="a bundle made by `edgeclip export`",
             fix="give its folder, or builtin:tabletop",
         ) from error

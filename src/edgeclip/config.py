@@ -7,7 +7,7 @@ configuration files are read key by key in `hf_config` and `checkpoint/`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -22,6 +22,9 @@ MAX_IMAGE_SIZE = 4096
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+TextCleaning = Literal["none", "openai", "lower", "whitespace", "canonicalize"]
+"""What is done to a text before it is divided into words, see `text_cleaning`; the last three by open_clip's names."""
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 
 DAMAGED = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError, OSError),
@@ -10,15 +11,26 @@ DAMAGED = (
 )
 """What a library's parser may raise, beside errors of its own, for a file that is damaged or hostile: a boundary around
 one call of it, never around our own code, makes an `EdgeclipError` of them."""
+LONGEST = 400
+"""Letters of what was got: a name of 5,000 would hide the rest of the line."""
 
 
 class EdgeclipError(Exception):
     """A mistake the user can mend. The command line prints it as one line and exits with code 2."""
 
     def __init__(self, got: str, *, expected: str, fix: str) -> None:
-        """Compose the one line from its three parts; line breaks inside a part are folded."""
+        """Compose the one line from its three parts; line breaks are folded, the middle of a long `got` is left out."""
+        got = got if len(got) <= LONGEST else f"{got[: LONGEST // 2]} ... {got[-LONGEST // 2 :]}"
         self.got, self.expected, self.fix = got, expected, fix
         super().__init__(" ".join(f"{got}; expected {expected}; {fix}".split()))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """By its parts, so that it reaches the process that waits for a worker's result."""
+        return partial(type(self), self.got, expected=self.expected, fix=self.fix), ()
+
+
+class InputError(EdgeclipError, TypeError):
+    """An argument of a type that has no plain meaning there."""
 
 
 class ConfigError(EdgeclipError):

@@ -111,8 +111,11 @@ def _earlier(folder: Path) -> Path:
 
 def present(folder: Path) -> Path:
     """The folder, or its earlier content where a process was killed, or is, between taking it away and replacing it."""
-    earlier = _earlier(folder)
-    return earlier if not folder.exists() and earlier.is_dir() else folder
+    try:
+        earlier = _earlier(folder)
+        return earlier if not folder.exists() and earlier.is_dir() else folder
+    except (OSError, ValueError):  # a name that no folder can have
+        return folder
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -6,38 +6,54 @@ Shape legend: B texts, T tokens.
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import string
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from edgeclip.errors import TokenizerError
-from edgeclip.files import printable
+from edgeclip.config import TextCleaning
+from edgeclip.errors import EdgeclipError, TokenizerError
+from edgeclip.inputs import texts_of
+from edgeclip.text_cleaning import BOS, EOS, cleaned, normalizer, special_names
 
-BOS, EOS = "<|startoftext|>", "<|endoftext|>"
-WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+SHORTENED = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+WORDS = r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 OPENAI_MERGES = 49152 - 256 - 2
 MAX_FILE_BYTES = 64 << 20
+MAX_VOCABULARY_BYTES = 16 << 20
+"""Of OpenAI's vocabulary, unpacked: five times what it takes."""
+CLEANING = "text_cleaning"
+"""The key of tokenizer_config.json that says what is done to a text first; without it nothing is."""
 
 
 class ClipTokenizer:
     """Token ids framed by start and end of text, cut and padded to the context length."""
 
     def __init__(
-        self, tokenizer: Tokenizer, *, context_length: int, eos_token: str = EOS, pad_token: str | int = EOS
+        self,
+        tokenizer: Tokenizer,
+        *,
+        context_length: int,
+        eos_token: str = EOS,
+        pad_token: str | int = EOS,
+        clean: TextCleaning = "none",
     ) -> None:
-        """Wrap a `tokenizers.Tokenizer`; `pad_token` is a token or an id.
+        """Wrap a `tokenizers.Tokenizer`; `pad_token` is a token or an id, `clean` what is done to texts first.
 
         Raises:
             TokenizerError: the vocabulary lacks the end-of-text or padding token.
         """
         self._tokenizer = tokenizer
         self.context_length = context_length
+        self.clean = clean
         self.eos_token_id = self._id_of(eos_token)
         self.pad_token_id = pad_token if isinstance(pad_token, int) else self._id_of(pad_token)
         tokenizer.no_padding()
@@ -72,27 +88,29 @@ class ClipTokenizer:
         """Ids of all tokens in the texts, those beyond the context length too."""
         whole = Tokenizer.from_str(self._tokenizer.to_str())
         whole.no_truncation()
-        return {index for text in texts for index in whole.encode(printable(text)).ids}
+        return {index for text in texts for index in whole.encode(cleaned(text, self.clean)).ids}
 
-    def __call__(self, texts: Sequence[str], *, pad_to_longest: bool = False) -> NDArray[np.int64]:
+    def __call__(self, texts: str | Iterable[str], *, pad_to_longest: bool = False) -> NDArray[np.int64]:
         """Encode texts.
 
         Args:
-            texts: any strings; unpaired surrogates become "?".
+            texts: one, or any iterable of them; unpaired surrogates are replaced.
             pad_to_longest: pad to the longest text of the batch instead of the context length.
 
         Returns:
-            (B, T) int64, T = context_length or the longest text.
+            (B, T) int64, T = context_length or the longest text; one text is a row too.
+
+        Raises:
+            InputError: something else than texts.
         """
         ids = self.token_ids(texts)
         return self.padded(ids) if pad_to_longest else self.padded(ids, self.context_length)
 
-    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def token_ids(self, texts: str | Iterable[str]) -> list[list[int]]:
         """Encode texts without padding; see `__call__`."""
-        if isinstance(texts, str):
-            raise TypeError("texts must be a list of strings, not one string")
-        clean = [printable(text) for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(clean)]
+        clean = [cleaned(text, self.clean) for text in texts_of(texts)]
+        with _foreign("a tokenizer that fails on a text"):
+            return [encoding.ids for encoding in self._tokenizer.encode_batch(clean)]
 
     def padded(self, ids: Sequence[Sequence[int]], length: int | None = None) -> NDArray[np.int64]:
         """Token ids of B texts as one array (B, T) int64; T is `length`, or that of the longest."""
@@ -103,10 +121,15 @@ class ClipTokenizer:
         return input_ids_BT
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json` in the Hugging Face layout."""
-        self._tokenizer.no_truncation()
-        self._tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-        self._tokenizer.enable_truncation(self.context_length)
+        """Write `tokenizer.json` and `tokenizer_config.json` in the Hugging Face layout.
+
+        What is done to texts first is said in the latter, for us, and as far as it can in the former, for others.
+        """
+        content = json.loads(self._tokenizer.to_str()) | {"truncation": None}
+        if self.clean != "none":
+            content["normalizer"] = _sequence(json.loads(normalizer(self.clean).__getstate__()), content["normalizer"])
+        compact = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        (folder / "tokenizer.json").write_text(compact, encoding="utf-8")
         config = {
             "tokenizer_class": "CLIPTokenizer",
             "model_max_length": self.context_length,
@@ -114,12 +137,18 @@ class ClipTokenizer:
             "eos_token": self._tokenizer.id_to_token(self.eos_token_id),
             "unk_token": EOS,
             "pad_token": self._tokenizer.id_to_token(self.pad_token_id),
+            **({} if self.clean == "none" else {CLEANING: self.clean}),
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
-    """CLIP's pipeline around a vocabulary: NFC, one space for any white space, lower case, byte-level BPE with "</w>".
+def _sequence(*steps: dict[str, Any] | None) -> dict[str, Any]:
+    """A normaliser of two, which stay apart so that the second can be found again."""
+    return {"type": "Sequence", "normalizers": [step or _sequence() for step in steps]}
+
+
+def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]], clean: TextCleaning = "none") -> Tokenizer:
+    """CLIP's pipeline around a vocabulary: `split_as_clip`, byte-level BPE with "</w>", start and end of text.
 
     Raises:
         TokenizerError: the vocabulary lacks the special tokens, or a merge names a token that is not in it.
@@ -142,10 +171,12 @@ def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tok
                 expected="merges whose parts are in the vocabulary",
                 fix="copy both vocab.json and merges.txt from the checkpoint's page",
             )
-    tokenizer = Tokenizer(
-        models.BPE(vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=EOS)
-    )
-    split_as_clip(tokenizer)
+    with _foreign(f"a vocabulary of {len(vocab)} tokens and {len(merges)} merges"):
+        model = models.BPE(
+            vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=EOS
+        )
+    tokenizer = Tokenizer(model)
+    split_as_clip(tokenizer, clean)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.RobertaProcessing(
         (EOS, vocab[EOS]), (BOS, vocab[BOS]), trim_offsets=False, add_prefix_space=False
@@ -154,17 +185,33 @@ def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tok
     return tokenizer
 
 
-def split_as_clip(tokenizer: Tokenizer) -> None:
-    """Give a tokenizer CLIP's normalisation and its division of a text into words and bytes."""
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
+def split_as_clip(tokenizer: Tokenizer, clean: TextCleaning = "none") -> None:
+    """Give a tokenizer CLIP's division of a text into words and bytes.
+
+    For texts that are cleaned first it is that of OpenAI's code; else Hugging Face's, which makes texts NFC, any white
+    space one space and letters small, and divides words once more as GPT-2 does.
+    """
+    if clean == "none":
+        tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+        )
+        apart = [word.replace("|", r"\|") for word in (BOS, EOS, *SHORTENED)]
+    else:
+        tokenizer.normalizer = normalizers.Sequence([])
+        apart = [_in_any_case(word) for word in (*special_names(clean), *SHORTENED)]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            pre_tokenizers.Split(Regex("|".join([*apart, WORDS])), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=clean == "none"),
         ]
     )
+
+
+def _in_any_case(word: str) -> str:
+    """A pattern of a word in small or capital letters, which all clients' regular expressions read alike."""
+    classes = {char: f"[{char}{char.upper()}]" for char in string.ascii_lowercase}
+    classes |= {"|": r"\|", "s": "[sS\u017f]"}  # the long s, whose capital is S too
+    return "".join(classes.get(char, char) for char in word)
 
 
 def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
@@ -180,63 +227,114 @@ def _byte_alphabet() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
 
 
-def load_tokenizer(folder: Path, context_length: int) -> ClipTokenizer:
+def load_tokenizer(folder: Path, context_length: int, *, clean: TextCleaning | None = None) -> ClipTokenizer:
     """Load the tokenizer of a checkpoint folder: `tokenizer.json`, or `vocab.json` with `merges.txt`.
+
+    Args:
+        folder: the folder.
+        context_length: of the model.
+        clean: what is done to texts first; by default what the folder says, nothing where it doesn't.
 
     Raises:
         TokenizerError: there is neither, or a file is malformed.
     """
-    special = _special_tokens(folder)
+    config = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    recorded = _recorded_cleaning(config, folder)
+    special: dict[str, Any] = {**_special_tokens(config), "clean": clean or recorded or "none"}
     if (folder / "tokenizer.json").is_file():
-        return ClipTokenizer(_parse(folder / "tokenizer.json"), context_length=context_length, **special)
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        tokenizer = _parse(folder / "tokenizer.json", for_others=recorded is not None)
+    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         vocab = _read_json(folder / "vocab.json")
         merges = _parse_merges(_read(folder / "merges.txt").decode("utf-8", "replace").splitlines())
-        return ClipTokenizer(build_tokenizer(vocab, merges), context_length=context_length, **special)
-    raise TokenizerError(
-        f"no tokenizer in {folder}",
-        expected="tokenizer.json, or vocab.json with merges.txt",
-        fix="copy them from the checkpoint's page, or give `vocabulary` bpe_simple_vocab_16e6.txt.gz",
-    )
+        tokenizer = build_tokenizer(vocab, merges, special["clean"])
+    else:
+        raise TokenizerError(
+            f"no tokenizer in {folder}",
+            expected="tokenizer.json, or vocab.json with merges.txt",
+            fix="copy them from the checkpoint's page, or give `vocabulary` bpe_simple_vocab_16e6.txt.gz",
+        )
+    with _foreign(f"the tokenizer of {folder}"):
+        loaded = ClipTokenizer(tokenizer, context_length=context_length, **special)
+        loaded(["a"])
+    return loaded
 
 
-def load_openai_vocabulary(path: Path, context_length: int) -> ClipTokenizer:
-    """Make CLIP's tokenizer from OpenAI's `bpe_simple_vocab_16e6.txt.gz`; pads with 0 as their code does.
+def load_openai_vocabulary(path: Path, context_length: int, *, clean: TextCleaning = "openai") -> ClipTokenizer:
+    """Make CLIP's tokenizer from OpenAI's `bpe_simple_vocab_16e6.txt.gz`; it pads with 0, as their code does.
+
+    Args:
+        path: that file.
+        context_length: of the model.
+        clean: what is done to texts first.
 
     Raises:
         TokenizerError: the file is missing, damaged, or another vocabulary.
     """
-    try:
-        lines = gzip.decompress(_read(path)).decode("utf-8").split("\n")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise TokenizerError(
-            f"{path} ({error})", expected="bpe_simple_vocab_16e6.txt.gz", fix="download it again"
-        ) from error
+    lines = _unpacked(path).split("\n")
     if len(lines) <= OPENAI_MERGES:
         raise TokenizerError(
             f"{path} with {len(lines)} lines", expected=f"at least {OPENAI_MERGES + 1}", fix="download it again"
         )
     merges = _parse_merges(lines[: OPENAI_MERGES + 1])
-    return ClipTokenizer(build_tokenizer(vocabulary(merges), merges), context_length=context_length, pad_token=0)
+    tokenizer = build_tokenizer(vocabulary(merges), merges, clean)
+    return ClipTokenizer(tokenizer, context_length=context_length, pad_token=0, clean=clean)
 
 
-def _special_tokens(folder: Path) -> dict[str, str]:
-    path = folder / "tokenizer_config.json"
-    if not path.is_file():
-        return {}
-    config = _read_json(path)
+def _unpacked(path: Path) -> str:
+    try:
+        content = gzip.GzipFile(fileobj=io.BytesIO(_read(path))).read(MAX_VOCABULARY_BYTES + 1).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise TokenizerError(
+            f"{path} ({error})", expected="bpe_simple_vocab_16e6.txt.gz", fix="download it again"
+        ) from error
+    if len(content) > MAX_VOCABULARY_BYTES:
+        raise TokenizerError(
+            f"{path}, which unpacks to more than 16 MB",
+            expected="bpe_simple_vocab_16e6.txt.gz",
+            fix="download it again",
+        )
+    return content
+
+
+def _recorded_cleaning(config: dict[str, Any], folder: Path) -> TextCleaning | None:
+    recorded = config.get(CLEANING)
+    if recorded is not None and recorded not in get_args(TextCleaning):
+        raise TokenizerError(
+            f"{folder / 'tokenizer_config.json'} with {CLEANING} {recorded!r}",
+            expected=" or ".join(get_args(TextCleaning)),
+            fix="update edgeclip",
+        )
+    return recorded
+
+
+def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
     tokens = {key: config.get(key) for key in ("eos_token", "pad_token")}
     # Older files write a token as {"content": ..., "lstrip": ...}.
     plain = {key: token.get("content") if isinstance(token, dict) else token for key, token in tokens.items()}
     return {key: token for key, token in plain.items() if isinstance(token, str)}
 
 
-def _parse(path: Path) -> Tokenizer:
-    text = _read(path).decode("utf-8", "replace")
+def _parse(path: Path, *, for_others: bool) -> Tokenizer:
+    """Read tokenizer.json; `for_others` leaves out what `save` has added to the normaliser for other clients."""
+    content = _read(path)
+    with _foreign(str(path)):
+        if for_others:
+            whole = json.loads(content)
+            _, own = whole["normalizer"]["normalizers"]
+            content = json.dumps(whole | {"normalizer": own}).encode()
+        return Tokenizer.from_str(content.decode("utf-8", "replace"))
+
+
+@contextmanager
+def _foreign(source: str) -> Iterator[None]:
+    """Whatever a malformed file makes of `tokenizers`, Rust's panics included, is one kind of error."""
     try:
-        return Tokenizer.from_str(text)
-    except Exception as error:
-        raise TokenizerError(f"{path} ({error})", expected="a tokenizers file", fix="download it again") from error
+        yield
+    except BaseException as error:
+        known = isinstance(error, EdgeclipError)
+        if known or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+            raise
+        raise TokenizerError(f"{source} ({error})", expected="a CLIP tokenizer", fix="download it again") from error
 
 
 def _parse_merges(lines: list[str]) -> list[tuple[str, str]]:
@@ -253,17 +351,22 @@ def _read(path: Path) -> bytes:
         raise TokenizerError(
             f"no file {path}", expected="a vocabulary file", fix="give the path of bpe_simple_vocab_16e6.txt.gz"
         )
-    if path.stat().st_size > MAX_FILE_BYTES:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
         raise TokenizerError(
-            f"{path} of {path.stat().st_size} bytes", expected="at most 64 MB", fix="download it again"
-        )
-    return path.read_bytes()
+            f"{path} ({error.strerror})", expected="a file that can be read", fix=f"chmod +r {path}, or copy it again"
+        ) from error
+    if len(content) > MAX_FILE_BYTES:
+        raise TokenizerError(f"{path} of more than 64 MB", expected="at most that", fix="download it again")
+    return content
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(_read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{path} ({error})", expected="a JSON object", fix="download it again") from error
     if not isinstance(value, dict):
         raise TokenizerError(

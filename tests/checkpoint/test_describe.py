@@ -379,5 +379,28 @@ def test_shards_of_a_hostile_index(tmp_path: Path, mini_checkpoint: Path, value:
     folder = copy_of(mini_checkpoint, tmp_path / "a")
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"logit_scale": value}}))
-    with pytest.raises(CheckpointError, match=r"naming the shard|cannot be read"):
+    with pytest.raises(CheckpointError, match=r"naming the shard|cannot be read|File name too long|download it again"):
         load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "same", "other"),
+    [
+        ({}, "a red ball", "A Red&nbsp;Ball"),
+        ({"clean": "canonicalize"}, "a red ball", "A red, ball!"),
+        ({"clean": "lower"}, "a red ball", "A  red&nbsp;ball"),
+    ],
+    ids=str,
+)
+def test_open_clip_cleans_texts_as_it_says(
+    tmp_path: Path, openai_style: Clip, tokenizer: ClipTokenizer, options: dict[str, str], same: str, other: str
+):
+    """Also where the folder brings a tokenizer.json, whose own tokenizer does not clean."""
+    open_clip_folder(tmp_path / "a", openai_style, tokenizer)
+    path = tmp_path / "a" / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = options
+    path.write_text(json.dumps(config))
+    tokenize = load_checkpoint(tmp_path / "a").tokenize
+    assert torch.equal(tokenize([same]), tokenize([other]))
+    assert not np.array_equal(tokenizer([same]), tokenizer([other]))

@@ -1,6 +1,8 @@
 """Options made of settings: their flags, lists and defaults, and what a configuration file may say instead."""
 
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Annotated, Literal
 
 import pytest
@@ -114,3 +116,10 @@ def test_a_configuration_file_is_read_strictly(command: Command, tmp_path: Path,
 def test_a_configuration_file_that_is_named_has_to_be_there(command: Command):
     with pytest.raises(ConfigError, match=r"none\.toml"):
         command("mini", "--config", "none.toml")
+
+
+def test_without_arguments_it_helps(edgeclip_here: Callable[..., CompletedProcess[str]]):
+    bare, asked = edgeclip_here(), edgeclip_here("--help")
+    assert (bare.returncode, bare.stderr) == (0, "")
+    assert bare.stdout == asked.stdout
+    assert "classify" in bare.stdout

@@ -31,6 +31,7 @@ def make_layouts(folder: Path, tokenizer: ClipTokenizer) -> list[Path]:
     wide = {"hidden_size": 64, "num_attention_heads": 1, "intermediate_size": 256}
     text = TextConfig(vocab_size=tokenizer.vocab_size, context_length=16, eos_token_id=None, **wide, **tower)
     vision = VisionConfig(image_size=16, patch_size=8, **wide, **tower)
+    tokenizer.save(folder)
     torch.manual_seed(0)
     model = Clip(ClipConfig(projection_dim=16, vision=vision, text=text)).eval()
     save_checkpoint(model, PreprocessConfig.clip(16), tokenizer, folder / "hugging-face")
@@ -66,6 +67,9 @@ def mutated_checkpoints(layouts: list[Path], place: Path, seed: int, count: int)
         place.mkdir()
         copied = place / layout.name
         shutil.copytree(layout, copied) if layout.is_dir() else shutil.copyfile(layout, copied)
+        if layout.is_file():
+            for file in layout.parent.glob("tokenizer*.json"):
+                shutil.copyfile(file, place / file.name)
         way = rng.choice(WAYS)
         way(copied, rng)
         yield f"{layout.name} {way.__name__} {seed}/{number}", copied

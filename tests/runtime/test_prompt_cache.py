@@ -103,3 +103,16 @@ def test_a_second_runtime_classifies_without_the_text_graph(bundles: dict[str, P
     other = edgeclip.load(bundles["fp32"], threads=1, cache=tmp_path)
     other.classify([image], labels)
     assert "text" in other.open_graphs
+
+
+def test_what_is_damaged_and_cannot_be_replaced_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    the_file(tmp_path).write_bytes(b"rubbish" * 1000)
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    cache = PromptCache(tmp_path, "f1", 4)
+    cache.put({"a": A})
+    np.testing.assert_array_equal(cache.get(["a"])["a"], A)
+    assert the_file(tmp_path).read_bytes() == b"rubbish" * 1000

@@ -12,7 +12,8 @@ from edgeclip.data.load_data import load_data
 from edgeclip.distill.learn_vocabulary import learn_vocabulary
 from edgeclip.errors import TokenizerError
 from edgeclip.shrink.trim_vocabulary import encodes_identically, trim_vocabulary
-from edgeclip.tokenizer import BOS, EOS, ClipTokenizer, build_tokenizer, load_openai_vocabulary, vocabulary
+from edgeclip.text_cleaning import BOS, EOS, cleaned
+from edgeclip.tokenizer import ClipTokenizer, build_tokenizer, load_openai_vocabulary, vocabulary
 from tests.conftest import WORDS
 from tests.test_tokenizer import odd_strings
 
@@ -26,7 +27,7 @@ def hand_made(*merges: tuple[str, str]) -> ClipTokenizer:
 def assert_same_by_name(old: ClipTokenizer, new: ClipTokenizer, texts: list[str]) -> None:
     """Token by token, from the saved form of both: an oracle beside `encodes_identically`."""
     for text in texts:
-        before, after = (t._tokenizer.encode(text).tokens for t in (old, new))
+        before, after = (t._tokenizer.encode(cleaned(text, t.clean)).tokens for t in (old, new))
         assert before == after, text
 
 
@@ -83,7 +84,7 @@ def test_odd_texts_with_openais_vocabulary(clip_vocabulary: Path):
     unkept = old.used_tokens(texts[300:]) - set(reduced.kept_tokens.tolist())
     uncut = Tokenizer.from_str(old._tokenizer.to_str())
     uncut.no_truncation()
-    others = [text for text in texts[300:] if unkept.isdisjoint(uncut.encode(text).ids)]
+    others = [text for text in texts[300:] if unkept.isdisjoint(uncut.encode(cleaned(text, old.clean)).ids)]
     assert len(others) > 100
     encodes_identically(old, reduced.tokenizer, others)
     # What is not kept still encodes, into bytes at worst, and never as an unknown token.

@@ -119,7 +119,7 @@ def of_itself(file: TensorFile, source: str) -> Description:
         config = next(iter(fitting.values()), None) or openai.built(sizes)
         config = with_activation(config, "quick_gelu")
         preprocess = PreprocessConfig.clip(config.vision.image_size)
-        return Description(config, OPENAI_ORIGIN, preprocess, OPENAI_ORIGIN, "lower")
+        return Description(config, OPENAI_ORIGIN, preprocess, OPENAI_ORIGIN, "openai")
     if fitting and len(own or acts) == 1:
         name, config = next(iter(fitting.items()))
         (act,) = own or acts

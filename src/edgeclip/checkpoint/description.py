@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeclip.config import ClipConfig, PreprocessConfig
+from edgeclip.config import ClipConfig, PreprocessConfig, TextCleaning
 from edgeclip.errors import CheckpointError
 
 
@@ -12,13 +12,13 @@ from edgeclip.errors import CheckpointError
 class Description:
     """A configuration with its origin, such as a file's name.
 
-    `preprocess` is None where nothing says how images are prepared. `clean` is how open_clip's tokenizers clean a text
-    ("lower", "whitespace" or "canonicalize"), None where text is not cleaned; `no_text` is why there can be none.
+    `preprocess` is None where nothing says how images are prepared. `clean` is what is done to a text first, None for
+    what its tokenizer's files say; `no_text` is why there can be no text.
     """
 
     config: ClipConfig
     origin: str
     preprocess: PreprocessConfig | None = None
     preprocess_origin: str = ""
-    clean: str | None = None
+    clean: TextCleaning | None = None
     no_text: CheckpointError | None = None

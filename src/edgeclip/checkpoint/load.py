@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -20,13 +21,15 @@ from edgeclip.checkpoint.description import Description
 from edgeclip.checkpoint.keys import Rule, to_ours, without_constants
 from edgeclip.checkpoint.reader import read_tensors, read_weights
 from edgeclip.checkpoint.torch_file import TensorFile
-from edgeclip.config import ClipConfig, PreprocessConfig, TextConfig
+from edgeclip.config import ClipConfig, PreprocessConfig, TextCleaning, TextConfig
 from edgeclip.errors import CheckpointError, EdgeclipError, TokenizerError
 from edgeclip.hub import download_checkpoint
 from edgeclip.image import ImageSource, crop_uint8, normalize
+from edgeclip.inputs import texts_of
 from edgeclip.model import Clip
 from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.names import BUILTIN, is_hub_id
+from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, crops_of
 from edgeclip.tokenizer import ClipTokenizer, load_openai_vocabulary, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -36,7 +39,7 @@ PAPER_MEAN = PAPER_STD = (0.5, 0.5, 0.5)
 """The normalisation that the paper uses instead of the checkpoint's own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Checkpoint:
     """A checkpoint ready for use, an `evaluate.encoder.Encoder`. `model` is in evaluation mode, on the CPU, in float32.
 
@@ -74,26 +77,39 @@ class Checkpoint:
         """The factor on cosines that makes logits of them."""
         return self.model.logit_scale.item()
 
-    def encode_image(self, images: Sequence[ImageSource]) -> NDArray[np.float32]:
-        """Paths, bytes, Pillow images or uint8 arrays to L2-normalised `image_embeds` (N, E) float32.
+    def __repr__(self) -> str:
+        config = self.model.config
+        size = config.vision.image_size
+        return (
+            f"<Checkpoint {self.name}: {self.layout}, {self.stored_dtype}, embeddings of {self.embedding_size}, images "
+            f"of {size}x{size}, texts of {config.text.context_length} tokens>"
+        )
+
+    def encode_image(
+        self, images: Images, *, on_error: OnError = "raise", on_skip: OnSkip | None = None
+    ) -> NDArray[np.float32]:
+        """Images to L2-normalised `image_embeds` (N, E) float32, with the arguments of `ClipRuntime.encode_image`.
 
         Raises:
             ImageError: one cannot be decoded.
+            InputError: `images` are, or hold, something else than images.
         """
-        config = self.preprocess_config
+        config, skips = self.preprocess_config, Skips(on_error, on_skip)
         parts = [np.empty((0, self.embedding_size), np.float32)]
-        for start in range(0, len(images), self.batch_size):
-            crops = np.stack([crop_uint8(image, config) for image in images[start : start + self.batch_size]])
-            parts.append(encode_images(self.model, crops, config, batch_size=self.batch_size))
+        crops = crops_of(images, config, skips)
+        while batch := list(islice(crops, self.batch_size)):
+            parts.append(encode_images(self.model, np.stack(batch), config, batch_size=self.batch_size))
+        skips.warn()
         return np.concatenate(parts)
 
-    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Texts to L2-normalised `text_embeds` (M, E) float32.
+    def encode_text(self, texts: str | Iterable[str]) -> NDArray[np.float32]:
+        """One text, or any iterable of texts, to L2-normalised `text_embeds` (M, E) float32.
 
         Raises:
             EdgeclipError: the checkpoint has no tokenizer.
+            InputError: `texts` are, or hold, something else than strings.
         """
-        return encode_texts(self.model, texts, self.tokenizer, batch_size=self.batch_size)
+        return encode_texts(self.model, texts_of(texts), self.tokenizer, batch_size=self.batch_size)
 
     def require_tokenizer(self) -> None:
         """Raise now what the tokenizer would raise when text comes in."""
@@ -108,7 +124,7 @@ class Checkpoint:
         """
         return torch.from_numpy(normalize(crop_uint8(image, self.preprocess_config), self.preprocess_config))
 
-    def tokenize(self, texts: list[str]) -> Tensor:
+    def tokenize(self, texts: str | Iterable[str]) -> Tensor:
         """Texts to (B, T) int64 token ids, T = the context length.
 
         Raises:
@@ -204,7 +220,8 @@ def _assemble(
     model = _model(name, config, weights, rules)
     _check_size(name, config, preprocess)
     vocabulary = options.vocabulary or _vocabulary_beside(folder)
-    tokenizer = said.no_text or _tokenizer(folder, vocabulary, config.text, name)
+    clean = None if file.is_hugging_face else said.clean
+    tokenizer = said.no_text or _tokenizer(folder, vocabulary, config.text, clean, name)
     return Checkpoint(
         name=name,
         layout=f"{_layout(file, said)}{container and f', {container}'}",
@@ -255,13 +272,15 @@ def _tokenizer_origin(folder: Path, vocabulary: Path | None, tokenizer: ClipToke
     return "tokenizer.json" if (folder / "tokenizer.json").is_file() else "vocab.json and merges.txt"
 
 
-def _tokenizer(folder: Path, vocabulary: Path | None, text: TextConfig, name: str) -> ClipTokenizer | EdgeclipError:
+def _tokenizer(
+    folder: Path, vocabulary: Path | None, text: TextConfig, clean: TextCleaning | None, name: str
+) -> ClipTokenizer | EdgeclipError:
     """The tokenizer, or why there is none."""
     try:
         if vocabulary is not None:
-            tokenizer = load_openai_vocabulary(vocabulary, text.context_length)
+            tokenizer = load_openai_vocabulary(vocabulary, text.context_length, clean=clean or "openai")
         else:
-            tokenizer = load_tokenizer(folder, text.context_length)
+            tokenizer = load_tokenizer(folder, text.context_length, clean=clean)
     except TokenizerError as error:
         return error
     if tokenizer.vocab_size > text.vocab_size:

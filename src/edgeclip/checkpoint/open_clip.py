@@ -11,7 +11,15 @@ from typing import Any
 from PIL.Image import Resampling
 
 from edgeclip.checkpoint.description import Description
-from edgeclip.config import CLIP_MEAN, CLIP_STD, ClipConfig, PreprocessConfig, TextConfig, VisionConfig
+from edgeclip.config import (
+    CLIP_MEAN,
+    CLIP_STD,
+    ClipConfig,
+    PreprocessConfig,
+    TextCleaning,
+    TextConfig,
+    VisionConfig,
+)
 from edgeclip.errors import CheckpointError
 from edgeclip.hf_json import integer, number, section, shown, triple
 
@@ -150,10 +158,10 @@ def _is_bool(value: object) -> bool:
     return isinstance(value, bool)
 
 
-def _text_cleaning(text: dict[str, Any], path: Path) -> tuple[str, CheckpointError | None]:
+def _text_cleaning(text: dict[str, Any], path: Path) -> tuple[TextCleaning, CheckpointError | None]:
     """How open_clip cleans text for this model, and why its text cannot be had, where it can't."""
     options = dict(section(text, "tokenizer_kwargs", path))
-    clean = options.pop("clean", None) or "lower"
+    clean: TextCleaning = options.pop("clean", None) or "lower"
     other = {key: value for key, value in options.items() if value not in (None, "")}
     named = {key: text[key] for key in ("hf_tokenizer_name", "tokenizer_mode") if text.get(key)}
     if other or named or clean not in ("lower", "whitespace", "canonicalize"):

@@ -23,7 +23,7 @@ from PIL.Image import Resampling
 
 from edgeclip.bundle import MANIFEST, SCHEMA, Bundle, Card, FileEntry, GraphPrecision, entries, read_bundle
 from edgeclip.checkpoint import Checkpoint
-from edgeclip.config import ClipConfig, Config, PreprocessConfig
+from edgeclip.config import ClipConfig, Config, PreprocessConfig, TextCleaning
 from edgeclip.errors import ConfigError
 from edgeclip.export.make_bundle import Wanted, export_bundle
 from edgeclip.export.samples import Samples
@@ -98,7 +98,7 @@ def write_model_folder(bundle: Bundle, folder: Path) -> None:
     Raises:
         ConfigError: see `export_immich`.
     """
-    _write_json(folder / "config.json", open_clip_config(bundle.config))
+    _write_json(folder / "config.json", open_clip_config(bundle.config, bundle.tokenizer.clean))
     (folder / "visual").mkdir()
     preprocess = preprocess_cfg(bundle.preprocess, bundle.config.vision.image_size)
     _write_json(folder / "visual" / "preprocess_cfg.json", preprocess)
@@ -143,8 +143,8 @@ def preprocess_cfg(config: PreprocessConfig, image_size: int) -> dict[str, Any]:
     }
 
 
-def open_clip_config(config: ClipConfig) -> dict[str, Any]:
-    """The content of config.json; Immich reads the context length, and whether punctuation is removed (it is not)."""
+def open_clip_config(config: ClipConfig, clean: TextCleaning) -> dict[str, Any]:
+    """The content of config.json; Immich reads the context length, and whether punctuation is removed."""
     vision, text = config.vision, config.text
     return {
         "embed_dim": config.projection_dim,
@@ -161,7 +161,7 @@ def open_clip_config(config: ClipConfig) -> dict[str, Any]:
             "width": text.hidden_size,
             "heads": text.num_attention_heads,
             "layers": text.num_hidden_layers,
-            "tokenizer_kwargs": {"clean": "lower"},
+            "tokenizer_kwargs": {"clean": clean if clean in ("whitespace", "canonicalize") else "lower"},
         },
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeclip.bundle import Manifest, read_bundle
-from edgeclip.config import ClipConfig, Config, PreprocessConfig
+from edgeclip.config import ClipConfig, Config, PreprocessConfig, TextCleaning
 from edgeclip.cpu import int8_arithmetic
 from edgeclip.evaluate.footprint import bytes_on_disk
 from edgeclip.measure.source import load_checkpoint_or_student
@@ -14,12 +14,16 @@ from edgeclip.results import Inspection, Part
 
 
 class BundleInspection(Config, frozen=True, kw_only=True):
-    """What `edgeclip inspect` gives of a bundle; `arithmetic` is this machine's, all else the bundle's own."""
+    """What `edgeclip inspect` gives of a bundle; `arithmetic` is this machine's, all else the bundle's own.
+
+    `text_cleaning` is what is done to texts before they are tokenized.
+    """
 
     name: str
     manifest: Manifest
     config: ClipConfig
     preprocess: PreprocessConfig
+    text_cleaning: TextCleaning
     disk_bytes: int
     arithmetic: str
 
@@ -36,6 +40,7 @@ def inspect_bundle(folder: Path) -> BundleInspection:
         manifest=bundle.manifest,
         config=bundle.config,
         preprocess=bundle.preprocess,
+        text_cleaning=bundle.tokenizer.clean,
         disk_bytes=sum(entry.bytes for entry in bundle.manifest.files.values()),
         arithmetic=int8_arithmetic(),
     )

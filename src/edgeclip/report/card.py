@@ -5,8 +5,17 @@ from __future__ import annotations
 from rich.table import Table
 
 from edgeclip.bundle import CARD_MAX_LOSS, CARD_MIN_COSINE, Card
+from edgeclip.config import TextCleaning
 from edgeclip.measure.inspection import BundleInspection
 from edgeclip.report.terminal import console, recalls_table, tower
+
+_CLEANED: dict[TextCleaning, str] = {
+    "openai": "OpenAI's code",
+    "lower": "open_clip's code",
+    "whitespace": "open_clip's code, capitals kept",
+    "canonicalize": "open_clip's code, punctuation removed",
+}
+"""By whose example texts are repaired."""
 
 
 def print_card(inspection: BundleInspection) -> None:
@@ -32,6 +41,7 @@ def print_card(inspection: BundleInspection) -> None:
         *([f"int8 here   {inspection.arithmetic}"] if manifest.precision == "int8" else []),
         f"image       {config.vision.image_size} px in patches of {config.vision.patch_size}, {tower(config.vision)}",
         f"text        {config.text.vocab_size:,} tokens, context {config.text.context_length}, {tower(config.text)}",
+        *_texts(inspection.text_cleaning),
         f"embedding   {config.projection_dim} wide, logit scale {manifest.logit_scale:.2f}, "
         f"fingerprint {manifest.fingerprint}",
         f"size        {inspection.disk_bytes / 1e6:.1f} MB",
@@ -39,6 +49,15 @@ def print_card(inspection: BundleInspection) -> None:
     ]
     for line in lines:
         output.print(line, highlight=False, markup=False)
+
+
+def _texts(cleaning: TextCleaning) -> list[str]:
+    if cleaning == "none":
+        return []
+    return [
+        f"texts       repaired as by {_CLEANED[cleaning]}",
+        "            (by tokenizer.json in other clients, but for mojibake, rare HTML entities and special tokens)",
+    ]
 
 
 def _recalls(card: Card) -> Table:

@@ -1,4 +1,4 @@
-"""Inference over a bundle with numpy, onnxruntime, pillow and tokenizers only."""
+"""Inference over a bundle with numpy, onnxruntime, pillow, tokenizers and ftfy only."""
 
 from edgeclip.runtime.classifier import Classifier, Label
 from edgeclip.runtime.clip import ClipRuntime, load

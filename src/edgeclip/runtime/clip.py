@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from edgeclip.bundle import Bundle, find_bundle, read_bundle
-from edgeclip.config import check_range
 from edgeclip.cpu import processors
-from edgeclip.errors import ConfigError, ImageError
-from edgeclip.image import Crop, ImageSource
+from edgeclip.errors import BundleError, ConfigError, ImageError, InputError
+from edgeclip.image import ImageSource
+from edgeclip.inputs import check_path, check_whole, items_of, texts_of
 from edgeclip.runtime.classifier import Classifier, Label
 from edgeclip.runtime.embedding_dtype import EmbeddingDtype, as_dtype, check_dtype
+from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, images_of, images_or_flush
 from edgeclip.runtime.prompt_cache import PromptCache, cache_folder
 from edgeclip.runtime.session import LazySession
 from edgeclip.runtime.stream import Embedded, Flush, embedded, in_groups, in_order, threads
@@ -32,14 +32,46 @@ MAX_WORKERS = 256
 class ClipRuntime:
     """A loaded bundle. The text graph is not opened by image-only use, nor the other way round.
 
-    Threads may share one: every method is safe to call from several at once.
+    Threads may share one: every method is safe to call from several at once. Pickled or copied it goes by its folder:
+    the copy opens the same files anew. `close`, or the end of a `with` block, gives the graphs' memory back.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int, cache: Path | None = None) -> None:
         self.bundle = bundle
+        self._threads, self._cache = threads, cache
         self._image = LazySession(bundle.image_graph, threads)
         self._text = LazySession(bundle.text_graph, threads)
         self._prompts = PromptCache(cache or cache_folder(), bundle.manifest.fingerprint, self.embedding_size)
+
+    def __repr__(self) -> str:
+        manifest, config = self.bundle.manifest, self.bundle.config
+        size, megabytes = config.vision.image_size, sum(entry.bytes for entry in manifest.files.values()) / 1e6
+        return (
+            f"<ClipRuntime {manifest.teacher}: {manifest.precision}, {megabytes:.1f} MB, embeddings of "
+            f"{self.embedding_size}, images of {size}x{size}, texts of {config.text.context_length} tokens, "
+            f"{self._threads} threads, {self.bundle.folder}{', closed' if self.closed else ''}>"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        self._image.check_not_closed()
+        return _reopen, (self.bundle.folder.resolve(), self.bundle.manifest.fingerprint, self._threads, self._cache)
+
+    def __enter__(self) -> ClipRuntime:
+        self._image.check_not_closed()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the graphs' memory back; whatever is asked for from then on is a BundleError. More than once is fine."""
+        self._image.close()
+        self._text.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._image.closed
 
     @property
     def embedding_size(self) -> int:
@@ -58,45 +90,53 @@ class ClipRuntime:
 
     def encode_image(
         self,
-        images: Sequence[ImageSource],
+        images: Images,
         *,
         batch_size: int = 1,
         workers: int = 0,
         dtype: EmbeddingDtype = "float32",
+        on_error: OnError = "raise",
+        on_skip: OnSkip | None = None,
     ) -> NDArray[Any]:
         """Embed images.
 
         Args:
-            images: paths, encoded bytes, Pillow images, or uint8 arrays of shape (H, W, 3), (H, W, 4) or (H, W).
+            images: one image, or any iterable of images, each a path, encoded bytes, a Pillow image, or a uint8 array
+                of shape (H, W, 3), (H, W, 4) or (H, W). An array (N, H, W, 3) is N images.
             batch_size: images a run of the graph. int8 graphs choose one activation scale for a whole batch; 1 keeps
                 an embedding independent of its neighbours.
             workers: threads, each of which decodes images and runs the graph; 0 does both in this one. For many images
                 one for each processor, with a graph of 1 thread (`load(..., threads=1)`), gives the most.
             dtype: float32, float16, or int8: see `embedding_dtype.INT8_SCALE`.
+            on_error: "raise" the error of the first image that can't be decoded; "skip" leaves such images out, and
+                the result has rows for the others only.
+            on_skip: called with the place of each image that is left out, from 0, and its error; where nobody is told,
+                one Python warning names them.
 
         Returns:
-            (N, E), L2-normalised `image_embeds`.
+            (N, E), L2-normalised `image_embeds`; one image is a row too: (1, E).
 
         Raises:
             ImageError: an image can't be decoded.
-            BundleError: the graph can't be opened.
+            BundleError: the graph can't be opened, or was closed.
             ConfigError: a number is out of range, or the dtype unknown.
-            TypeError: `images` is no list, or holds something else than images.
+            InputError: `images` are, or hold, something else than images.
         """
-        _check_list(images)
         check_dtype(dtype)
-        for index, image in enumerate(images):
-            if isinstance(image, Flush):
-                raise TypeError(f"expected an image, not FLUSH at index {index}")
+        skips = Skips(on_error, on_skip)
         rows: list[NDArray[np.float32]] = []
-        for _, embeds in self.stream_images(images, batch_size=batch_size, workers=workers):
+        sources = images_of(images)
+        # No name for the stream: its threads end with the loop, not with the traceback of what was raised.
+        for index, (_, embeds) in enumerate(self.stream_images(sources, batch_size=batch_size, workers=workers)):
             if isinstance(embeds, ImageError):
-                raise embeds
-            rows.append(embeds)
+                skips(index, embeds)
+            else:
+                rows.append(embeds)
+        skips.warn()
         return as_dtype(np.stack(rows) if rows else np.empty((0, self.embedding_size), np.float32), dtype)
 
     def stream_images(
-        self, images: Iterable[ImageSource | Flush], *, batch_size: int = 1, workers: int = 0
+        self, images: ImageSource | Iterable[ImageSource | Flush], *, batch_size: int = 1, workers: int = 0
     ) -> Iterator[Embedded]:
         """Embed images as they come, in order, with few of them in memory; endless iterators work.
 
@@ -109,21 +149,27 @@ class ClipRuntime:
             Each source with its embedding (E,), L2-normalised float32, or with the ImageError that it gave.
 
         Raises:
-            BundleError, ConfigError, TypeError: as for `encode_image`.
+            BundleError, ConfigError, InputError: as for `encode_image`.
         """
-        check_range("`batch_size`", batch_size, 1, MAX_BATCH)
-        check_range("`workers`", workers, 0, MAX_WORKERS)
+        check_whole("`batch_size`", batch_size, 1, MAX_BATCH)
+        check_whole("`workers`", workers, 0, MAX_WORKERS)
+        self._image.check_not_closed()
         return embedded(
-            _checked(images), self.bundle.preprocess, self._image.run, batch_size=batch_size, workers=workers
+            images_or_flush(images), self.bundle.preprocess, self._image.run, batch_size=batch_size, workers=workers
         )
 
     def encode_text(
-        self, texts: Sequence[str], *, batch_size: int = 1, dtype: EmbeddingDtype = "float32", cached: bool = False
+        self,
+        texts: str | Iterable[str],
+        *,
+        batch_size: int = 1,
+        dtype: EmbeddingDtype = "float32",
+        cached: bool = False,
     ) -> NDArray[Any]:
         """Embed texts. What is longer than the context length is cut, as CLIP does.
 
         Args:
-            texts: any strings.
+            texts: one text, or any iterable of texts.
             batch_size: texts a run of the graph, of similar length, computed up to the longest one's end only. As for
                 images, 1 keeps an embedding of an int8 graph independent of its neighbours.
             dtype: float32, float16, or int8: see `embedding_dtype.INT8_SCALE`.
@@ -131,28 +177,26 @@ class ClipRuntime:
                 opened where all are. They are encoded one by one, whatever `batch_size`.
 
         Returns:
-            (M, E), L2-normalised `text_embeds`.
+            (M, E), L2-normalised `text_embeds`; one text is a row too: (1, E).
 
         Raises:
-            BundleError: the graph can't be opened.
+            BundleError: the graph can't be opened, or was closed.
             ConfigError: a number is out of range, or the dtype unknown.
-            TypeError: `texts` is no list, or holds something else than strings.
+            InputError: `texts` are, or hold, something else than strings.
         """
-        _check_list(texts)
         check_dtype(dtype)
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(f"expected strings, not {type(text).__name__} at index {index}")
-        check_range("`batch_size`", batch_size, 1, MAX_BATCH)
+        check_whole("`batch_size`", batch_size, 1, MAX_BATCH)
+        self._text.check_not_closed()
+        texts = texts_of(texts)
         return as_dtype(self._cached_texts(texts) if cached else self._run_texts(texts, batch_size), dtype)
 
     def stream_texts(
-        self, texts: Iterable[str | Flush], *, group: int = 1, batch_size: int = 1, workers: int = 0
+        self, texts: str | Iterable[str | Flush], *, group: int = 1, batch_size: int = 1, workers: int = 0
     ) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Embed texts as they come, in order, with few of them in memory; endless iterators work.
 
         Args:
-            texts: any strings; `stream.FLUSH` as for `stream_images`.
+            texts: as for `encode_text`; `stream.FLUSH` as for `stream_images`.
             group: texts that are sorted by length together; a text waits for the others of its group.
             batch_size: as for `encode_text`.
             workers: threads that run the graph; 0 runs it in this one.
@@ -161,14 +205,14 @@ class ClipRuntime:
             Each text with its embedding (E,), L2-normalised float32.
 
         Raises:
-            BundleError, ConfigError, TypeError: as for `encode_text`.
+            BundleError, ConfigError, InputError: as for `encode_text`.
         """
-        check_range("`workers`", workers, 0, MAX_WORKERS)
-        check_range("`group`", group, 1, MAX_GROUP)
+        check_whole("`workers`", workers, 0, MAX_WORKERS)
+        check_whole("`group`", group, 1, MAX_GROUP)
         with threads(workers) as pool:
             encoded = in_order(
                 lambda some: list(zip(some, self.encode_text(some, batch_size=batch_size), strict=True)),
-                in_groups(texts, group),
+                in_groups(items_of(texts, (str,), "`texts`", "strings"), group),
                 pool,
                 ahead=workers,
             )
@@ -194,7 +238,7 @@ class ClipRuntime:
             embeds_ME[batch] = self._text.run(self.bundle.tokenizer.padded([ids[i] for i in batch]))
         return embeds_ME
 
-    def classifier(self, labels: Sequence[str], *, template: str = "a photo of a {}") -> Classifier:
+    def classifier(self, labels: Iterable[str], *, template: str = "a photo of a {}") -> Classifier:
         """Zero-shot classification with these labels, of any number of embeddings; prompts come from the prompt cache.
 
         Args:
@@ -203,39 +247,49 @@ class ClipRuntime:
 
         Raises:
             ConfigError: no labels, or a template without {}.
-            TypeError: `labels` is no list, or holds something else than strings.
+            InputError: `labels` are one string, or hold something else than strings; or the template is none.
         """
-        _check_list(labels)
+        if isinstance(labels, str):
+            raise InputError(f"`labels` {labels!r}", expected="a list of strings", fix="use labels.split(',')")
+        labels = texts_of(labels, "`labels`")
+        if not isinstance(template, str):
+            raise InputError(
+                f"`template` {template!r}", expected="a string with {}", fix="use `template` 'a photo of a {}'"
+            )
         if not labels or "{}" not in template:
             raise ConfigError(
                 f"{len(labels)} labels and the template {template!r}",
                 expected="at least one label, and {} in the template",
                 fix="give `labels`, and a `template` such as 'a photo of a {}'",
             )
-        prompts = [template.replace("{}", label) if isinstance(label, str) else label for label in labels]
+        prompts = [template.replace("{}", label) for label in labels]
         return Classifier(tuple(labels), self.encode_text(prompts, cached=True), self.logit_scale)
 
     def classify(
-        self, images: Sequence[ImageSource], labels: Sequence[str], *, template: str = "a photo of a {}"
+        self, images: Images, labels: Iterable[str], *, template: str = "a photo of a {}"
     ) -> list[list[Label]]:
         """Classify images at once: `classifier` on `encode_image`, with the arguments and errors of both.
 
         Returns:
-            For each image every label, the most probable first; probabilities sum to 1.
+            For each image every label, the most probable first; probabilities sum to 1. One image is a row too.
         """
         return self.classifier(labels, template=template)(self.encode_image(images))
 
 
-def _check_list(items: object) -> None:
-    if not isinstance(items, Sequence) or isinstance(items, str | bytes):
-        raise TypeError(f"expected a list, not one {type(items).__name__}")
+def _reopen(folder: Path, fingerprint: str, threads: int, cache: Path | None) -> ClipRuntime:
+    """What a pickled runtime comes back as.
 
-
-def _checked(images: Iterable[ImageSource | Flush]) -> Iterator[ImageSource | Flush]:
-    for index, image in enumerate(images):
-        if not isinstance(image, str | Path | bytes | Image.Image | np.ndarray | Crop | Flush):
-            raise TypeError(f"expected paths, bytes, pictures or arrays, not {type(image).__name__} at index {index}")
-        yield image
+    Raises:
+        BundleError: the folder holds another bundle by now, or none.
+    """
+    clip = load(folder, threads=threads, cache=cache)
+    if clip.bundle.manifest.fingerprint != fingerprint:
+        raise BundleError(
+            f"{folder} with the fingerprint {clip.bundle.manifest.fingerprint}",
+            expected=f"{fingerprint}, the one that was pickled",
+            fix="load it anew where it is needed",
+        )
+    return clip
 
 
 def load(source: str | Path, *, threads: int | None = None, cache: str | Path | None = None) -> ClipRuntime:
@@ -251,7 +305,10 @@ def load(source: str | Path, *, threads: int | None = None, cache: str | Path | 
         EdgeclipError: the bundle is incomplete, of a newer version, or a file is malformed; it can't be downloaded; or
             a number of threads that no machine has.
     """
+    check_path("`source`", source)
+    if cache is not None:
+        check_path("`cache`", cache)
     if threads is None:
         threads = processors()
-    check_range("`threads`", threads, 1, MAX_WORKERS)
+    check_whole("`threads`", threads, 1, MAX_WORKERS)
     return ClipRuntime(read_bundle(find_bundle(source)), threads=threads, cache=Path(cache) if cache else None)

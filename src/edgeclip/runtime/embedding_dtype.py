@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclip.errors import ConfigError
+from edgeclip.inputs import check_choice
 
 EmbeddingDtype = Literal["float32", "float16", "int8"]
 INT8_SCALE = 127
@@ -26,10 +26,7 @@ def check_dtype(dtype: str) -> None:
     Raises:
         ConfigError: the type is none of `EmbeddingDtype`.
     """
-    if dtype not in get_args(EmbeddingDtype):
-        raise ConfigError(
-            f"`dtype` {dtype!r}", expected=" or ".join(get_args(EmbeddingDtype)), fix="use `dtype` float32"
-        )
+    check_choice("`dtype`", dtype, get_args(EmbeddingDtype))
 
 
 def as_dtype(embeds_NE: NDArray[np.float32], dtype: EmbeddingDtype) -> NDArray[Any]:
@@ -42,3 +39,8 @@ def as_dtype(embeds_NE: NDArray[np.float32], dtype: EmbeddingDtype) -> NDArray[A
     if dtype == "int8":
         return np.rint(embeds_NE * INT8_SCALE).clip(-INT8_SCALE, INT8_SCALE).astype(np.int8)
     return embeds_NE.astype(dtype, copy=False)
+
+
+def as_float32(embeds: NDArray[Any]) -> NDArray[np.float32]:
+    """Embeddings of any of these types as float32, int8 ones to scale again."""
+    return embeds.astype(np.float32, copy=False) / (INT8_SCALE if embeds.dtype == np.int8 else np.float32(1))

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ class PromptCache:
         wanted = {text: _digest(text) for text in texts}
         with self._lock:
             missing = sorted(set(wanted.values()) - set(self._known))
-            if missing and self._path.is_file():
+            if missing and os.path.isfile(self._path):  # noqa: PTH113 - which no name is too long for
                 self._known |= self._read(missing)
             return {text: self._known[digest] for text, digest in wanted.items() if digest in self._known}
 
@@ -84,9 +84,10 @@ class PromptCache:
                 self._write(rows)
             except (OSError, sqlite3.OperationalError):
                 pass  # a cache: on a read-only system the text graph does the work
-            except sqlite3.DatabaseError:
-                self._path.unlink(missing_ok=True)  # damaged, or another program's
-                self._write(rows)
+            except sqlite3.DatabaseError:  # damaged, or another program's
+                with suppress(OSError, sqlite3.Error):
+                    self._path.unlink(missing_ok=True)
+                    self._write(rows)
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:

@@ -72,17 +72,39 @@ class LazySession:
         self._file = _identity(path)
         self._lock = threading.Lock()
         self._session: onnxruntime.InferenceSession | None = None
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
 
     @property
     def is_open(self) -> bool:
         """Whether the graph was needed yet."""
         return self._session is not None
 
+    def close(self) -> None:
+        """Give the graph's memory back, once the threads that run it are done; it can't be run again."""
+        with self._lock:
+            self._session, self._closed = None, True
+
+    def check_not_closed(self) -> None:
+        """Refuse to go on with a closed one.
+
+        Raises:
+            BundleError: it was closed.
+        """
+        if self._closed:
+            raise BundleError(
+                f"{self._path}, whose runtime was closed", expected="an open one", fix="load the bundle again"
+            )
+
     def run(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """Run the graph on one batch.
 
         Raises:
-            BundleError: the graph can't be opened, or doesn't take the batch.
+            BundleError: the graph can't be opened, was closed, or doesn't take the batch.
         """
         session = self._open()
         try:
@@ -96,6 +118,7 @@ class LazySession:
 
     def _open(self) -> onnxruntime.InferenceSession:
         with self._lock:
+            self.check_not_closed()
             if self._session is None:
                 if _identity(self._path) != self._file:
                     raise BundleError(

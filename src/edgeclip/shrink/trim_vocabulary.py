@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclip.errors import TokenizerError
-from edgeclip.tokenizer import BOS, EOS, ClipTokenizer, build_tokenizer, vocabulary
+from edgeclip.text_cleaning import BOS, EOS
+from edgeclip.tokenizer import ClipTokenizer, build_tokenizer, vocabulary
 
 CHUNK = 4096
 
@@ -55,8 +56,9 @@ def trim_vocabulary(tokenizer: ClipTokenizer, captions: Sequence[str]) -> Trimme
     kept = [*sorted(needed - {BOS, EOS}, key=vocab.__getitem__), BOS, EOS]
     new_ids = {token: index for index, token in enumerate(kept)}
     small = ClipTokenizer(
-        build_tokenizer(new_ids, [(left, right) for left, right in merges if left + right in needed]),
+        build_tokenizer(new_ids, [(left, right) for left, right in merges if left + right in needed], tokenizer.clean),
         context_length=tokenizer.context_length,
+        clean=tokenizer.clean,
         pad_token=new_ids[names[tokenizer.pad_token_id]],
     )
     encodes_identically(tokenizer, small, captions)
