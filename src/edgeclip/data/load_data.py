@@ -59,7 +59,7 @@ def _load(source: str, samples: int, seed: int, options: DataOptions, training: 
     if path.is_dir():
         return _load_folder(path, options, training)
     if path.is_file():
-        return _load_file(path, options)
+        return _load_file(path, options, training)
     if is_hub_id(source):
         return load_hub(source, options.split, options.image_column, options.caption_column, training=training)
     raise DataError(
@@ -69,9 +69,11 @@ def _load(source: str, samples: int, seed: int, options: DataOptions, training: 
     )
 
 
-def _load_file(path: Path, options: DataOptions) -> CaptionSet:
+def _load_file(path: Path, options: DataOptions, training: bool) -> CaptionSet:
     if path.suffix == ".json":
         return load_coco(path)
+    if path.suffix == ".parquet":
+        return load_hub(str(path), options.split, options.image_column, options.caption_column, training=training)
     if path.suffix == ".tar":
         return load_shards([path], options.caption_column)
     return load_table(path, options.image_column, options.caption_column)
