@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,19 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is written that takes another's place later; one process at a time."""
+    return path.with_name(f".{path.name}.part")
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what killed processes have left of writing a file; the caller makes sure that none is writing it."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d+-\d+\.)?part")
+    for name in os.listdir(path.parent):  # noqa: PTH208 - a million pictures may lie there too
+        if ours.fullmatch(name):
+            (path.parent / name).unlink(missing_ok=True)
 
 
 @contextmanager

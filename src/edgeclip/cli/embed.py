@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import typer
 from msgspec import Meta
 
 from edgeclip.cli.options import BulkSettings
 from edgeclip.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from edgeclip.bulk.known_rows import FileRows
+
+logger = logging.getLogger(__name__)
+
 BATCHES_SORTED_TOGETHER = 64
+LEFT_OUT = 3
+"""Exit code where images were left out, so that whoever runs it unattended notices."""
 
 
 class EmbedSettings(BulkSettings, frozen=True, kw_only=True):
@@ -26,12 +36,18 @@ class EmbedSettings(BulkSettings, frozen=True, kw_only=True):
         int, Meta(ge=1, le=4096, description="Items of one run of the graph; in an int8 graph they sway each other.")
     ] = 1
     dtype: Annotated[Literal["float32", "float16", "int8"], Meta(description="int8 is round(127 x).")] = "float32"
+    prune: Annotated[bool, Meta(description="Drop the rows of files that are no longer there.")] = False
 
 
 def command(settings: EmbedSettings) -> None:
-    """Embed images or texts into a file. Interrupted at any moment, the same command goes on where it stopped."""
+    """Embed images or texts into a file. Interrupted at any moment, the same command goes on where it stopped.
+
+    Run again, it embeds what is new or has changed. It ends with 0, with 2 for a mistake, and with 3 where images were
+    left out since they can't be read.
+    """
     from edgeclip.bulk.embedding_file import EmbeddingFile, Origin
-    from edgeclip.bulk.images import count_images, intact, list_images, not_empty
+    from edgeclip.bulk.images import Intact, count_images, list_images, not_empty, root_of
+    from edgeclip.bulk.path_names import path_to_text
     from edgeclip.cpu import processors
     from edgeclip.progress import task
     from edgeclip.runtime import load
@@ -43,44 +59,63 @@ def command(settings: EmbedSettings) -> None:
             "both `paths` and `texts`, or neither", expected="one of them", fix="give either `paths` or `texts`"
         )
     clip = load(settings.bundle, threads=settings.threads)
-    kind: Literal["path", "text"] = "path" if texts is None else "text"
-    origin = Origin(
-        fingerprint=clip.bundle.manifest.fingerprint,
-        rows=kind,
-        dtype=settings.dtype,
-        embedding_size=clip.embedding_size,
-    )
     unit = "images" if texts is None else "texts"
     total = None
     if sys.stderr is not None and sys.stderr.isatty():  # counting walks all folders once more, and only a bar shows it
         total = count_images(paths) if texts is None else _count_texts(texts)
-    names = not_empty(list_images(paths) if texts is None else _read_texts(texts), unit)
+    skipped: Counter[str] = Counter()
+    names = not_empty(list_images(paths, skipped) if texts is None else _read_texts(texts), unit, skipped)
+    origin = Origin(
+        fingerprint=clip.bundle.manifest.fingerprint,
+        rows="path" if texts is None else "text",
+        dtype=settings.dtype,
+        embedding_size=clip.embedding_size,
+        root=path_to_text(str(root_of(paths))) if texts is None else None,
+    )
     batch_size = settings.batch_size
     group = batch_size if texts is None or batch_size == 1 else batch_size * BATCHES_SORTED_TOGETHER
     workers = processors() if settings.workers is None else settings.workers
-    with EmbeddingFile(settings.out, origin, group=group) as file:
-        before = file.rows
-        with task("Embedding", total and max(total - before, 0), unit=unit) as advance:
-            new = file.missing(names)
-            embedded: Iterator[tuple[str, Any]]
-            if texts is None:
-                images = clip.stream_images(new, batch_size=batch_size, workers=workers)
-                embedded = intact(images, settings.on_bad_image)
-            else:
-                embedded = clip.stream_texts(new, group=group, batch_size=batch_size, workers=workers)
-            for name, embeds in embedded:
-                file.append(name, as_dtype(embeds, settings.dtype))
+    left_out = 0
+    with (
+        EmbeddingFile(settings.out, origin, group=group, prune=settings.prune) as file,
+        task("Embedding", total and max(total - file.rows, 0), unit=unit) as advance,
+    ):
+        new = file.missing(names)
+        if texts is None:
+            embedded = clip.stream_images(new, batch_size=batch_size, workers=workers)
+            images = Intact(embedded, settings.on_bad_image, skipped)
+            for path, embeds in images:
+                file.append(path, as_dtype(embeds, settings.dtype))
+                advance()
+            left_out = images.left_out
+        else:
+            for text, embeds in clip.stream_texts(new, group=group, batch_size=batch_size, workers=workers):
+                file.append(text, as_dtype(embeds, settings.dtype))
                 advance()
     if not file.rows:
         raise DataError("images, none of which can be read", expected="at least one", fix="see above")
-    print(f"{settings.out}  {file.rows} rows, {file.rows - before} of them new")
+    changed = f", {file.files.changed} of files that have changed" if file.files and file.files.changed else ""
+    print(f"{settings.out}  {file.rows} rows, {file.added} of them new{changed}")
+    if file.files:
+        _tell(file.files, pruned=settings.prune)
+    if left_out:
+        raise typer.Exit(LEFT_OUT)
+
+
+def _tell(files: FileRows, *, pruned: bool) -> None:
+    """Say what became of files that were named before or are no longer there."""
+    if files.repeated:
+        logger.info("named more than once, and embedded once: %d", files.repeated)
+    if files.gone:
+        what = "rows dropped" if pruned else "rows kept, which --prune drops,"
+        logger.warning("%s of files that are no longer there: %d (first: %s)", what, len(files.gone), files.gone[0])
 
 
 def _read_texts(source: str) -> Iterator[Any]:
-    from edgeclip.bulk.images import open_stdin
-    from edgeclip.bulk.listing import STDIN, read_texts
+    from edgeclip.bulk.images import open_list
+    from edgeclip.bulk.listing import read_texts
 
-    with open_stdin() if source == STDIN else Path(source).open("rb", buffering=0) as file:
+    with open_list(source) as file:
         yield from read_texts(file)
 
 
