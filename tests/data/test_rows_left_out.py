@@ -8,6 +8,7 @@ import struct
 import tarfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow.parquet
@@ -15,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeclip.data.data_settings import DataOptions
 from edgeclip.data.load_data import load_data
 from edgeclip.data.records import CaptionSet
 from edgeclip.errors import DataError, EdgeclipError
 
 
-def load(source: Path | str, **options: bool) -> CaptionSet:
+def load(source: Path | str, **options: Any) -> CaptionSet:
     return load_data(str(source), samples=0, seed=0, **options)
 
 
@@ -374,3 +376,64 @@ def test_damaged_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage
     file.write_bytes(changed[damage])
     with pytest.raises(DataError, match="cannot be read"):
         load(file)
+
+
+def test_karpathys_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    images = [
+        {
+            "filename": f"{n}.jpg",
+            "filepath": folder,
+            "split": split,
+            "sentences": [{"raw": r, "tokens": []} for r in raw],
+        }
+        for n, folder, split, raw in (
+            (0, "train2014", "train", ["a"]),
+            (1, "val2014", "restval", ["b"]),
+            (2, "val2014", "test", [' "c" ', " "]),
+            (3, "val2014", "test", []),
+            (4, "val2014", "test", ["d", "e"]),
+            (5, "val2014", "val", ["f"]),
+        )
+    ]
+    (tmp_path / "images" / "val2014").mkdir(parents=True)
+    (tmp_path / "images" / "val2014" / "4.jpg").write_bytes(b"")
+    path = tmp_path / "dataset_coco.json"
+    path.write_text(json.dumps({"images": images, "dataset": "coco"}))
+    for source in (tmp_path, path):
+        captions = load(source)
+        assert pairs(captions) == [("2.jpg", ('"c"',)), ("4.jpg", ("d", "e"))]
+        assert captions.has_training_part
+        assert (captions.rows.read, captions.rows.left_out) == (5, {"without a caption": 2})
+        assert captions.records[1].image.path == tmp_path / "images" / "val2014" / "4.jpg"
+    assert "1 of 2 images are not there (first: 2.jpg)" in caplog.messages[-1]
+    assert pairs(load(path, training=True)) == [("0.jpg", ("a",)), ("1.jpg", ("b",))]
+    assert pairs(load(path, options=DataOptions(split="val"))) == [("5.jpg", ("f",))]
+    with pytest.raises(DataError, match="splits train, test, val"):
+        load(path, options=DataOptions(split="other"))
+    for content in (
+        '{"images": 3, "sentences": 0}',
+        '{"sentences": ' + "[" * 100_000,
+        '{"images": [], "sentences": 0}',
+    ):
+        path.write_text(content)
+        with pytest.raises(DataError, match=r"dataset_coco\.json"):
+            load(path)
+
+
+def test_captions_beside_each_image(tmp_path: Path):
+    folder = tmp_path / "set"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.jpg", "b.PNG", "c.jpg", "d.jpg", "sub/a.jpg", "e.heic"):
+        (folder / name).write_bytes(b"")
+    texts = {"a": b'"one"\n\ntwo', "c": b" \n", "d": b"\xe9", "lone": b"x", "sub/a": "été".encode("utf-16")}
+    for name, data in texts.items():
+        (folder / f"{name}.txt").write_bytes(data)
+    captions = load(folder)
+    assert pairs(captions) == [("a.jpg", ('"one"', "two")), ("sub/a.jpg", ("été",))]
+    assert captions.rows.read == 6
+    assert captions.rows.left_out == {
+        "without a .txt": 1,
+        "without a caption": 1,
+        "with a .txt that can't be read": 1,
+        "without an image": 1,
+    }

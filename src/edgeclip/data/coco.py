@@ -11,7 +11,6 @@ from edgeclip.data.image_folders import ImageFolders
 from edgeclip.data.records import CaptionSet, FileImage, Record
 from edgeclip.data.row_count import RowCount
 from edgeclip.errors import DataError
-from edgeclip.text_files import read_bytes
 
 SPLIT = re.compile(r"(train|val|test)\d{4}")
 
@@ -46,16 +45,16 @@ def find_annotations(folder: Path, *, training: bool) -> Path | None:
     return min(found, key=misfits, default=None)
 
 
-def load_coco(annotations: Path) -> CaptionSet:
-    """Read a captions file; images are looked for beside it and in the folder of its split (such as val2017).
+def load_coco(annotations: Path, data: bytes) -> CaptionSet:
+    """Read a captions file of this content; its images are looked for beside it and in its split's folder (val2017).
 
     Each annotation is a row, and so is an image that has none.
 
     Raises:
-        DataError: it can't be read, is no captions file, has no captions, or has an id twice for different images.
+        DataError: it is no captions file, has no captions, or has an id twice for different images.
     """
     try:
-        parsed = msgspec.json.decode(read_bytes(annotations), type=_Captions)
+        parsed = msgspec.json.decode(data, type=_Captions)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(
             f"{annotations} ({error})",

@@ -112,7 +112,7 @@ def load_hub(
             expected="builtin:tabletop, a folder, or a hub data set that can be reached or is in the cache",
             fix="give organisation/name as its page has it, and connect once",
         ) from error
-    chosen = _choose_split(loaded, split, TRAINING_SPLITS if training else EVALUATION_SPLITS, source)
+    chosen = choose_split(loaded, split, TRAINING_SPLITS if training else EVALUATION_SPLITS, source)
     image = _image_column(chosen, image_column, source, datasets.Image)
     caption = choose_column(chosen.column_names, caption_column, CAPTION_COLUMNS, source, "caption_column")
     encoded = chosen.cast_column(image, datasets.Image(decode=False))
@@ -134,16 +134,23 @@ def load_hub(
     count.tell()
     training_part = not split and not training and any(name in loaded for name in TRAINING_SPLITS)
     records = HubRecords(encoded, image, caption, rows)
-    return CaptionSet(source, records, training_part and len(loaded) > 1, rows=count)
+    return CaptionSet(source, records, training_part and len(loaded) > 1, rows=count, has_splits=True)
 
 
-def _choose_split(loaded: Any, split: str | None, usual: Sequence[str], source: str) -> Any:
+def choose_split(loaded: Any, split: str | None, usual: Sequence[str], source: str) -> Any:
+    """The split that was asked for, or the first of the usual names that is there, or else the first.
+
+    Raises:
+        DataError: there is none of that name.
+    """
     names = list(loaded)
     for name in (split,) if split else (*usual, *names):
         if name in names:
             return loaded[name]
     raise DataError(
-        f"{source} with the splits {', '.join(names)}", expected=f"{split!r}", fix=f"give `split` {names[0]}"
+        f"{source} with the splits {', '.join(names) or '(none)'}",
+        expected=f"{split!r}" if split else "at least one",
+        fix=f"give `split` {names[0]}" if names else "download it again",
     )
 
 

@@ -22,14 +22,14 @@ class ImageFolders:
         self._missing: list[str] = []
         self._asked = 0
 
-    def find(self, name: str) -> Path:
-        """The path of an image; where there is none, reading it will tell."""
+    def find(self, *names: str) -> Path:
+        """The path of an image by one of its names; where there is none, reading it will tell."""
         self._asked += 1
-        paths = [folder / name for folder in self._folders]
+        paths = [folder / name for name in names for folder in self._folders]
         for path in paths:
             if path.name in self._names_in(path.parent):
                 return path
-        self._missing.append(name)
+        self._missing.append(names[0])
         return paths[0]
 
     def _names_in(self, folder: Path) -> frozenset[str]:

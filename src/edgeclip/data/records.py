@@ -56,14 +56,21 @@ class Record:
 
 @dataclass(frozen=True)
 class CaptionSet:
-    """A named list of records; `has_training_part` where it is a part of a set that has another to train on, and `rows`
-    what became of the rows that it was read from.
+    """A named list of records.
+
+    Attributes:
+        name: for tables and reports.
+        records: the pairs.
+        has_training_part: whether it is a part of a set that has another to train on.
+        rows: what became of the rows that it was read from.
+        has_splits: whether it is one of the splits that its source has names for.
     """
 
     name: str
     records: Sequence[Record]
     has_training_part: bool = False
     rows: RowCount | None = None
+    has_splits: bool = False
 
     def __len__(self) -> int:
         return len(self.records)
