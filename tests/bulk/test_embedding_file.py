@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeclip.bulk.embedding_file import EmbeddingFile, Origin
+from edgeclip.bulk.embedding_file import EmbeddingFile
 from edgeclip.bulk.file_state import hashed
+from edgeclip.bulk.origin import Origin
 from edgeclip.bulk.path_names import path_from_text
 from edgeclip.errors import ConfigError, DataError
 from edgeclip.runtime.stream import FLUSH

@@ -16,14 +16,14 @@ from PIL import Image
 from tests.e2e.step_by_step import StepByStep, untraced
 
 POINTS = {  # a function, and the last of its calls after which a run is killed, if it comes to that
-    "edgeclip.bulk.embedding_file:_claim": 1,
+    "edgeclip.bulk.embedding_file:claim": 1,
     "edgeclip.bulk.npy_file:NpyFile.append": 8,
     "edgeclip.bulk.row_log:RowLog.append": 8,
     "edgeclip.bulk.embedding_file:EmbeddingFile.append": 8,
     "edgeclip.bulk.known_rows:FileRows.settle": 1,
     "edgeclip.bulk.row_log:RowLog.copy": 1,
     "edgeclip.bulk.npy_file:NpyFile.copy": 1,
-    "edgeclip.bulk.embedding_file:write_atomically": 3,
+    "edgeclip.bulk.origin:write_atomically": 3,
     "os:fsync": 4,
     "pathlib:Path.replace": 4,
     "pathlib:Path.unlink": 3,

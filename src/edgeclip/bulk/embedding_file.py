@@ -17,48 +17,24 @@ Shape legend: E embedding size.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from numpy.typing import NDArray
 
-from edgeclip.bulk.known_rows import FileRows, TextRows, is_there
+from edgeclip.bulk.known_rows import FileRows, TextRows
 from edgeclip.bulk.npy_file import NpyFile
-from edgeclip.bulk.path_names import path_from_text
+from edgeclip.bulk.origin import Origin, claim, files_of, has_moved, note_of, put_in_place, root_folder, write_note
 from edgeclip.bulk.row_log import Csv, JsonLines, RowLog
-from edgeclip.config import Config
 from edgeclip.errors import ConfigError, DataError
-from edgeclip.files import locked, output_folder, part_of, remove_parts, write_atomically
-from edgeclip.runtime.embedding_dtype import EmbeddingDtype
+from edgeclip.files import locked, output_folder, part_of, remove_parts
 from edgeclip.runtime.stream import Flush
 
 SUFFIXES = (".npy", ".jsonl", ".csv")
-
-
-class Origin(Config, frozen=True, kw_only=True):
-    """The content of OUT.edgeclip.json.
-
-    Attributes:
-        fingerprint: of the bundle that all rows are of.
-        rows: what they are of.
-        dtype: of their numbers.
-        embedding_size: E.
-        root: of paths, what they are relative to, as `path_to_text` writes it.
-        finished: how many rows the last run that came to its end has left.
-        replacing: whether files without outdated rows are about to take the place of those with them.
-    """
-
-    fingerprint: str
-    rows: Literal["path", "text"]
-    dtype: EmbeddingDtype
-    embedding_size: int
-    root: str | None = None
-    finished: int = 0
-    replacing: bool = False
 
 
 class EmbeddingFile:
@@ -98,14 +74,14 @@ class EmbeddingFile:
         self.added = 0
         with ExitStack() as lock:
             lock.enter_context(locked(path, f"{path}, to which another process writes", fix="wait for it to end"))
-            self._origin = _claim(path, origin)
+            self._origin = claim(path, origin)
             with ExitStack() as files:
                 self._open(files, group, origin.root)
                 self._files = files.pop_all()
             self._lock = lock.pop_all()
 
     def _open(self, files: ExitStack, group: int, root: str | None) -> None:
-        origin, (*_, log) = self._origin, _files(self._path)
+        origin, (*_, log) = self._origin, files_of(self._path)
         self._data: NpyFile | RowLog | None = None
         if self._path.suffix == ".npy":
             self._data = NpyFile(self._path, origin.dtype, origin.embedding_size)
@@ -114,7 +90,9 @@ class EmbeddingFile:
         if self._data:
             files.callback(self._data.close)
             if self._data.rows and not log.exists():
-                raise DataError(f"{self._path} without {log.name}", expected="both", fix="give another `out`")
+                raise DataError(
+                    f"{self._path} without {log.name}", expected="both", fix="bring it back, or give another `out`"
+                )
         self._log = RowLog(log, JsonLines(origin.rows))
         files.callback(self._log.close)
         there = min(self._log.rows, self._data.rows) if self._data else self._log.rows
@@ -122,10 +100,12 @@ class EmbeddingFile:
         self._log.cut(self.rows)
         if self._data:
             self._data.cut(self.rows)
-        if root is not None and _has_moved(origin, root, self._log.names):
+        if root is not None and has_moved(origin, root, self._log.names):
             self._origin = msgspec.structs.replace(origin, root=root)
-            _write_note(self._path, self._origin)
-        self.files = FileRows(_root(self._origin), self._log.names, self._log.states) if root is not None else None
+            write_note(self._path, self._origin)
+        self.files = (
+            FileRows(root_folder(self._origin), self._log.names, self._log.states) if root is not None else None
+        )
         self._texts = TextRows(self._log.names)
 
     def missing(self, items: Iterable[str | Flush]) -> Iterator[str | Flush]:
@@ -151,14 +131,15 @@ class EmbeddingFile:
             with self._files:
                 is_replaced = error is None and self._write_without_outdated()
             if not self.rows:
-                for file in (*_files(self._path), _note(self._path)):
+                for file in (*files_of(self._path), note_of(self._path)):
                     file.unlink(missing_ok=True)
+                    remove_parts(file)
             elif error is None:
                 origin = msgspec.structs.replace(self._origin, finished=self.rows)
                 if is_replaced:
-                    _replace(self._path, origin)
+                    put_in_place(self._path, origin)
                 else:
-                    _write_note(self._path, origin)
+                    write_note(self._path, origin)
 
     def _write_without_outdated(self) -> bool:
         """Write what is to take the files' place, where there is anything to change."""
@@ -168,93 +149,14 @@ class EmbeddingFile:
         kept = [row for row in range(self.rows) if row not in self.files.outdated]
         if len(kept) == self.rows and not self.files.touched:
             return False
-        self.rows = len(kept)
-        if not kept:
-            return False
         with ExitStack() as undo:
-            for path, file in zip(
-                _files(self._path), (self._data, self._log) if self._data else (self._log,), strict=True
-            ):
+            files = (self._data, self._log) if self._data else (self._log,)
+            for path, file in zip(files_of(self._path), files, strict=True):
                 undo.callback(remove_parts, path)
                 with part_of(path).open("wb") as part:
                     file.copy(part, kept, self.files.touched)
                     part.flush()
                     os.fsync(part.fileno())
             undo.pop_all()
+        self.rows = len(kept)
         return True
-
-
-def _files(path: Path) -> tuple[Path, ...]:
-    """The file itself, and the one with its rows where that is another; which is the last."""
-    return (path,) if path.suffix == ".jsonl" else (path, path.with_name(f"{path.name}.rows.jsonl"))
-
-
-def _note(path: Path) -> Path:
-    return path.with_name(f"{path.name}.edgeclip.json")
-
-
-def _write_note(path: Path, origin: Origin) -> None:
-    write_atomically(_note(path), msgspec.json.encode(origin) + b"\n")
-
-
-def _replace(path: Path, origin: Origin) -> None:
-    """Let what was written take its place, wholly: once the note says so, the next run does what this one has not."""
-    _write_note(path, msgspec.structs.replace(origin, replacing=True))
-    for file in _files(path):
-        if part_of(file).exists():
-            part_of(file).replace(file)
-    _write_note(path, msgspec.structs.replace(origin, replacing=False))
-
-
-def _root(origin: Origin) -> Path:
-    return Path(path_from_text(origin.root or ""))
-
-
-def _has_moved(origin: Origin, root: str, names: Sequence[str]) -> bool:
-    """Whether the rows' files, none of which is where it was, are at another root."""
-    here = Path(path_from_text(root))
-    return (
-        root != origin.root
-        and not any(is_there(_root(origin), name) for name in names)
-        and any(is_there(here, name) for name in names)
-    )
-
-
-def _claim(path: Path, origin: Origin) -> Origin:
-    """Note which bundle a new file belongs to, or make sure that an existing one belongs to this; what killed runs have
-    left to do or to remove is done.
-    """
-    found = _read_note(path, origin) if path.exists() else None
-    if found and found.replacing:
-        _replace(path, found)
-    for file in (*_files(path), _note(path)):
-        remove_parts(file)
-    if found:
-        return msgspec.structs.replace(found, replacing=False)
-    _write_note(path, origin)
-    return origin
-
-
-def _read_note(path: Path, origin: Origin) -> Origin:
-    note = _note(path)
-    try:
-        found = msgspec.json.decode(note.read_bytes(), type=Origin)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"`out` {path}, which edgeclip did not write", expected="a new file", fix="give another `out`"
-        ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{note} ({error})", expected="what embed wrote", fix="give another `out`") from error
-    for field in ("fingerprint", "rows", "dtype", "embedding_size"):
-        theirs, ours = getattr(found, field), getattr(origin, field)
-        if theirs != ours:
-            raise ConfigError(
-                f"`out` {path}, whose {field} is {theirs}", expected=f"{ours}, as asked for", fix="give another `out`"
-            )
-    if found.rows == "path" and found.root is None:
-        raise ConfigError(
-            f"`out` {path} of an earlier version, which noted no sizes and dates of files",
-            expected="rows of which it is known whether their files have changed",
-            fix="delete it and embed anew, or give another `out`",
-        )
-    return found

@@ -101,7 +101,8 @@ def _workers(settings: EmbedSettings) -> int:
 def _open(
     clip: ClipRuntime, settings: EmbedSettings, rows: Literal["path", "text"], *, group: int, root: str | None
 ) -> EmbeddingFile:
-    from edgeclip.bulk.embedding_file import EmbeddingFile, Origin
+    from edgeclip.bulk.embedding_file import EmbeddingFile
+    from edgeclip.bulk.origin import Origin
 
     origin = Origin(
         fingerprint=clip.bundle.manifest.fingerprint,
