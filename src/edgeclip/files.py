@@ -44,7 +44,8 @@ def _part(path: Path) -> Path:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove from a folder what killed processes were writing."""
-    for path in folder.glob(f".*{PART}") if folder.is_dir() else ():
+    names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 - a million pictures may lie there too
+    for path in (folder / name for name in names if name.endswith(PART)):
         said = PART_OF.fullmatch(path.name)
         with suppress(OSError):
             old = time.time() - path.stat().st_mtime > FORGOTTEN_S
@@ -75,6 +76,16 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is written that takes another's place later; one process at a time."""
+    return path.with_name(f".{path.name[:SHOWN_NAME]}.edgeclip-new")
+
+
+def remove_part(path: Path) -> None:
+    """Remove what a killed process has left of writing it; the caller makes sure that none is writing it."""
+    part_of(path).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -2,14 +2,19 @@ import io
 import itertools
 import os
 import subprocess
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from edgeclip.bulk.listing import check_paths, find_images, image_suffixes, read_list, read_texts
-from edgeclip.errors import ConfigError
+from edgeclip.bulk.images import open_list
+from edgeclip.bulk.listing import check_paths, find_images, image_suffixes, in_words, read_list, read_texts
+from edgeclip.errors import ConfigError, DataError, EdgeclipError
 from edgeclip.runtime.stream import FLUSH
+
+UNICODE = ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]
 
 
 @pytest.fixture
@@ -31,6 +36,20 @@ def test_a_folder_gives_its_images_in_order(folder: Path):
     assert found == [str(folder / name) for name in ("A.PNG", "b.jpg", "a/f.gif", "z/c.webp", "z/d/e.tiff")]
 
 
+def test_what_is_skipped_in_folders_is_counted_by_suffix(folder: Path):
+    for name in ("1.HEIC", "2.heic", "z/3.mov", "z/4.mpo", "5", "z/6.nef", "7.heic", ".hidden.heic"):
+        (folder / name).write_bytes(b"")
+    skipped: Counter[str] = Counter()
+    found = list(find_images([str(folder), str(folder / "1.HEIC")], io.BytesIO(), skipped))
+    assert str(folder / "z/4.mpo") in found
+    assert found[-1] == str(folder / "1.HEIC")  # named, and so it is tried
+    assert skipped == {".heic": 3, ".mov": 1, ".nef": 1, ".txt": 1, "without suffix": 1, "linked folder": 1}
+    assert in_words(skipped).startswith("3 .heic, 1 ")
+    many = Counter({f".{n}": 20 - n for n in range(10)})
+    assert in_words(many).endswith("13 .7 and 2 other kinds")
+    assert in_words(Counter({"linked folder": 0})) == ""
+
+
 def test_named_files_are_taken_whatever_they_are_called(folder: Path):
     assert list(find_images([str(folder / "note.txt")], io.BytesIO())) == [str(folder / "note.txt")]
 
@@ -48,7 +67,7 @@ def test_no_paths_and_paths_to_nothing(arguments: list[str]):
 
 
 def test_every_suffix_is_of_a_format_that_can_be_decoded(tmp_path: Path):
-    assert {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"} <= image_suffixes()
+    assert {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".mpo"} <= image_suffixes()
     assert not {".mpg", ".eps", ".pdf", ".h5"} & image_suffixes()
     for suffix in image_suffixes() & {suffix for suffix, name in Image.EXTENSION.items() if name in Image.SAVE}:
         try:
@@ -66,15 +85,62 @@ def test_every_suffix_is_of_a_format_that_can_be_decoded(tmp_path: Path):
         (b"a\nb\r\n\nc", [b"a", b"b", b"", b"c"]),
         (b"\xef\xbb\xbfa\n", [b"a"]),
         (b"a\nb\0c\r\0", [b"a\nb", b"c\r"]),
-        (b"\xff\xfe\n", [b"\xff\xfe"]),
+        (b"a\n\xff\xfe\n", [b"a", b"\xff\xfe"]),
+        (b"a\rb\r", [b"a", b"b"]),
+        (b"x\0y\0longer\0z\0and longer\0", [b"x", b"y", b"longer", b"z", b"and longer"]),
+        *(
+            ("\ufeffa\r\n\u4e2d\U0001f600\n".encode(encoding), [b"a", "\u4e2d\U0001f600".encode()])
+            for encoding in UNICODE
+        ),
     ],
 )
 def test_lists(data: bytes, items: list[bytes]):
     assert listed(data) == items
 
 
-def test_texts_keep_their_empty_lines_and_bad_bytes_are_replaced():
-    assert [text for text in read_texts(io.BytesIO(b"a\n\n\xff\n")) if text is not FLUSH] == ["a", "", "�"]
+@pytest.mark.parametrize("encoding", ["utf-8", *UNICODE])
+def test_lists_that_come_byte_by_byte(encoding: str):
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(1)
+
+    data = "\ufeffa\n\U0001f600\n\n\u4e2d".encode(encoding)
+    assert [text for text in read_texts(Slow(data)) if text is not FLUSH] == ["a", "\U0001f600", "", "\u4e2d"]
+
+
+def test_texts_keep_their_empty_lines():
+    assert [text for text in read_texts(io.BytesIO(b"a\n\n\xc3\xa9\n")) if text is not FLUSH] == ["a", "", "é"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("a\nété\n".encode("latin-1"), "`texts`, line 2, which is no UTF-8"),
+        ("one\ntwo\n".encode("utf-16-le"), "UTF-16 without"),
+        ("one\ntwo\n".encode("utf-16-be"), "UTF-16 without"),
+        ("one, and \u4e2d\u6587 too\n".encode("utf-16-le"), "UTF-16 without"),
+        (b"\xff\xfea", "no UTF-16"),
+        (b"\xff\xfe\x00\xdca\x00", "no UTF-16"),
+        (bytes(1 << 16), "UTF-16 without"),
+    ],
+)
+def test_texts_in_another_encoding_are_refused(data: bytes, message: str):
+    with pytest.raises(EdgeclipError, match=message):
+        list(read_texts(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/urandom", "/dev/null", "/dev/full"])
+def test_devices_are_no_lists(device: str):
+    with pytest.raises(ConfigError, match=f"{device}, a device"):
+        open_list(device)
+    with open(device, "rb", buffering=0) as file, suppress(EdgeclipError):  # noqa: PTH123
+        assert list(itertools.islice((text for text in read_texts(file) if text is not FLUSH), 10)) == []
+
+
+def test_a_folder_and_nothing_are_no_lists(tmp_path: Path):
+    for path, message in ((tmp_path, "Is a directory"), (tmp_path / "none", "No such file")):
+        with pytest.raises(DataError, match=message):
+            open_list(str(path))
 
 
 def test_a_list_of_one_endless_line_is_refused():

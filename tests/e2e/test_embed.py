@@ -47,23 +47,70 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_embeddings_are_those_of_the_runtime(edgeclip, bundle: Path, odd: Path, tmp_path: Path):
     done = edgeclip("embed", bundle, odd, "--out", tmp_path / "out.npy", "--dtype", "float16", "--workers", 2)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr  # images were left out
     assert done.stdout == f"{tmp_path / 'out.npy'}  2 rows, 2 of them new\n"
-    *broken, count, rate = done.stderr.splitlines()
+    *broken, skipped, count, rate = done.stderr.splitlines()
     assert [line.split(" cannot")[0] for line in broken] == [f"left out: {odd / n}" for n in ("empty.jpg", "text.gif")]
+    assert skipped == "not read by this version: 1 .txt"
     assert count == "broken images left out: 2"
     assert rate.endswith("images/s")
     rows = [json.loads(line) for line in (tmp_path / "out.npy.rows.jsonl").read_text("utf-8").splitlines()]
-    paths = [path_from_text(row["path"]) for row in rows]
-    assert [os.fsencode(Path(path).name) for path in paths] == [b"a.png", b'\xe9t\xe9, "x".png']
+    root = Path(json.loads((tmp_path / "out.npy.edgeclip.json").read_text())["root"])
+    paths = [root / path_from_text(row["path"]) for row in rows]
+    assert [os.fsencode(path.relative_to(odd)) for path in paths] == [b"a.png", b'sub/\xe9t\xe9, "x".png']
+    assert [row["size"] for row in rows] == [(odd / "a.png").stat().st_size] * 2
     expected = package.load(bundle, threads=1).encode_image(paths, dtype="float16")
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
 
     again = edgeclip("embed", bundle, odd, "--out", tmp_path / "out.npy", "--dtype", "float16")
-    assert again.stdout == f"{tmp_path / 'out.npy'}  2 rows, 0 of them new\n"
+    assert (again.returncode, again.stdout) == (3, f"{tmp_path / 'out.npy'}  2 rows, 0 of them new\n")
     other = edgeclip("embed", bundle, odd, "--out", tmp_path / "out.npy", "--dtype", "int8")
     assert other.returncode == 2
     assert "whose dtype is float16" in other.stderr
+
+
+def test_run_again_it_is_as_if_all_were_embedded_anew(
+    edgeclip_here, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Files changed, removed and added, the folder called otherwise and moved: the rows are those of what is there."""
+    folder, out = tmp_path / "pictures", tmp_path / "out.npy"
+    (folder / "sub").mkdir(parents=True)
+    for name, colour in (
+        ("a.png", "red"),
+        ("b.jpg", "blue"),
+        ("sub/c.mpo", "green"),
+        ("x.heic", None),
+        ("y.MOV", None),
+    ):
+        if colour:
+            Image.new("RGB", (40, 30), colour).save(folder / name, "JPEG" if name.endswith("mpo") else None)
+        else:
+            (folder / name).write_bytes(b"?")
+    first = edgeclip_here("embed", bundle, folder, "--out", out)
+    assert first.stdout.endswith("  3 rows, 3 of them new\n")
+    assert first.returncode == 0
+    assert "not read by this version: 1 .heic, 1 .mov" in first.stderr.splitlines()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(folder)
+    for called in ("pictures/", "link", "./pictures/../pictures", f"{folder}/"):
+        assert edgeclip_here("embed", bundle, called, "--out", out).stdout.endswith("  3 rows, 0 of them new\n")
+    twice = edgeclip_here("embed", bundle, "link", "pictures", "--out", out)
+    assert twice.stdout.endswith("  3 rows, 0 of them new\n")
+    assert "named more than once, and embedded once: 3" in twice.stderr
+
+    folder = folder.rename(tmp_path / "moved")
+    Image.new("RGB", (40, 30), "yellow").save(folder / "a.png")
+    Image.new("RGB", (40, 30), "white").save(folder / "d.png")
+    (folder / "b.jpg").unlink()
+    again = edgeclip_here("embed", bundle, "moved", "--out", out)
+    assert again.stdout == f"{out}  4 rows, 2 of them new, 1 of files that have changed\n"
+    assert "rows kept, which --prune drops, of files that are no longer there: 1 (first: b.jpg)" in again.stderr
+    pruned = edgeclip_here("embed", bundle, "moved", "--out", out, "--prune")
+    assert (pruned.returncode, pruned.stdout) == (0, f"{out}  3 rows, 0 of them new\n")
+    rows = [json.loads(line)["path"] for line in (tmp_path / "out.npy.rows.jsonl").read_text().splitlines()]
+    assert rows == ["sub/c.mpo", "a.png", "d.png"]
+    expected = package.load(bundle, threads=1).encode_image([folder / name for name in rows])
+    np.testing.assert_array_equal(np.load(out), expected)
 
 
 def test_texts_from_a_file_and_from_standard_input(edgeclip, bundle: Path, tmp_path: Path):
@@ -159,6 +206,9 @@ def test_classify_takes_folders_lists_and_label_files(edgeclip, bundle: Path, od
         (["embed", "{bundle}", "-", "--out", "{tmp}/x.npy"], "no images"),
         (["embed", "{bundle}", "--texts", "-", "--out", "{tmp}/x.npy"], "no texts"),
         (["embed", "{bundle}", "--texts", "{tmp}/nothing", "--out", "{tmp}/x.npy"], "No such file"),
+        (["embed", "{bundle}", "--texts", "/dev/zero", "--out", "{tmp}/x.npy"], "--texts /dev/zero, a device"),
+        (["embed", "{bundle}", "--texts", "{odd}/a.png", "--out", "{tmp}/x.npy"], "--texts, line 1, which is no UTF-8"),
+        (["embed", "{bundle}", "{tmp}/films", "--out", "{tmp}/x.npy"], "no images among 1 .mp4"),
         (["embed", "{bundle}", "{odd}", "--out", "{tmp}/x.txt"], ".npy or .jsonl or .csv"),
         (["embed", "{bundle}", "{odd}", "--out", "{odd}/notes.txt/x.npy"], "cannot make the folder"),
         (["embed", "{bundle}", "{odd}", "--out", "{tmp}/x.npy", "--on-bad-image", "fail"], "empty.jpg cannot be"),
@@ -167,12 +217,15 @@ def test_classify_takes_folders_lists_and_label_files(edgeclip, bundle: Path, od
         (["classify", "{bundle}", "{odd}"], "0 labels"),
         (["classify", "{bundle}", "--labels", "a"], "no paths"),
         (["classify", "{bundle}", "{odd}", "--labels", "a", "--labels-file", "{odd}/notes.txt"], "one of them"),
+        (["classify", "{bundle}", "{odd}", "--labels-file", "/dev/zero"], "a larger file"),
         (["classify", "{bundle}", "{odd}/empty.jpg", "--labels", "a"], "none of which can be read"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_mistakes(mistake, bundle: Path, odd: Path, tmp_path: Path, arguments: list[str], message: str):
     (tmp_path / "void").mkdir()
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "a.mp4").write_bytes(b"?")
     assert message in mistake(*(argument.format(bundle=bundle, odd=odd, tmp=tmp_path) for argument in arguments))
     if "--on-bad-image" not in arguments:
         assert not (tmp_path / "x.npy").exists()

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeclip.bulk.file_state import FileState
 from edgeclip.errors import DataError
 
 
@@ -53,8 +55,8 @@ class NpyFile:
         self._write_header(rows)
         self._file.truncate(len(self._header(0)) + rows * self._row_bytes)
 
-    def append(self, embeds_E: NDArray[Any]) -> None:
-        """Write one more row.
+    def append(self, name: str, state: FileState | None, embeds_E: NDArray[Any]) -> None:
+        """Write one more row, as a `RowLog` does; there is no room for name and state.
 
         Raises:
             ValueError: it has another length.
@@ -65,6 +67,13 @@ class NpyFile:
         self._file.write(embeds_E.astype(self._dtype, copy=False).tobytes())
         self._file.flush()
         self._write_header(self.rows + 1)
+
+    def copy(self, to: BinaryIO, rows: Sequence[int], states: Mapping[int, FileState]) -> None:
+        """Write a file of some rows, as a `RowLog` does."""
+        start = to.write(self._header(len(rows)))
+        for row in rows:
+            self._file.seek(start + row * self._row_bytes)
+            to.write(self._file.read(self._row_bytes))
 
     def _write_header(self, rows: int) -> None:
         self._file.seek(0)

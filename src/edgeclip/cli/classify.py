@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ from msgspec import Meta
 
 from edgeclip.cli.options import BulkSettings, Json
 from edgeclip.errors import ConfigError, DataError
+
+MAX_LABELS_BYTES = 16_000_000
 
 
 class ClassifySettings(BulkSettings, frozen=True, kw_only=True):
@@ -24,7 +27,7 @@ def command(settings: ClassifySettings) -> None:
     """The labels of each image as it is done, the most probable first."""
     import json
 
-    from edgeclip.bulk.images import intact, list_images, not_empty
+    from edgeclip.bulk.images import Intact, list_images, not_empty
     from edgeclip.bulk.path_names import path_to_text
     from edgeclip.cpu import processors
     from edgeclip.files import printable
@@ -32,11 +35,12 @@ def command(settings: ClassifySettings) -> None:
 
     names = _labels(settings)
     clip = load(settings.bundle, threads=settings.threads)
-    images = not_empty(list_images(settings.paths), "images")
+    skipped: Counter[str] = Counter()
+    images = not_empty(list_images(settings.paths, skipped), "images", skipped)
     classifier = clip.classifier(names, template=settings.template)
     embedded = clip.stream_images(images, workers=processors() if settings.workers is None else settings.workers)
     none = True
-    for path, embeds in intact(embedded, settings.on_bad_image):
+    for path, embeds in Intact(embedded, settings.on_bad_image, skipped):
         none = False
         (found,) = classifier(embeds[None])
         if settings.as_json:
@@ -55,11 +59,15 @@ def command(settings: ClassifySettings) -> None:
 
 def _labels(settings: ClassifySettings) -> list[str]:
     from edgeclip.files import printable
+    from edgeclip.text_files import decoded, read_bytes
 
     if settings.labels is not None and settings.labels_file is not None:
         raise ConfigError(
             "both `labels` and `labels_file`", expected="one of them", fix="leave out `labels` or `labels_file`"
         )
     file = settings.labels_file
-    given = file.read_text("utf-8-sig", "replace").splitlines() if file else (settings.labels or "").split(",")
+    if file:
+        given = decoded(read_bytes(file, MAX_LABELS_BYTES), str(file)).splitlines()
+    else:
+        given = (settings.labels or "").split(",")
     return list(dict.fromkeys(printable(label.strip()) for label in given if label.strip()))

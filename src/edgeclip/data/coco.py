@@ -7,7 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from edgeclip.data.image_folders import ImageFolders
 from edgeclip.data.records import CaptionSet, FileImage, Record
+from edgeclip.data.row_count import RowCount
 from edgeclip.errors import DataError
 
 SPLIT = re.compile(r"(train|val|test)\d{4}")
@@ -43,39 +45,67 @@ def find_annotations(folder: Path, *, training: bool) -> Path | None:
     return min(found, key=misfits, default=None)
 
 
-def load_coco(annotations: Path) -> CaptionSet:
-    """Read a captions file; images are looked for beside it and in the folder of its split (such as val2017).
+def load_coco(annotations: Path, data: bytes) -> CaptionSet:
+    """Read a captions file of this content; its images are looked for beside it and in its split's folder (val2017).
+
+    Each annotation is a row, and so is an image that has none.
 
     Raises:
-        DataError: it can't be read, is no captions file, or has no captions.
+        DataError: it is no captions file, has no captions, or has an id twice for different images.
     """
     try:
-        parsed = msgspec.json.decode(annotations.read_bytes(), type=_Captions)
-    except (OSError, msgspec.DecodeError, RecursionError) as error:
+        parsed = msgspec.json.decode(data, type=_Captions)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(
             f"{annotations} ({error})",
             expected='COCO captions with "images" and "annotations"',
             fix="give annotations/captions_val2017.json or another captions file",
         ) from error
-    captions: dict[int, list[str]] = {}
-    for annotation in parsed.annotations:
-        captions.setdefault(annotation.image_id, []).append(annotation.caption.strip())
-    by_id = {image.id: image for image in parsed.images}
-    captioned = [image for image in by_id.values() if image.id in captions]
-    if not captioned:
-        raise DataError(f"{annotations} without captions", expected="at least one", fix="give a captions file")
-    base = _image_folder(annotations, captioned[0].file_name)
-    records = [
-        Record(image.file_name, FileImage(base / image.file_name), tuple(captions[image.id])) for image in captioned
-    ]
-    return CaptionSet(annotations.stem, records)
+    names = _names(annotations, parsed.images)
+    captions: dict[str, list[str]] = {name: [] for name in names.values()}
+    count = RowCount(str(annotations), read=len(parsed.annotations))
+    for number, annotation in enumerate(parsed.annotations):
+        name, text = names.get(annotation.image_id), annotation.caption.strip()
+        if name is None:
+            count.leave_out("of an image that is not listed", f"image_id {annotation.image_id}")
+        elif not text:
+            count.leave_out("without a caption", f"annotations[{number}]")
+        else:
+            captions[name].append(text)
+    annotated = {names.get(annotation.image_id) for annotation in parsed.annotations}
+    for name in captions:
+        if name not in annotated:
+            count.read += 1
+            count.leave_out("without a caption", name)
+    if not any(captions.values()):
+        raise DataError(
+            f"{annotations} without captions ({count})", expected="at least one", fix="give a captions file"
+        )
+    count.tell()
+    images = ImageFolders(_image_folders(annotations))
+    records = [Record(name, FileImage(images.find(name)), tuple(texts)) for name, texts in captions.items() if texts]
+    images.tell_missing(str(annotations))
+    return CaptionSet(annotations.stem, records, rows=count)
 
 
-def _image_folder(annotations: Path, example: str) -> Path:
+def _names(annotations: Path, images: list[_Image]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for image in images:
+        if names.setdefault(image.id, image.file_name) != image.file_name or not image.file_name:
+            raise DataError(
+                f"{annotations} with the image id {image.id} for {names[image.id]!r} and {image.file_name!r}",
+                expected="one image for each id, with a file_name",
+                fix="give each image an id of its own",
+            )
+    return names
+
+
+def _image_folders(annotations: Path) -> list[Path]:
     split = SPLIT.search(annotations.name)
     names = [split.group(0)] if split else []
-    for parent in (annotations.parent, annotations.parent.parent):
-        for name in (*names, "images", *(f"images/{name}" for name in names), ""):
-            if (parent / name / example).is_file():
-                return parent / name
-    return annotations.parent
+    folders = [
+        parent / name
+        for parent in (annotations.parent, annotations.parent.parent)
+        for name in (*names, "images", *(f"images/{name}" for name in names), "")
+    ]
+    return [folder for folder in folders if folder.is_dir()]

@@ -30,7 +30,9 @@ class DataSettings(Settings, frozen=True, kw_only=True):
     caption_column: Annotated[str | None, Meta(description="Column of the captions; found where it is not given.")] = (
         None
     )
-    split: Annotated[str | None, Meta(description="Part of a hub data set; by default test, for distill train.")] = None
+    split: Annotated[
+        str | None, Meta(description="Part of a set that has several; by default test, for distill train.")
+    ] = None
     on_bad_image: OnBadImage = "skip"
 
     @property

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeclip.data.folder import CAPTION_COLUMNS, choose_column
-from edgeclip.data.records import CaptionSet, Record, same_pictures
+from edgeclip.data.records import CaptionSet, FileImage, Record, same_pictures, texts_in
+from edgeclip.data.row_count import RowCount
 from edgeclip.errors import DataError, HubError
 from edgeclip.image import ImageSource
 
 EVALUATION_SPLITS = ("test", "validation", "val")
 TRAINING_SPLITS = ("train", "training")
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError)
+"""What `datasets` and pyarrow are known to raise for damaged files, beside errors of their own."""
 
 
 @dataclass(frozen=True)
@@ -45,38 +48,45 @@ class HubRecords(Sequence[Record]):
 
     def __getitem__(self, index: int) -> Record:  # type: ignore[override]  # slices are not needed
         rows = [self.dataset[row] for row in self.rows[index]]
-        captions = tuple(text for row in rows for text in _texts(row[self.caption_column]))
-        return Record(f"row {self.rows[index][0]}", EncodedImage(_bytes(rows[0][self.image_column])), captions)
+        captions = tuple(text for row in rows for text in texts_in(row[self.caption_column]))
+        image = _image(rows[0][self.image_column])
+        assert image is not None  # noqa: S101 - rows without one were left out
+        return Record(f"row {self.rows[index][0]}", image, captions)
 
 
-def _bytes(image: dict[str, Any]) -> bytes:
-    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+def _image(cell: dict[str, Any] | None) -> EncodedImage | FileImage | None:
+    """An image in its cell, or in the file that the cell names."""
+    if not cell or (cell["bytes"] is None and not cell["path"]):
+        return None
+    return EncodedImage(cell["bytes"]) if cell["bytes"] is not None else FileImage(Path(cell["path"]))
 
 
-def _texts(value: object) -> list[str]:
-    """Captions of a cell: a string, or a list of them; whatever else is there is no caption."""
-    values = value if isinstance(value, list) else [value]
-    return [text for text in values if isinstance(text, str) and text.strip()]
+def _group(dataset: Any, image_column: str, caption_column: str, count: RowCount) -> list[list[int]]:
+    """Rows with the same picture belong together; rows without image or caption go, and are counted."""
 
+    def pictures() -> Iterator[tuple[int, Hashable]]:
+        for index, row in enumerate(dataset):
+            count.read += 1
+            image = _image(row[image_column])
+            if image is None:
+                count.leave_out("without an image", f"row {index}")
+            elif not texts_in(row[caption_column]):
+                count.leave_out("without a caption", f"row {index}")
+            else:
+                yield index, image if isinstance(image, FileImage) else hashlib.sha256(image.data).digest()
 
-def _group(dataset: Any, image_column: str, caption_column: str) -> list[list[int]]:
-    """Rows with the same picture belong together; rows without image or caption go."""
-    return same_pictures(
-        (index, hashlib.sha256(_bytes(row[image_column])).digest())
-        for index, row in enumerate(dataset)
-        if row[image_column] is not None and _texts(row[caption_column])
-    )
+    return same_pictures(pictures())
 
 
 def load_hub(
     source: str, split: str | None, image_column: str | None, caption_column: str | None, *, training: bool
 ) -> CaptionSet:
-    """Load a data set by hub id or local folder, finding its image and caption columns.
+    """Load a data set by hub id, local folder or parquet file, finding its image and caption columns.
 
     Where no split is named it is the usual one to train on, or to evaluate on.
 
     Raises:
-        DataError: the `data` extra is not installed, or there is no such split or column.
+        DataError: the `data` extra is not installed, its files are damaged, or there is no such split or column.
         HubError: it can't be downloaded and is not in the cache.
     """
     try:
@@ -87,35 +97,60 @@ def load_hub(
         ) from error
     datasets.disable_progress_bars()  # type: ignore[attr-defined]  # the library draws nothing
     try:
-        loaded = datasets.load_dataset(source)  # type: ignore[attr-defined]  # not in its __all__
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        if source.endswith(".parquet"):
+            loaded = datasets.load_dataset("parquet", data_files=source)  # type: ignore[attr-defined]
+        else:
+            loaded = datasets.load_dataset(source)  # type: ignore[attr-defined]  # not in its __all__
+    except (*LOADING_ERRORS, datasets.exceptions.DatasetsError) as error:
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        if Path(source).exists():
+            raise DataError(
+                f"{source} cannot be read ({reason})", expected="intact parquet files", fix="download it again"
+            ) from error
         raise HubError(
-            f"unknown data set {source} ({type(error).__name__}: {str(error).splitlines()[0]})",
+            f"unknown data set {source} ({reason})",
             expected="builtin:tabletop, a folder, or a hub data set that can be reached or is in the cache",
             fix="give organisation/name as its page has it, and connect once",
         ) from error
-    chosen = _choose_split(loaded, split, TRAINING_SPLITS if training else EVALUATION_SPLITS, source)
+    chosen = choose_split(loaded, split, TRAINING_SPLITS if training else EVALUATION_SPLITS, source)
     image = _image_column(chosen, image_column, source, datasets.Image)
     caption = choose_column(chosen.column_names, caption_column, CAPTION_COLUMNS, source, "caption_column")
     encoded = chosen.cast_column(image, datasets.Image(decode=False))
-    rows = _group(encoded, image, caption)
+    count = RowCount(source)
+    try:
+        rows = _group(encoded, image, caption, count)
+    except LOADING_ERRORS as error:
+        raise DataError(
+            f"{source}, row {count.read}, which cannot be read ({type(error).__name__}: {error})",
+            expected="intact parquet files",
+            fix="download it again",
+        ) from error
     if not rows:
         raise DataError(
-            f"{source} without a row that has image and caption",
+            f"{source} without a row that has image and caption ({count})",
             expected="at least one",
             fix="name the columns with `image_column` and `caption_column`",
         )
+    count.tell()
     training_part = not split and not training and any(name in loaded for name in TRAINING_SPLITS)
-    return CaptionSet(source, HubRecords(encoded, image, caption, rows), training_part and len(loaded) > 1)
+    records = HubRecords(encoded, image, caption, rows)
+    return CaptionSet(source, records, training_part and len(loaded) > 1, rows=count, has_splits=True)
 
 
-def _choose_split(loaded: Any, split: str | None, usual: Sequence[str], source: str) -> Any:
+def choose_split(loaded: Any, split: str | None, usual: Sequence[str], source: str) -> Any:
+    """The split that was asked for, or the first of the usual names that is there, or else the first.
+
+    Raises:
+        DataError: there is none of that name.
+    """
     names = list(loaded)
     for name in (split,) if split else (*usual, *names):
         if name in names:
             return loaded[name]
     raise DataError(
-        f"{source} with the splits {', '.join(names)}", expected=f"{split!r}", fix=f"give `split` {names[0]}"
+        f"{source} with the splits {', '.join(names) or '(none)'}",
+        expected=f"{split!r}" if split else "at least one",
+        fix=f"give `split` {names[0]}" if names else "download it again",
     )
 
 

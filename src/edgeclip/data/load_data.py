@@ -8,11 +8,14 @@ from pathlib import Path
 from edgeclip.data.coco import find_annotations, load_coco
 from edgeclip.data.data_settings import DataOptions
 from edgeclip.data.folder import find_table, load_table
-from edgeclip.data.hub_data import HubRecords, load_hub
+from edgeclip.data.hub_data import load_hub
+from edgeclip.data.karpathy import is_karpathy, load_karpathy
 from edgeclip.data.records import CaptionSet, TabletopRecords
 from edgeclip.data.shards import load_shards
+from edgeclip.data.sidecars import load_sidecars
 from edgeclip.errors import DataError
 from edgeclip.names import BUILTIN, is_hub_id
+from edgeclip.text_files import read_bytes
 
 EVALUATION_WORLD = "evaluation"
 TRAINING_WORLD = "train"
@@ -30,8 +33,8 @@ def load_data(
     """Find an image-caption set.
 
     Args:
-        source: `builtin:tabletop`; a folder with a table of captions, COCO annotations, tar shards or parquet files;
-            such a file itself; or a hub id.
+        source: `builtin:tabletop`; a folder with a table of captions, COCO annotations, tar shards, parquet files,
+            Karpathy's splits or a .txt beside each image; such a file itself; or a hub id.
         samples: how many scenes the built-in world is to have; other sets are returned whole.
         seed: which scenes of the built-in world.
         options: columns and split.
@@ -43,10 +46,10 @@ def load_data(
         HubError: a hub id that can't be downloaded.
     """
     captions = _load(source, samples, seed, options or DataOptions(), training)
-    if options and options.split and not isinstance(captions.records, HubRecords):
+    if options and options.split and not captions.has_splits:
         raise DataError(
             f"`split` {options.split} of {source}",
-            expected="a data set of the hub, or parquet files",
+            expected="a data set of the hub, parquet files, or Karpathy's splits",
             fix="leave it out",
         )
     return captions
@@ -59,7 +62,7 @@ def _load(source: str, samples: int, seed: int, options: DataOptions, training: 
     if path.is_dir():
         return _load_folder(path, options, training)
     if path.is_file():
-        return _load_file(path, options)
+        return _load_file(path, options, training)
     if is_hub_id(source):
         return load_hub(source, options.split, options.image_column, options.caption_column, training=training)
     raise DataError(
@@ -69,25 +72,37 @@ def _load(source: str, samples: int, seed: int, options: DataOptions, training: 
     )
 
 
-def _load_file(path: Path, options: DataOptions) -> CaptionSet:
+def _load_file(path: Path, options: DataOptions, training: bool) -> CaptionSet:
     if path.suffix == ".json":
-        return load_coco(path)
+        return _load_json(path, options, training)
+    if path.suffix == ".parquet":
+        return load_hub(str(path), options.split, options.image_column, options.caption_column, training=training)
     if path.suffix == ".tar":
         return load_shards([path], options.caption_column)
     return load_table(path, options.image_column, options.caption_column)
+
+
+def _load_json(path: Path, options: DataOptions, training: bool) -> CaptionSet:
+    data = read_bytes(path)
+    return load_karpathy(path, data, options.split, training=training) if is_karpathy(data) else load_coco(path, data)
 
 
 def _load_folder(folder: Path, options: DataOptions, training: bool) -> CaptionSet:
     if table := find_table(folder):
         return load_table(table, options.image_column, options.caption_column)
     if annotations := find_annotations(folder, training=training):
-        return replace(load_coco(annotations), has_training_part=annotations != find_annotations(folder, training=True))
+        captions = _load_json(annotations, options, training)
+        return replace(captions, has_training_part=annotations != find_annotations(folder, training=True))
     if shards := sorted(folder.glob("*.tar")):
         return load_shards(shards, options.caption_column)
     if any(folder.rglob("*.parquet")):
         return load_hub(str(folder), options.split, options.image_column, options.caption_column, training=training)
+    if len(splits := sorted(folder.glob("dataset*.json"))) == 1:
+        return _load_json(splits[0], options, training)
+    if sidecars := load_sidecars(folder):
+        return sidecars
     raise DataError(
         f"{folder} without captions" if any(folder.iterdir()) else f"{folder}, an empty folder",
-        expected="captions.csv, COCO annotations, .tar shards or .parquet files",
+        expected="captions.csv, COCO annotations, .tar shards, .parquet files, or a .txt beside each image",
         fix="put a captions.csv with the columns image,caption into it",
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edgeclip.data.row_count import RowCount
 from edgeclip.data.tabletop import describe, render, sample_scene
 from edgeclip.image import ImageSource
 
@@ -55,14 +56,30 @@ class Record:
 
 @dataclass(frozen=True)
 class CaptionSet:
-    """A named list of records; `has_training_part` where it is a part of a set that has another to train on."""
+    """A named list of records.
+
+    Attributes:
+        name: for tables and reports.
+        records: the pairs.
+        has_training_part: whether it is a part of a set that has another to train on.
+        rows: what became of the rows that it was read from.
+        has_splits: whether it is one of the splits that its source has names for.
+    """
 
     name: str
     records: Sequence[Record]
     has_training_part: bool = False
+    rows: RowCount | None = None
+    has_splits: bool = False
 
     def __len__(self) -> int:
         return len(self.records)
+
+
+def texts_in(value: object) -> tuple[str, ...]:
+    """The captions in a cell: a string, or a list of them; whatever else is there is no caption, nor is a blank."""
+    values = value if isinstance(value, list) else [value]
+    return tuple(text for text in values if isinstance(text, str) and text.strip())
 
 
 def same_pictures(hashes: Iterable[tuple[int, Hashable]]) -> list[list[int]]:
