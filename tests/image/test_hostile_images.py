@@ -56,7 +56,7 @@ def test_bombs_are_refused_for_what_they_are():
 
 def test_a_picture_too_large_for_memory_names_its_size_and_the_limit():
     with pytest.raises(
-        ImageError, match="7200x7200 pixels of PNG that may take 466 MB to decode; expected at most 440"
+        ImageError, match="7200x7200 pixels of PNG that may take 467 MB to decode; expected at most 440"
     ):
         open_rgb(png_of(7200, 7200, colour=0, depth=1))
 
