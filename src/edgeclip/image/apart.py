@@ -24,12 +24,15 @@ from edgeclip.image.formats.bare import size_of
 from edgeclip.image.rgb import band_rows
 
 MAX_BYTES = 400_000_000
-"""Address space for one picture, beyond what the process has anyway, which is some 40 MB."""
-MAX_SECONDS = 20
+"""Memory for one picture here and there, beyond what the process has anyway, which is some 35 MB."""
+MAX_SECONDS = 18
 """Processor time for one picture."""
 REQUEST, REPLY = struct.Struct("<Q"), struct.Struct("<cII")
 PICTURE, DAMAGED, COSTLY = b"P", b"D", b"C"
-PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from edgeclip.image.child import serve; serve()"
+PROGRAM = """import sys
+limits, sys.path[:] = map(int, sys.argv[1:3]), sys.argv[3:]
+from edgeclip.image.child import serve
+serve(*limits)"""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 
@@ -50,7 +53,7 @@ def decode(file: BinaryIO) -> Image.Image:
     except _EndedError:
         _end(process)
         if process.returncode == -signal.SIGXCPU:
-            raise TooCostlyError(f"a picture that takes more than {MAX_SECONDS} s to decode") from None
+            raise TooCostlyError(f"a picture that takes more than {MAX_SECONDS} s of processor time") from None
         raise OSError("its decoder broke down") from None
     except (TooCostlyError, OSError):
         _idle.append(process)
@@ -75,7 +78,7 @@ def _start() -> subprocess.Popen[bytes]:
     # Isolated: neither the working folder nor the user's settings decide what is imported.
     paths = [path or str(os.getcwd()) for path in sys.path]  # noqa: PTH109
     return subprocess.Popen(
-        [sys.executable, "-I", "-c", PROGRAM, *paths],
+        [sys.executable, "-I", "-c", PROGRAM, str(MAX_BYTES), str(MAX_SECONDS), *paths],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # where libtiff prints

@@ -49,7 +49,7 @@ MAX_DECODE_BYTES = 440_000_000
 """Memory for the decoded picture and the decoder's own buffers."""
 BYTES_A_PIXEL, WEBP_BYTES_A_PIXEL = 9, 17
 """What decoding and conversion to RGB take at most, measured."""
-BYTES_A_ROW = 64
+BYTES_A_ROW = 32
 MAX_FILE_BYTES = 200_000_000
 MIN_SHRINK = {8: 3.5, 4: 3.0, 2: 2.4}
 """How many times larger than its target a JPEG must still be after DCT scaling by 8, 4 or 2.
@@ -60,9 +60,6 @@ sharpened by 200 % 0.7 to 1.1. Beyond that are only noise of 25 levels without c
 (1.3 to 1.5). Scaling by 8 or 4 saves little beyond scaling by 2, for entropy decoding remains, and blurs more: hence
 the larger margins.
 """
-PADDINGS = (b"", b"\xb5\x2d\x6a\x93" * 1024)
-"""What stands behind the coded data of a JPEG in two trials: where data are missing, they give different pixels."""
-
 TURNED, FROM_THE_RIGHT, FROM_THE_BOTTOM = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 """EXIF orientations that swap the axes, and those that bring a stored picture's end to the left or to the top."""
 
@@ -190,18 +187,30 @@ def _orientation(image: Image.Image) -> int:
         return orientation.of_exif(image.info.get("exif", b""))
 
 
-def load(bare: Bare, target: Callable[[Size], Size] | None = None) -> Opened:
+def load(
+    bare: Bare,
+    target: Callable[[Size], Size] | None = None,
+    *,
+    before_pixels: Callable[[Size], None] | None = None,
+) -> Opened:
     """Decode what `formats.read` has left of a file.
+
+    Args:
+        bare: what it has left.
+        target: as for `opened`.
+        before_pixels: called with (width, height) before the pixels are decoded.
 
     Raises:
         apart.TooCostlyError: it would take too much memory.
         Exception: one of `DECODER_ERRORS`: it is damaged.
     """
     file, stored, scale = _begin(bare, bare.file, target)
+    if before_pixels:
+        before_pixels(stored)
     try:
         file.load()
     except DECODER_ERRORS:
-        whole_file = _load_repaired(bare, bare.repaired, target) if bare.repaired else None
+        whole_file = _load_repaired(bare, bare.repaired(), target) if bare.repaired else None
         if whole_file is None:
             raise
         file = whole_file
@@ -221,9 +230,9 @@ def _begin(bare: Bare, file: BinaryIO, target: Callable[[Size], Size] | None) ->
     image = PLUGINS[bare.kind](file)
     stored = image.size
     scale = _draft(image, bare.orientation, target) if target and bare.can_scale else 1
-    each = WEBP_BYTES_A_PIXEL if bare.kind == "WEBP" else BYTES_A_PIXEL
+    each = WEBP_BYTES_A_PIXEL if bare.kind == "WEBP" and not bare.isolated else BYTES_A_PIXEL
     need = image.width * image.height * each + image.height * BYTES_A_ROW + bare.working_bytes
-    if need > MAX_DECODE_BYTES and not bare.isolated:
+    if need > MAX_DECODE_BYTES:
         raise apart.TooCostlyError(
             f"{stored[0]}x{stored[1]} pixels of {bare.kind} that may take {need // 10**6} MB to decode"
         )
@@ -231,16 +240,21 @@ def _begin(bare: Bare, file: BinaryIO, target: Callable[[Size], Size] | None) ->
 
 
 def _load_repaired(
-    bare: Bare, repaired: Callable[[bytes], BinaryIO], target: Callable[[Size], Size] | None
+    bare: Bare, trials: list[BinaryIO], target: Callable[[Size], Size] | None
 ) -> ImageFile.ImageFile | None:
-    """The picture, if all of its coded data are there: what follows them makes no difference then."""
-    trials = []
-    for padding in PADDINGS:
-        image, _, _ = _begin(bare, repaired(padding), target)
+    """The picture, if all of its coded data are there: what follows them makes no difference then, at full size."""
+    first = None
+    for file in trials:
+        image, _, _ = _begin(bare, file, None)
         image.load()
-        trials.append(image)
-    pairs = zip(*map(bands, trials), strict=True)
-    return trials[0] if all(one.tobytes() == other.tobytes() for (_, one), (_, other) in pairs) else None
+        first = first or image
+        pairs = zip(bands(first), bands(image), strict=True)
+        if any(one.tobytes() != other.tobytes() for (_, one), (_, other) in pairs):
+            return None
+    trials[0].seek(0)
+    image, _, _ = _begin(bare, trials[0], target)
+    image.load()
+    return image
 
 
 def _draft(image: ImageFile.ImageFile, turn: int, target: Callable[[Size], Size]) -> int:

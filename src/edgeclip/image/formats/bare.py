@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
+COPIED_BYTES = 1 << 20
+
+
 @dataclass(frozen=True)
 class Bare:
     """What decides a picture's pixels, and how it is to be turned.
@@ -23,7 +26,7 @@ class Bare:
         working_bytes: memory that the decoder takes beside that for pixels and rows.
         can_scale: whether the decoder can leave out pixels.
         repaired: where a decoder refuses what follows the coded data, or that nothing does: the file up to their end,
-            with padding that no decoder reads unless coded data are missing.
+            with different paddings. They give the same picture unless coded data are missing.
     """
 
     kind: str
@@ -32,7 +35,7 @@ class Bare:
     isolated: bool = False
     working_bytes: int = 0
     can_scale: bool = False
-    repaired: Callable[[bytes], BinaryIO] | None = None
+    repaired: Callable[[], list[BinaryIO]] | None = None
 
 
 class _Spliced(io.RawIOBase):
@@ -69,9 +72,16 @@ class _Spliced(io.RawIOBase):
 
 
 def spliced(*pieces: bytes | tuple[BinaryIO, int, int]) -> BinaryIO:
-    """A file of bytes and of parts (file, start, stop) of others, which are not copied."""
+    """A file of bytes and of parts (file, start, stop) of others; small ones are copied, which is quicker."""
+    if sum(len(piece) if isinstance(piece, bytes) else piece[2] - piece[1] for piece in pieces) <= COPIED_BYTES:
+        return io.BytesIO(b"".join(piece if isinstance(piece, bytes) else _part(*piece) for piece in pieces))
     parts = [(io.BytesIO(piece), 0, len(piece)) if isinstance(piece, bytes) else piece for piece in pieces]
-    return io.BufferedReader(_Spliced([(file, start, max(start, stop)) for file, start, stop in parts]))
+    return io.BufferedReader(_Spliced(parts))
+
+
+def _part(file: BinaryIO, start: int, stop: int) -> bytes:
+    file.seek(start)
+    return file.read(max(stop - start, 0))
 
 
 def size_of(file: BinaryIO) -> int:

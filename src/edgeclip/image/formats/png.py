@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from edgeclip.image import orientation
-from edgeclip.image.formats.bare import Bare, spliced
+from edgeclip.image.formats.bare import Bare, size_of, spliced
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -47,8 +47,9 @@ def read(file: BinaryIO) -> Bare:
             xmp = xmp or (_xmp(body) if kind == b"iTXt" else 0)
     if not start:
         raise OSError("no rows")
-    # zlib's window and three rows.
-    return Bare("PNG", spliced(b"".join(kept), (file, start, stop), END), exif or xmp or 1, working_bytes=3 * row_bytes)
+    size = size_of(file)
+    rows = spliced(b"".join(kept), (file, start, min(stop, size)), END if stop <= size else b"")
+    return Bare("PNG", rows, exif or xmp or 1, working_bytes=3 * row_bytes)
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
