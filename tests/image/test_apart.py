@@ -1,6 +1,8 @@
 import io
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -125,3 +127,15 @@ def test_the_process_ends_with_this_one():
     process = apart._idle.pop()
     process.stdin.close()
     assert process.wait(timeout=60) == 0
+
+
+def test_limits_that_the_user_has_set_are_kept():
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2 * 10**9, 2 * 10**9));"
+        "resource.setrlimit(resource.RLIMIT_CPU, (10, 10));"
+        "from edgeclip.image import open_rgb; print(open_rgb(sys.stdin.buffer.read()).size)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=saved(gradient(), "TIFF"), capture_output=True, timeout=60
+    )
+    assert done.stdout == b"(300, 200)\n", done.stderr

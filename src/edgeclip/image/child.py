@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,43 +31,47 @@ def serve(max_bytes: int, max_seconds: int) -> None:
     """
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each takes address space; files are decoded side by side instead
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    limit = address_space() + max_bytes
-
-    def leave_room(size: tuple[int, int]) -> None:
-        limit_memory(limit - BYTES_SENT_A_PIXEL * size[0] * size[1] - BYTES_A_ROW * size[1])
-
+    limits = KernelLimits(max_bytes, max_seconds) if sys.platform == "linux" else None
     while header := requests.read(apart.REQUEST.size):
-        limit_memory(limit)
-        limit_time(max_seconds)
-        answer(requests, apart.REQUEST.unpack(header)[0], replies, leave_room)
+        if limits:
+            limits.begin()
+        file = io.BytesIO(requests.read(apart.REQUEST.unpack(header)[0]))
+        answer(file, replies, limits.leave_room if limits else None)
         replies.flush()
 
 
-def address_space() -> int:
-    """Bytes that the process has."""
-    if sys.platform != "linux":
-        return 0
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+class KernelLimits:
+    """What the kernel lets this process have for one picture (Linux)."""
+
+    def __init__(self, max_bytes: int, max_seconds: int) -> None:
+        import resource
+
+        self._resource, self._max_seconds = resource, max_seconds
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        self._max_bytes = pages * resource.getpagesize() + max_bytes
+
+    def begin(self) -> None:
+        """Start to count: past its time the kernel ends the process, past its memory decoders meet a lack of it."""
+        used = self._resource.getrusage(self._resource.RUSAGE_SELF)
+        self._set(self._resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + self._max_seconds)
+        self._set(self._resource.RLIMIT_AS, self._max_bytes)
+
+    def leave_room(self, size: tuple[int, int]) -> None:
+        """Set memory aside for a picture (width, height) where it will be sent to."""
+        rgb = size[1] * (BYTES_SENT_A_PIXEL * size[0] + BYTES_A_ROW)
+        self._set(self._resource.RLIMIT_AS, max(self._max_bytes - rgb, 0))
+
+    def _set(self, limit: int, value: int) -> None:
+        _, most = self._resource.getrlimit(limit)  # which may be the user's
+        value = value if most == self._resource.RLIM_INFINITY else min(value, most)
+        self._resource.setrlimit(limit, (value, most))
 
 
-def limit_memory(size: int) -> None:
-    """Have the kernel refuse more, which decoders meet as a lack of memory."""
-    if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (max(size, 0), resource.RLIM_INFINITY))
-
-
-def limit_time(max_seconds: int) -> None:
-    """Have the kernel end the process when it has worked so long from now."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(used.ru_utime + used.ru_stime) + max_seconds
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
-
-
-def answer(requests: BinaryIO, size: int, replies: BinaryIO, leave_room: Callable[[tuple[int, int]], None]) -> None:
-    """Read one file and write its picture, or what is wrong with it."""
+def answer(file: BinaryIO, replies: BinaryIO, leave_room: Callable[[tuple[int, int]], None] | None) -> None:
+    """Write a file's picture, or what is wrong with it."""
     try:
-        image = decoded(io.BytesIO(requests.read(size)), leave_room)
+        image = decoded(file, leave_room)
     except MemoryError:
         _tell(replies, apart.COSTLY, TOO_MUCH)
     except apart.TooCostlyError as error:
@@ -84,7 +87,7 @@ def answer(requests: BinaryIO, size: int, replies: BinaryIO, leave_room: Callabl
             replies.write(band.tobytes())
 
 
-def decoded(file: BinaryIO, leave_room: Callable[[tuple[int, int]], None]) -> Image.Image:
+def decoded(file: BinaryIO, leave_room: Callable[[tuple[int, int]], None] | None) -> Image.Image:
     """Upright RGB."""
     image = load(formats.read(formats.kind_of(file), file), before_pixels=leave_room).image
     image = image._new(image.im)  # without its decoder, which keeps the file and a frame
