@@ -31,6 +31,7 @@ ACCEPTED = {
     "AVIF": [{"speed": 10}, {"speed": 10, "exif": TURNED}],
 }  # fmt: skip
 MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F", "YCbCr")
+TIFF_MODES = {"group4": ("1",), "jpeg": ("L", "RGB", "CMYK")}
 READ_ONLY = {
     "CUR": b"\0\0\2\0\1\0\x10\x10", "DCX": b"\xb1\x68\xde\x3a", "FITS": b"SIMPLE  =                    T",
     "FLI": b"\0\0\0\0\x11\xaf", "FTEX": b"FTEX\0\0\0\0", "GBR": b"\0\0\0\x20\0\0\0\2", "IPTC": b"\x1c\3\x0a",
@@ -54,6 +55,8 @@ def valid_files() -> Iterator[tuple[str, str, bytes]]:
     for format_ in sorted(set(Image.SAVE) & set(Image.OPEN) | {"MPO"}):
         for mode in MODES:
             for options in ACCEPTED.get(format_, [{}]):
+                if mode not in TIFF_MODES.get(str(options.get("compression")), MODES):
+                    continue  # libtiff prints, and old ones crash
                 buffer = io.BytesIO()
                 try:
                     picture(mode).save(buffer, format_, **options)
@@ -231,7 +234,7 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "WEBP 16384x16384", moving[:24] + b"\xff\x3f\0" * 2 + moving[30:]
     yield "WEBP of 65,536 tables of codes", webp_of_tables()
     yield "WEBP at the limit", saved(Image.new("RGBA", (4200, 4200)), "WEBP", lossless=True, quality=0, method=0)
-    for compression in ("jpeg", "lzma", "zstd", "tiff_lzw", "packbits"):
+    for compression in ("jpeg", "lzma", "tiff_lzw", "packbits"):
         yield f"TIFF of {compression}", saved(Image.new("RGB", (5000, 4000)), "TIFF", compression=compression)
     yield "TIFF of a giant tile", tiff_of(16, 16, 8, (322, 4, 1, 12_000), (323, 4, 1, 12_000), data=zeros)
     yield "TIFF of a giant strip", tiff_of(16, 16, 8, data=zeros, strip=2**31)
