@@ -1,6 +1,8 @@
 # make demo        the paper's experiment on the built-in teacher and data, about three minutes on 2 cores
 # make test        the tests, and how much of the code they reach; about five minutes on 2 cores
 # make test-fast   the quick ones, between edits: about a minute on 2 cores
+# make test-lowest the base package's quick tests and its hostile pictures, on the lowest versions that it allows
+# make hostile     20,000 damaged pictures and the costly ones, each within memory and time; about ten minutes
 # make bench       accuracy of int8, and speed against other runtimes; ViT-B/32, about 20 minutes
 # make check       format, lint, types, spelling, import contracts
 # make docs        the site, in runs/site
@@ -13,7 +15,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE_STAMP := tests/node/node_modules/.package-lock.json
 
-.PHONY: setup demo test test-fast check node bench docs docs-check clean
+LOWEST := .venv-lowest
+LOWEST_STAMP := $(LOWEST)/.installed
+LOWEST_TESTS := tests/image/test_apart.py tests/image/test_metadata.py tests/image/test_hostile_images.py \
+	tests/bulk tests/test_cpu.py tests/test_errors.py tests/test_files.py tests/test_imports.py \
+	tests/test_progress.py tests/test_settings.py
+
+.PHONY: setup demo test test-fast test-lowest hostile check node bench docs docs-check clean
 
 setup: $(STAMP)
 
@@ -33,6 +41,18 @@ test: setup
 
 test-fast: setup
 	$(BIN)/python -m pytest -n auto -m "not slow"
+
+test-lowest: $(LOWEST_STAMP)
+	$(LOWEST)/bin/python -m pytest --noconftest $(LOWEST_TESTS)
+
+$(LOWEST_STAMP): pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable . pytest hypothesis
+	touch $@
+
+hostile: setup
+	$(BIN)/python -m tests.hostile --images 20000
 
 node: $(NODE_STAMP)
 
@@ -61,4 +81,4 @@ check: setup
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) tests/node/node_modules
+	rm -rf $(VENV) $(LOWEST) tests/node/node_modules

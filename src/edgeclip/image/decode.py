@@ -1,10 +1,7 @@
-"""Open images that anyone may have made: an allow-list of formats, limits on what decoding may cost, one error.
+"""Open images that anyone may have made: limits on what decoding may cost, metadata that can't cost the picture.
 
-Pillow reads some forty formats. Only those that hold pictures in practice are accepted: EPS starts Ghostscript, WMF
-asks Windows to draw, BUFR, GRIB and HDF5 call whatever handler is registered, ICO and ICNS wrap other files whose size
-they do not tell, JPEG 2000 takes 25 bytes and half a microsecond a pixel, and the rest is hardly ever a photograph.
-Whoever needs one of them opens it with Pillow and passes the picture. (Of a damaged compressed TIFF, libtiff prints a
-line on standard error beside the error that is raised here; Pillow gives no means to stop it.)
+What a decoder will do is known beforehand for most files (`formats`); the others are decoded in a process of their own
+(`apart`), where the kernel keeps the limits.
 """
 
 from __future__ import annotations
@@ -19,25 +16,41 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from edgeclip.errors import ImageError
-from edgeclip.image.guards import Metered, check_tiff, count_scans
+from edgeclip.image import apart, formats, orientation
+from edgeclip.image.formats import FORMATS as FORMATS
+from edgeclip.image.formats.bare import Bare
+from edgeclip.image.rgb import bands
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF")  # MPO is a JPEG
-
+# Called directly: `Image.open` would apply Pillow's own limit, which knows nothing of scaled decoding.
+PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "GIF": GifImageFile,
+    "BMP": BmpImageFile,
+    "PPM": PpmImageFile,
+    "TIFF": TiffImageFile,
+    "WEBP": WebPImageFile,
+    "AVIF": AvifImageFile,
+}
 MAX_DECODE_BYTES = 440_000_000
 """Memory for the decoded picture and the decoder's own buffers."""
-BYTES_A_PIXEL = {"TIFF": 15, "WEBP": 17, "AVIF": 17}
-"""What decoding and conversion to RGB take at most, measured; 9 in the formats that are not listed."""
-READ_WHOLE = ("WEBP", "AVIF")
-"""Formats of which Pillow holds two copies of the encoded file."""
+BYTES_A_PIXEL, WEBP_BYTES_A_PIXEL = 9, 17
+"""What decoding and conversion to RGB take at most, measured."""
+BYTES_A_ROW = 32
 MAX_FILE_BYTES = 200_000_000
-MAX_SCANNED_PIXELS = 600_000_000
-"""Pixels times scans of a JPEG: each scan of a progressive one may visit every pixel for a few bytes of file."""
 MIN_SHRINK = {8: 3.5, 4: 3.0, 2: 2.4}
 """How many times larger than its target a JPEG must still be after DCT scaling by 8, 4 or 2.
 
@@ -47,7 +60,6 @@ sharpened by 200 % 0.7 to 1.1. Beyond that are only noise of 25 levels without c
 (1.3 to 1.5). Scaling by 8 or 4 saves little beyond scaling by 2, for entropy decoding remains, and blurs more: hence
 the larger margins.
 """
-
 TURNED, FROM_THE_RIGHT, FROM_THE_BOTTOM = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 """EXIF orientations that swap the axes, and those that bring a stored picture's end to the left or to the top."""
 
@@ -67,7 +79,6 @@ DECODER_ERRORS = (
     AttributeError,
     OverflowError,
     ZeroDivisionError,
-    MemoryError,
     RuntimeError,
     AssertionError,
     struct.error,
@@ -114,22 +125,38 @@ def opened(source: str | Path | bytes | Image.Image, target: Callable[[Size], Si
     """
     try:
         if isinstance(source, Image.Image):
-            image = source if _orientation(source) == 1 else ImageOps.exif_transpose(source)
-            yield Opened(image, image.size, (0, 0, *image.size))
+            source.load()
+            yield whole(orientation.turned(source, _orientation(source)))
             return
         with _stream(source) as file:
-            check_tiff(file)
-            with Image.open(file, formats=FORMATS) as image:
-                yield _load(image, file, _name(source), target)
+            yield _decode(file, target)
+    except (apart.TooCostlyError, MemoryError) as error:
+        raise ImageError(
+            f"{_name(source)}, {error or 'a picture that takes more memory than there is'}",
+            expected=f"at most {MAX_DECODE_BYTES // 10**6} MB and {apart.MAX_SECONDS} s",
+            fix="scale it down, or save it again as JPEG",
+        ) from error
     except DECODER_ERRORS as error:
         raise ImageError(
-            f"{_name(source)} cannot be decoded ({_reason(error)})",
+            f"{_name(source)} cannot be decoded ({reason(error)})",
             expected=f"an intact image, one of {', '.join(FORMATS)}",
             fix="replace or remove it",
         ) from error
 
 
-def _reason(error: BaseException) -> str:
+def _decode(file: BinaryIO, target: Callable[[Size], Size] | None) -> Opened:
+    kind = formats.kind_of(file)
+    bare = None if kind in formats.APART else formats.read(kind, file)
+    return load(bare, target) if bare and not bare.isolated else whole(apart.decode(file))
+
+
+def whole(image: Image.Image) -> Opened:
+    """All pixels of a picture."""
+    return Opened(image, image.size, (0, 0, *image.size))
+
+
+def reason(error: BaseException) -> str:
+    """What a decoder says of a file, in one line."""
     if isinstance(error, UnidentifiedImageError):
         return "unknown format"
     return (error.strerror if isinstance(error, OSError) else None) or str(error).split("\n")[0] or type(error).__name__
@@ -141,51 +168,99 @@ def _name(source: str | Path | bytes | Image.Image) -> str:
     return str(source) if isinstance(source, str | Path) else f"{len(source)} bytes"
 
 
-def _stream(source: str | Path | bytes) -> Metered:
+def _stream(source: str | Path | bytes) -> BinaryIO:
     if isinstance(source, bytes):
-        return Metered(io.BytesIO(source))
+        return io.BytesIO(source)
     status = Path(source).stat()
     if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device might never end
         raise OSError("not a regular file")
     if status.st_size > MAX_FILE_BYTES:
         raise OSError(f"a file of more than {MAX_FILE_BYTES // 10**6} MB")
-    # A file that Pillow opens by name it may map into memory, where truncation by another process is fatal.
-    return Metered(io.FileIO(source))
-
-
-def _load(image: Image.Image, file: Metered, name: str, target: Callable[[Size], Size] | None) -> Opened:
-    stored, scale, coefficients = image.size, 1, 0
-    if isinstance(image, JpegImageFile):
-        coefficients = _coefficient_bytes(image, file, name)
-        if target:
-            scale = _draft(image, target)
-    need = image.width * image.height * BYTES_A_PIXEL.get(image.format or "", 9) + coefficients
-    if image.format in READ_WHOLE:
-        need += 2 * file.seek(0, io.SEEK_END)
-    if need > MAX_DECODE_BYTES:
-        raise ImageError(
-            f"{name}, {stored[0]}x{stored[1]} pixels of {image.format} that may take {need // 10**6} MB to decode",
-            expected=f"at most {MAX_DECODE_BYTES // 10**6} MB",
-            fix="scale it down first",
-        )
-    image.load()
-    orientation = _orientation(image)
-    ImageOps.exif_transpose(image, in_place=True)
-    size = stored[::-1] if orientation in TURNED else stored
-    width, height = size[0] / scale, size[1] / scale
-    left = image.width - width if orientation in FROM_THE_RIGHT else 0
-    top = image.height - height if orientation in FROM_THE_BOTTOM else 0
-    return Opened(image, size, (left, top, width, height))
+    return Path(source).open("rb")
 
 
 def _orientation(image: Image.Image) -> int:
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
+    """That of a picture someone else has opened."""
+    try:
+        return orientation.valid(image.getexif().get(orientation.ORIENTATION))
+    except DECODER_ERRORS:
+        return orientation.of_exif(image.info.get("exif", b""))
 
 
-def _draft(image: JpegImageFile, target: Callable[[Size], Size]) -> int:
+def load(
+    bare: Bare,
+    target: Callable[[Size], Size] | None = None,
+    *,
+    before_pixels: Callable[[Size], None] | None = None,
+) -> Opened:
+    """Decode what `formats.read` has left of a file.
+
+    Args:
+        bare: what it has left.
+        target: as for `opened`.
+        before_pixels: called with (width, height) before the pixels are decoded.
+
+    Raises:
+        apart.TooCostlyError: it would take too much memory.
+        Exception: one of `DECODER_ERRORS`: it is damaged.
+    """
+    file, stored, scale = _begin(bare, bare.file, target)
+    if before_pixels:
+        before_pixels(stored)
+    try:
+        file.load()
+    except DECODER_ERRORS:
+        whole_file = _load_repaired(bare, bare.repaired(), target) if bare.repaired else None
+        if whole_file is None:
+            raise
+        file = whole_file
+    turn = bare.orientation
+    if bare.kind == "AVIF":  # which the decoder has made of the file's own boxes
+        turn = orientation.of_exif(file.info.get("exif", b""))
+    size = stored[::-1] if turn in TURNED else stored
+    image = orientation.turned(file, turn)
+    width, height = size[0] / scale, size[1] / scale
+    left = image.width - width if turn in FROM_THE_RIGHT else 0
+    top = image.height - height if turn in FROM_THE_BOTTOM else 0
+    return Opened(image, size, (left, top, width, height))
+
+
+def _begin(bare: Bare, file: BinaryIO, target: Callable[[Size], Size] | None) -> tuple[ImageFile.ImageFile, Size, int]:
+    """A picture whose pixels are not decoded yet, its stored size, and the scale at which it will be."""
+    image = PLUGINS[bare.kind](file)
+    stored = image.size
+    scale = _draft(image, bare.orientation, target) if target and bare.can_scale else 1
+    each = WEBP_BYTES_A_PIXEL if bare.kind == "WEBP" and not bare.isolated else BYTES_A_PIXEL
+    need = image.width * image.height * each + image.height * BYTES_A_ROW + bare.working_bytes
+    if need > MAX_DECODE_BYTES:
+        raise apart.TooCostlyError(
+            f"{stored[0]}x{stored[1]} pixels of {bare.kind} that may take {need // 10**6} MB to decode"
+        )
+    return image, stored, scale
+
+
+def _load_repaired(
+    bare: Bare, trials: list[BinaryIO], target: Callable[[Size], Size] | None
+) -> ImageFile.ImageFile | None:
+    """The picture, if all of its coded data are there: what follows them makes no difference then, at full size."""
+    first = None
+    for file in trials:
+        image, _, _ = _begin(bare, file, None)
+        image.load()
+        first = first or image
+        pairs = zip(bands(first), bands(image), strict=True)
+        if any(one.tobytes() != other.tobytes() for (_, one), (_, other) in pairs):
+            return None
+    trials[0].seek(0)
+    image, _, _ = _begin(bare, trials[0], target)
+    image.load()
+    return image
+
+
+def _draft(image: ImageFile.ImageFile, turn: int, target: Callable[[Size], Size]) -> int:
     """Have a JPEG decoded at 1/8, 1/4, 1/2 or all of its size, and say which."""
     width, height = image.size
-    if _orientation(image) in TURNED:
+    if turn in TURNED:
         wanted_height, wanted_width = target((height, width))
     else:
         wanted_width, wanted_height = target((width, height))
@@ -194,20 +269,3 @@ def _draft(image: JpegImageFile, target: Callable[[Size], Size]) -> int:
             # Pillow picks the largest scale that leaves at least the size it is given, or refuses.
             return scale if image.draft(None, (width // scale, height // scale)) else 1
     return 1
-
-
-def _coefficient_bytes(image: JpegImageFile, file: Metered, name: str) -> int:
-    """Memory for the coefficients of a JPEG in several scans, which are all kept until the last one.
-
-    Raises:
-        ImageError: it has too many of them.
-    """
-    file.seek(0)
-    scans, pixels = count_scans(file.read()), image.width * image.height
-    if scans * pixels > MAX_SCANNED_PIXELS:
-        raise ImageError(
-            f"{name}, a JPEG of {image.width}x{image.height} pixels in {scans} scans",
-            expected=f"at most {MAX_SCANNED_PIXELS // 10**6} million pixels in all scans",
-            fix="save it again, or scale it down",
-        )
-    return 2 * image.layers * pixels if scans > 1 else 0

@@ -2,7 +2,7 @@
 
 It gives the same bits as transformers' `CLIPImageProcessorPil` for any picture or array that both accept, and for files
 of all formats but JPEG. A JPEG much larger than its crop is scaled while it is decoded, which changes the crop by half
-a grey level on average (see `decoding.MIN_SHRINK`) and takes a third of the time or less; `crop_uint8(open_rgb(path),
+a grey level on average (see `decode.MIN_SHRINK`) and takes a third of the time or less; `crop_uint8(open_rgb(path),
 config)` does without. In addition the EXIF orientation is honoured, and 16-bit images are scaled to 8 bits instead of
 clipped.
 
@@ -12,7 +12,6 @@ Shape legend: B batch, H and W pixels of the crop.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -24,6 +23,7 @@ from PIL import Image
 from edgeclip.config import PreprocessConfig
 from edgeclip.errors import ImageError
 from edgeclip.image.decode import MAX_DECODE_BYTES, Opened, opened
+from edgeclip.image.rgb import to_rgb
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,6 @@ ImageSource: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8] | 
 
 BYTES_A_PIXEL = 4
 """What Pillow keeps of an RGB picture."""
-BAND_PIXELS = 2**20
-"""Pixels that are converted at a time; intermediate copies are no larger."""
 
 
 def open_rgb(source: ImageSource) -> Image.Image:
@@ -51,7 +49,7 @@ def open_rgb(source: ImageSource) -> Image.Image:
         ImageError: it is missing, damaged, too large, or of an unknown format.
     """
     with opened(_picture(source)) as whole:
-        return _to_rgb(whole.image)
+        return to_rgb(whole.image)
 
 
 def _picture(source: ImageSource) -> str | Path | bytes | Image.Image:
@@ -71,42 +69,6 @@ def _check_array(source: NDArray[np.uint8]) -> None:
             expected="uint8 of shape (H, W), (H, W, 3) or (H, W, 4)",
             fix="convert it first",
         )
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        image.load()
-        return image
-    peak = max((float(_grey(band).max()) for _, band in _bands(image)), default=0.0) if image.mode in ("I", "F") else 0
-    rgb = Image.new("RGB", image.size, "white")
-    for top, band in _bands(image):
-        if image.mode.startswith("I") or image.mode == "F":
-            band = _to_8_bit(band, peak)
-        if "A" in band.getbands() or band.info.get("transparency") is not None:
-            rgba = band.convert("RGBA")
-            rgb.paste(rgba, (0, top), mask=rgba)
-        else:
-            rgb.paste(band.convert("RGB"), (0, top))
-    return rgb
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    rows = max(BAND_PIXELS // image.width, 1)
-    for top in range(0, image.height, rows):
-        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
-
-
-def _grey(image: Image.Image) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):  # signalling NaNs of a damaged file
-        return np.nan_to_num(np.asarray(image).astype(np.float64))
-
-
-def _to_8_bit(image: Image.Image, peak: float) -> Image.Image:
-    """Grey levels of 16 bits (mode I;16 and what Pillow widens to I), of 32-bit floats (F), or already of 8 bits."""
-    scale = (
-        255.0 if image.mode == "F" and peak <= 1 else 1 / 257 if peak > 255 or image.mode.startswith("I;16") else 1.0
-    )
-    return Image.fromarray(np.clip(np.rint(_grey(image) * scale), 0, 255).astype(np.uint8))
 
 
 def crop_uint8(source: ImageSource, config: PreprocessConfig) -> NDArray[np.uint8]:
@@ -149,7 +111,7 @@ def _needs_no_resize(source: NDArray[np.uint8], config: PreprocessConfig) -> boo
 
 def _resized_crop(picture: Opened, config: PreprocessConfig) -> NDArray[np.uint8]:
     """What the crop keeps of a full resize: the rest of a long picture would take as much memory again as an array."""
-    image = _resize(_to_rgb(picture.image), config)
+    image = _resize(to_rgb(picture.image), config)
     if config.crop_size is None:
         return np.asarray(image)
     (left, top), (width, height) = _window(image.size, config.crop_size)
@@ -183,7 +145,7 @@ def _resize_scaled(picture: Opened, config: PreprocessConfig) -> NDArray[np.uint
         left + x * (start[0] + extent[0]),
         top + y * (start[1] + extent[1]),
     )
-    return np.asarray(_to_rgb(picture.image).resize(extent, config.resample, box))
+    return np.asarray(to_rgb(picture.image).resize(extent, config.resample, box))
 
 
 def _window(size: tuple[int, int], crop_size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -1,0 +1,128 @@
+"""Decoding in a process of its own, where the kernel limits memory and processor time.
+
+For files whose cost no header tells: an AVIF can hold larger frames than it says, a lossless WebP tens of thousands of
+code tables, a TIFF any other codec's data. A process starts with the first such file and then waits for the next; as
+many are kept as were at work at a time, and they end with this one. Sending a picture back takes about a tenth of the
+time that these formats take to decode.
+
+Request: the number of bytes, and the file. Reply: `REPLY`, and a message or the rows of an RGB picture, in bands.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import struct
+import subprocess
+import sys
+from typing import IO, BinaryIO
+
+from PIL import Image
+
+from edgeclip.image.formats.bare import size_of
+from edgeclip.image.rgb import band_rows
+
+MAX_BYTES = 400_000_000
+"""Memory for one picture here and there, beyond what the process has anyway, which is some 35 MB."""
+MAX_SECONDS = 18
+"""Processor time for one picture."""
+REQUEST, REPLY = struct.Struct("<Q"), struct.Struct("<cII")
+PICTURE, DAMAGED, COSTLY = b"P", b"D", b"C"
+PROGRAM = """import sys
+limits, sys.path[:] = map(int, sys.argv[1:3]), sys.argv[3:]
+from edgeclip.image.child import serve
+serve(*limits)"""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+
+
+class TooCostlyError(Exception):
+    """A picture that takes more memory or time than there is for one."""
+
+
+def decode(file: BinaryIO) -> Image.Image:
+    """Decode a file to upright RGB.
+
+    Raises:
+        TooCostlyError: it takes more than `MAX_BYTES` or `MAX_SECONDS`.
+        OSError: it is damaged; the message is its decoder's.
+    """
+    process = _idle.pop() if _idle else _start()
+    try:
+        image = _ask(process, file)
+    except _EndedError:
+        _end(process)
+        if process.returncode == -signal.SIGXCPU:
+            raise TooCostlyError(f"a picture that takes more than {MAX_SECONDS} s of processor time") from None
+        raise OSError("its decoder broke down") from None
+    except (TooCostlyError, OSError):
+        _idle.append(process)
+        raise
+    except BaseException:  # a reply that nobody waits for
+        _end(process)
+        raise
+    _idle.append(process)
+    return image
+
+
+class _EndedError(Exception):
+    pass
+
+
+_idle: list[subprocess.Popen[bytes]] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)
+
+
+def _start() -> subprocess.Popen[bytes]:
+    # Isolated: neither the working folder nor the user's settings decide what is imported.
+    paths = [path or str(os.getcwd()) for path in sys.path]  # noqa: PTH109
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", PROGRAM, str(MAX_BYTES), str(MAX_SECONDS), *paths],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # where libtiff prints
+        env={**os.environ, **ONE_THREAD},
+    )
+
+
+def _ask(process: subprocess.Popen[bytes], file: BinaryIO) -> Image.Image:
+    if process.stdin is None or process.stdout is None:
+        raise _EndedError
+    size = size_of(file)
+    file.seek(0)
+    try:
+        process.stdin.write(REQUEST.pack(size))
+        while block := file.read(1 << 20):
+            process.stdin.write(block)
+        process.stdin.flush()
+    except BrokenPipeError:
+        raise _EndedError from None
+    kind, width, height = REPLY.unpack(_read(process.stdout, REPLY.size))
+    if kind == PICTURE:
+        image = Image.new("RGB", (width, height))
+        for top, rows in band_rows(image.size):
+            pixels = _read(process.stdout, 3 * width * rows)
+            image.paste(Image.frombuffer("RGB", (width, rows), pixels), (0, top))
+        return image
+    message = _read(process.stdout, width).decode()
+    raise (TooCostlyError if kind == COSTLY else OSError)(message)
+
+
+def _read(pipe: IO[bytes], size: int) -> bytes:
+    data = pipe.read(size)
+    if len(data) < size:
+        raise _EndedError
+    return data
+
+
+@atexit.register
+def close() -> None:
+    """End all processes that wait for a file."""
+    while _idle:
+        _end(_idle.pop())
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()
