@@ -9,9 +9,16 @@ import argparse
 import json
 import sys
 
-from tests.hostile import try_images
+from tests.hostile import kill_embed, try_images, try_rows
+from tests.hostile.try_folders import try_bundles, try_checkpoints
 
-KINDS = {"images": try_images.run}
+KINDS = {
+    "images": try_images.run,
+    "bundles": try_bundles,
+    "checkpoints": try_checkpoints,
+    "rows": try_rows.run,
+    "kills-of-embed": kill_embed.run,
+}
 """What is tried: each takes how many to make and a seed, and returns a summary with what was "wrong"."""
 
 
@@ -23,8 +30,8 @@ def main() -> int:
     arguments = vars(parser.parse_args())
     failed = False
     for kind, run in KINDS.items():
-        if arguments[kind]:
-            summary = run(arguments[kind], arguments["seed"])
+        if number := arguments[kind.replace("-", "_")]:
+            summary = run(number, arguments["seed"])
             print(json.dumps({"kind": kind, **summary}), flush=True)
             failed = failed or bool(summary["wrong"])
     return 1 if failed else 0
