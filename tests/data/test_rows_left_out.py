@@ -349,7 +349,7 @@ def test_parquet_counts_what_is_no_pair(tmp_path: Path, monkeypatch: pytest.Monk
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
     rows = {"image": cells, "text": ["a", " ", "c", "d", "e", "f", "g", None]}
     (tmp_path / "set").mkdir()
-    file = tmp_path / "set" / "test.parquet"
+    file = tmp_path / "set" / "test[1].parquet"
     pyarrow.parquet.write_table(pyarrow.table(rows, schema=features.arrow_schema), file)
     for source in (tmp_path / "set", file):
         captions = load(source)
@@ -361,7 +361,7 @@ def test_parquet_counts_what_is_no_pair(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
-def test_damaged_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str):
+def test_damaged_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog, capfd, damage: str):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     rows = {"image": [{"bytes": bytes(2000), "path": None}], "text": ["a" * 3000]}
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
@@ -376,6 +376,7 @@ def test_damaged_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage
     file.write_bytes(changed[damage])
     with pytest.raises(DataError, match="cannot be read"):
         load(file)
+    assert (caplog.messages, capfd.readouterr().err) == ([], "")
 
 
 def test_karpathys_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -64,6 +64,26 @@ def test_inspect_and_evaluate_a_checkpoint(edgeclip, edgeclip_here, mini_checkpo
     assert "text to image" in done.stdout
 
 
+def test_all_rows_of_a_table_are_measured_or_told_of(
+    edgeclip_here, mistake, mini_checkpoint: Path, captioned_folder: Path, tmp_path: Path
+):
+    captions = [f"picture {n}" for n in range(20)]
+    captions[3], captions[7] = '"Stop" it says', ""
+    names = ["missing.jpg", *(f"{n:03d}.jpg" for n in range(1, 20))]
+    (tmp_path / "images").symlink_to(captioned_folder / "images")
+    rows = [f"{name}\t{caption}" for name, caption in zip(names, captions, strict=True)]
+    (tmp_path / "captions.tsv").write_text("\n".join(["image\tcaption", *rows]))
+    command = ["evaluate", mini_checkpoint, "--samples", 19, "--workers", 0, "--json", "--data"]
+    done = edgeclip_here(*command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["images"], [name.split(":")[0] for name in result["bad_images"]]) == (18, ["missing.jpg"])
+    assert "20 rows read, 19 kept; left out: 1 without a caption (first: line 9)" in done.stderr
+    assert "1 of 19 images are not there (first: missing.jpg)" in done.stderr
+    (tmp_path / "captions.csv").write_text("\n".join(["image,caption", *(row.replace("\t", ",") for row in rows)]))
+    assert "captions.csv, line 5 " in mistake(*command, tmp_path)
+
+
 def test_training_interrupted_by_ctrl_c_resumes_to_the_same_weights(edgeclip_here, stop, tmp_path: Path):
     (tmp_path / "recipe.toml").write_text(RECIPE.format(epochs=2))  # of three steps each
     command = ["train", tmp_path / "recipe.toml", "--workers", 1, "--threads", 1]

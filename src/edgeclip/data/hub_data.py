@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import logging
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,23 +97,7 @@ def load_hub(
         raise DataError(
             f"the data set {source}", expected="the package `datasets`", fix="pip install 'edgeclip[data]'"
         ) from error
-    datasets.disable_progress_bars()  # type: ignore[attr-defined]  # the library draws nothing
-    try:
-        if source.endswith(".parquet"):
-            loaded = datasets.load_dataset("parquet", data_files=source)  # type: ignore[attr-defined]
-        else:
-            loaded = datasets.load_dataset(source)  # type: ignore[attr-defined]  # not in its __all__
-    except (*LOADING_ERRORS, datasets.exceptions.DatasetsError) as error:
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        if Path(source).exists():
-            raise DataError(
-                f"{source} cannot be read ({reason})", expected="intact parquet files", fix="download it again"
-            ) from error
-        raise HubError(
-            f"unknown data set {source} ({reason})",
-            expected="builtin:tabletop, a folder, or a hub data set that can be reached or is in the cache",
-            fix="give organisation/name as its page has it, and connect once",
-        ) from error
+    loaded = _load(datasets, source)
     chosen = choose_split(loaded, split, TRAINING_SPLITS if training else EVALUATION_SPLITS, source)
     image = _image_column(chosen, image_column, source, datasets.Image)
     caption = choose_column(chosen.column_names, caption_column, CAPTION_COLUMNS, source, "caption_column")
@@ -135,6 +121,31 @@ def load_hub(
     training_part = not split and not training and any(name in loaded for name in TRAINING_SPLITS)
     records = HubRecords(encoded, image, caption, rows)
     return CaptionSet(source, records, training_part and len(loaded) > 1, rows=count, has_splits=True)
+
+
+def _load(datasets: Any, source: str) -> Any:
+    """The splits by name; the library draws and prints nothing, and what it would print of damaged files is raised."""
+    datasets.disable_progress_bars()
+    logger = logging.getLogger("datasets")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        if Path(source).is_file():
+            return datasets.load_dataset("parquet", data_files=glob.escape(source))
+        return datasets.load_dataset(source)
+    except (*LOADING_ERRORS, datasets.exceptions.DatasetsError) as error:
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        if Path(source).exists():
+            raise DataError(
+                f"{source} cannot be read ({reason})", expected="intact parquet files", fix="download it again"
+            ) from error
+        raise HubError(
+            f"unknown data set {source} ({reason})",
+            expected="builtin:tabletop, a folder, or a hub data set that can be reached or is in the cache",
+            fix="give organisation/name as its page has it, and connect once",
+        ) from error
+    finally:
+        logger.setLevel(level)
 
 
 def choose_split(loaded: Any, split: str | None, usual: Sequence[str], source: str) -> Any:
