@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +10,7 @@ from edgeclip.bundle import find_bundle
 from edgeclip.distill.learn_vocabulary import learn_vocabulary
 from tests.hostile import bundles, checkpoints
 from tests.hostile.meter import measured
+from tests.hostile.quiet import quiet
 from tests.hostile.try_images import MAX_PEAK, MAX_SECONDS
 
 WORDS = ["a red ball on the table", "two blue boxes", "large white mug in the snow"]
@@ -33,7 +33,6 @@ def try_checkpoints(count: int, seed: int) -> dict[str, object]:
 
 
 def _tried(made: Iterable[tuple[str, Path]], attempt: Callable[[Path], bool]) -> dict[str, object]:
-    logging.getLogger("edgeclip").setLevel(logging.CRITICAL)
     count = {"works": 0, "errors": 0}
     wrong: list[str] = []
     largest, slowest = (0, ""), (0.0, "")
@@ -45,7 +44,8 @@ def _tried(made: Iterable[tuple[str, Path]], attempt: Callable[[Path], bool]) ->
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is what is looked for
                 wrong.append(f"{name}: {error!r}"[:300])
 
-        cost = measured(once)
+        with quiet():
+            cost = measured(once)
         largest, slowest = max(largest, (cost.peak, name)), max(slowest, (cost.seconds, name))
         if cost.peak > MAX_PEAK or cost.seconds > MAX_SECONDS:
             wrong.append(f"{name}: {cost.peak / 1e6:.0f} MB, {cost.seconds:.1f} s")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import random
 import tarfile
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow.parquet
 
 from edgeclip.data.load_data import load_data
 from edgeclip.errors import EdgeclipError
+from tests.hostile.quiet import quiet
 
 TABLES = (
     b'image,caption\n0.jpg,"a ""b"" c, d"\n1.jpg,a cat\n',
@@ -33,9 +33,8 @@ def run(number: int, seed: int) -> dict[str, object]:
     """Try so many files; "wrong" are those that raised anything else, or lost a row uncounted."""
     rng = random.Random(seed)
     summary: dict[str, object] = {"read": 0, "errors": 0, "wrong": []}
-    logging.getLogger("edgeclip").setLevel(logging.CRITICAL)
     intact = originals()
-    with TemporaryDirectory() as folder, patch("datasets.config.HF_DATASETS_CACHE", Path(folder, "cache")):
+    with quiet(), TemporaryDirectory() as folder, patch("datasets.config.HF_DATASETS_CACHE", Path(folder, "cache")):
         for n in range(number):
             suffix = rng.choice([*intact, ".csv", ".json", ".tar"])
             path = Path(folder, f"{n}{suffix}")
