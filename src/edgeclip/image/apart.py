@@ -2,8 +2,8 @@
 
 For files whose cost no header tells: an AVIF can hold larger frames than it says, a lossless WebP tens of thousands of
 code tables, a TIFF any other codec's data. A process starts with the first such file and then waits for the next; as
-many are kept as were at work at a time, and they end with this one. Sending a picture back takes about a tenth of the
-time that these formats take to decode.
+many are kept as were at work at a time, and they end with this one. A process starts in 0.1 s. Measured for crops of
+3 megapixels, on 2 cores: AVIF 62 ms and 55 without, lossless WebP 111 and 94, TIFF 31 and 19.
 
 Request: the number of bytes, and the file. Reply: `REPLY`, and a message or the rows of an RGB picture, in bands.
 """
@@ -16,6 +16,7 @@ import signal
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from typing import IO, BinaryIO
 
 from PIL import Image
@@ -33,6 +34,8 @@ PROGRAM = """import sys
 limits, sys.path[:] = map(int, sys.argv[1:3]), sys.argv[3:]
 from edgeclip.image.child import serve
 serve(*limits)"""
+PIPE_BYTES = 1 << 20
+"""Measured: half the time of a pipe of 64 kB for what is sent."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 
@@ -77,13 +80,20 @@ if hasattr(os, "register_at_fork"):
 def _start() -> subprocess.Popen[bytes]:
     # Isolated: neither the working folder nor the user's settings decide what is imported.
     paths = [path or str(os.getcwd()) for path in sys.path]  # noqa: PTH109
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-I", "-c", PROGRAM, str(MAX_BYTES), str(MAX_SECONDS), *paths],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # where libtiff prints
         env={**os.environ, **ONE_THREAD},
     )
+    if sys.platform == "linux":
+        import fcntl
+
+        for pipe in filter(None, (process.stdin, process.stdout)):
+            with suppress(PermissionError):  # where the user has many pipes
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return process
 
 
 def _ask(process: subprocess.Popen[bytes], file: BinaryIO) -> Image.Image:

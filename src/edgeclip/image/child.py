@@ -16,6 +16,8 @@ from edgeclip.image.rgb import bands, to_rgb
 
 BYTES_SENT_A_PIXEL = 4
 """What Pillow keeps of an RGB picture."""
+MAX_THREADS = 4
+"""Of the AVIF decoder; each takes 8 MB of address space."""
 OUT_OF_MEMORY = ("decoder error -9", "Out of memory")
 """How Pillow's TIFF and AVIF decoders say so."""
 TOO_MUCH = "a picture that takes too much memory"
@@ -30,7 +32,7 @@ def serve(max_bytes: int, max_seconds: int) -> None:
         max_seconds: of processor time for one picture.
     """
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each takes address space; files are decoded side by side instead
+    AvifImagePlugin.DEFAULT_MAX_THREADS = min(AvifImagePlugin._get_default_max_threads(), MAX_THREADS)
     limits = KernelLimits(max_bytes, max_seconds) if sys.platform == "linux" else None
     while header := requests.read(apart.REQUEST.size):
         if limits:
