@@ -2,7 +2,7 @@
 # make test        the tests, and how much of the code they reach; about five minutes on 2 cores
 # make test-fast   the quick ones, between edits: about a minute on 2 cores
 # make test-lowest the base package's quick tests and its hostile pictures, on the lowest versions that it allows
-# make hostile     what was made to do harm: pictures, bundles, checkpoints, rows, kills; half an hour
+# make hostile     what was made to do harm: pictures, bundles, checkpoints, rows, kills; a night
 # make bench       accuracy of int8, and speed against other runtimes; ViT-B/32, about 20 minutes
 # make check       format, lint, types, spelling, import contracts
 # make docs        the site, in runs/site
@@ -52,7 +52,7 @@ $(LOWEST_STAMP): pyproject.toml constraints-lowest.txt
 	touch $@
 
 hostile: setup
-	$(BIN)/python -m tests.hostile --images 20000 --bundles 2000 --checkpoints 1000 --rows 2000 --kills-of-embed 100
+	$(BIN)/python -m tests.hostile --images 20000 --bundles 2000 --checkpoints 1000 --rows 2000 $(foreach command,embed export train distill reproduce,--kills-of-$(command) 100)
 
 node: $(NODE_STAMP)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 
-from tests.hostile import kill_embed, try_images, try_rows
+from tests.hostile import kill_embed, kill_makers, try_images, try_rows
 from tests.hostile.try_folders import try_bundles, try_checkpoints
 
 KINDS = {
@@ -18,6 +19,7 @@ KINDS = {
     "checkpoints": try_checkpoints,
     "rows": try_rows.run,
     "kills-of-embed": kill_embed.run,
+    **{f"kills-of-{name}": partial(kill_makers.run, name) for name in ("export", "train", "distill", "reproduce")},
 }
 """What is tried: each takes how many to make and a seed, and returns a summary with what was "wrong"."""
 
