@@ -189,6 +189,9 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     for kind, prefix in ((b"iCCP", b"a\0\0"), (b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0")):
         yield f"PNG {kind!r} of 60 MB", png_of(9, 9, colour=2, extra=((kind, prefix + zeros),))
         yield f"PNG {kind!r} of 60 MB, 40 times", png_of(9, 9, colour=2, extra=((kind, prefix + zeros),) * 40)
+    for kind, prefix in ((b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"), (b"zTXt", b"Raw profile type exif\0\0")):
+        inflating = (kind, prefix + zlib.compress(b"\n" * 4 + b"0" * 3_000_000, 9))
+        yield f"PNG of 50,000 {kind!r} that may tell the turn", png_of(9, 9, colour=2, extra=(inflating,) * 50_000)
     yield "PNG of a million chunks", png_of(9, 9, colour=2)[:33] + png((b"prVt", b""))[8:] * 1_000_000
     yield (
         "PNG animated",
@@ -232,6 +235,10 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "AVIF 16,000 x 16,000", restated(saved(grey, "AVIF", speed=10), 16_000)
     yield "AVIF at the limit", saved(Image.new("RGB", (6000, 5000)), "AVIF", speed=10)
     yield "WEBP 16384x16384", moving[:24] + b"\xff\x3f\0" * 2 + moving[30:]
+    lossy = saved(grey.convert("RGB"), "WEBP")[20:]
+    chunk = b"VP8 " + struct.pack("<I", 190_000_000) + lossy + bytes(190_000_000 - len(lossy))
+    yield "WEBP of 190 MB for 81 pixels", b"RIFF" + struct.pack("<I", len(chunk) + 4) + b"WEBP" + chunk
+    yield "JPEG of 90 MB of stuffed bytes", saved(grey, "JPEG")[:2] + b"\xff\0" * 45_000_000 + saved(grey, "JPEG")[2:]
     yield "WEBP of 65,536 tables of codes", webp_of_tables()
     yield "WEBP at the limit", saved(Image.new("RGBA", (4200, 4200)), "WEBP", lossless=True, quality=0, method=0)
     for compression in ("jpeg", "lzma", "tiff_lzw", "packbits"):

@@ -14,6 +14,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = b"\0\0\0\0IEND\xaeB`\x82"
 MAX_CHUNKS = 100_000
 MAX_METADATA_BYTES = 1 << 20
+METADATA, MAX_TRIES = (b"eXIf", b"iTXt", b"zTXt", b"tEXt"), 8
+"""What may tell the turn, and how many that are to be inflated are looked into."""
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 TRANSPARENCY_BYTES = {0: {2}, 2: {6}, 3: set(range(1, 257))}
 """Sizes of tRNS by colour type; another is no reason to leave out a picture."""
@@ -26,7 +28,7 @@ def read(file: BinaryIO) -> Bare:
     Raises:
         OSError: there are no rows, or too many chunks.
     """
-    kept, exif, xmp = [SIGNATURE], 0, 0
+    kept, exif, xmp, tries = [SIGNATURE], 0, 0, 0
     start = stop = row_bytes = colour = 0
     for kind, at, size in _chunks(file):
         if kind == b"IDAT":
@@ -41,8 +43,9 @@ def read(file: BinaryIO) -> Bare:
                 row_bytes = width * depth * CHANNELS.get(colour, 4) // 8 + 1
             if kind != b"tRNS" or _is_transparency(colour, body, checksum):
                 kept.append(struct.pack(">I", size) + kind + body + checksum)
-        elif kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt") and size <= MAX_METADATA_BYTES:
+        elif kind in METADATA and size <= MAX_METADATA_BYTES and tries < MAX_TRIES:
             body = file.read(size)
+            tries += body.startswith((XMP, *RAW_EXIF))
             exif = exif or (orientation.of_exif(body) if kind == b"eXIf" else _raw_exif(kind, body))
             xmp = xmp or (_xmp(body) if kind == b"iTXt" else 0)
     if not start:

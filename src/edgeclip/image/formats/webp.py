@@ -6,16 +6,18 @@ of tables for its codes, whose number only its decoder learns.
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from edgeclip.image import orientation
-from edgeclip.image.formats.bare import Bare
+from edgeclip.image.formats.bare import Bare, size_of, spliced
 
 MAX_CHUNKS, MAX_METADATA_BYTES = 100_000, 1 << 20
 EXTENDED, LOSSY, LOSSLESS, ALPHA, ANIMATION, MOVING = b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"
+PIXELS = (EXTENDED, LOSSY, LOSSLESS, ALPHA, ANIMATION, MOVING)
+COPIES = 3
+"""Of the file, which Pillow and libwebp hold."""
 KEPT_FLAGS = 0x10 | 0x02
 """Of transparency and of animation."""
 
@@ -26,35 +28,41 @@ def read(file: BinaryIO) -> Bare:
     Raises:
         OSError: there are too many chunks, or one is cut short.
     """
-    kept: dict[bytes, bytes] = {}
-    turn = 0
-    for kind, size in _chunks(file):
+    kept: dict[bytes, tuple[int, int]] = {}
+    turn, end = 0, size_of(file)
+    for kind, at, size in _chunks(file):
         if kind == b"EXIF":
             turn = orientation.of_exif(file.read(min(size, MAX_METADATA_BYTES))) or turn
         elif kind == b"XMP ":
             turn = turn or orientation.of_xmp(file.read(min(size, MAX_METADATA_BYTES)))
-        elif kind in (EXTENDED, LOSSY, LOSSLESS, ALPHA, ANIMATION, MOVING) and kind not in kept:
-            kept[kind] = file.read(size)
-            if len(kept[kind]) < size:
+        elif kind in PIXELS and kind not in kept:
+            if at + size > end:
                 raise OSError("truncated")
-    if kept.get(EXTENDED):
-        kept[EXTENDED] = bytes((kept[EXTENDED][0] & KEPT_FLAGS,)) + kept[EXTENDED][1:]
+            kept[kind] = at, size
     if LOSSY in kept and ALPHA not in kept and MOVING not in kept:
         kept.pop(EXTENDED, None)
-    body = b"WEBP" + b"".join(
-        kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for kind, data in kept.items()
-    )
-    # Pillow and libwebp hold a copy each.
+    body = [piece for kind, (at, size) in kept.items() for piece in _pieces(file, kind, at, size)]
+    size = 4 + sum(8 + size + size % 2 for _, size in kept.values())
     return Bare(
         "WEBP",
-        io.BytesIO(b"RIFF" + struct.pack("<I", len(body)) + body),
+        spliced(b"RIFF" + struct.pack("<I", size) + b"WEBP", *body),
         turn or 1,
         isolated=kept.keys() != {LOSSY},
-        working_bytes=4 * len(body),
+        working_bytes=COPIES * size,
     )
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+def _pieces(file: BinaryIO, kind: bytes, at: int, size: int) -> list[bytes | tuple[BinaryIO, int, int]]:
+    header, padding = kind + struct.pack("<I", size), b"\0" * (size % 2)
+    if kind != EXTENDED:
+        return [header, (file, at, at + size), padding]
+    file.seek(at)
+    flags = bytes(flag & KEPT_FLAGS for flag in file.read(min(size, 1)))
+    return [header + flags, (file, at + 1, at + size), padding]
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, where its body is, the body's size); the file is then at the body."""
     position = 12
     for _ in range(MAX_CHUNKS):
         file.seek(position)
@@ -62,6 +70,6 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
         if len(header) < 8:
             return
         size = int.from_bytes(header[4:], "little")
-        yield header[:4], size
+        yield header[:4], position + 8, size
         position += 8 + size + size % 2
     raise OSError("too many chunks")
