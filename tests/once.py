@@ -24,7 +24,11 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 def made_once(factory: pytest.TempPathFactory) -> MadeOnce:
     """Give a function that fills a folder of this name, unless it was filled before; nobody may change it then."""
     base = factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    return made_once_in((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once")
+
+
+def made_once_in(shared: Path) -> MadeOnce:
+    """The same for a folder of one's own."""
     shared.mkdir(exist_ok=True)
 
     def folder_of(name: str, fill: Callable[[Path], object]) -> Path:

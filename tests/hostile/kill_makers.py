@@ -1,4 +1,4 @@
-"""Kill `export`, `train`, `distill` and `reproduce` at named points: what they had made stays, the next run ends the work.
+"""Kill `export`, `train`, `distill` and `reproduce` at named points: what was made stays, the next run ends the work.
 
 Each run is a fork of a process that has imported what they need, which is most of what they do at this size.
 """
@@ -29,6 +29,7 @@ from edgeclip.model import Clip
 from edgeclip.runtime import load
 from tests.e2e.test_commands import RECIPE as TRAIN
 from tests.e2e.test_distill import RECIPE as DISTILL
+from tests.once import exported_once, made_once_in
 
 POINTS = {  # a function, and the last of its calls after which a run is killed, if it comes to that
     "pathlib:Path.replace": 12,
@@ -86,13 +87,14 @@ class World:
             "distill": ["distill", mini, "--recipe", str(folder / "distill.toml"), *SCENES[:2], *TIMED, "--pairs", "8"],
             "reproduce": ["reproduce", "--model", mini, *SCENES, *TIMED, "--epochs", "1", "--batch-size", "8"],
         }[command]
+        torch.onnx.export = exported_once(torch.onnx.export, made_once_in(folder / "once"))
         if self._run():
             raise RuntimeError(f"{command} ends with an error where nobody kills it: {(folder / 'log').read_text()}")
         self._names = self._made()
         shutil.copytree(self._out, folder / "earlier")
 
     def kill(self, point: str, calls: int, *, with_earlier: bool) -> tuple[bool, str]:
-        """Kill a run after some calls of a function; whether it came to that, and what was wrong then or after the next.
+        """Kill a run after some calls of a function; whether it came to that, and what was wrong then or afterwards.
 
         Args:
             point: the function, as `module:name`.
