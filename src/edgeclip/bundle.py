@@ -292,8 +292,13 @@ def verify_files(bundle: Bundle) -> None:
         )
 
 
+def is_unchanged(path: Path, entry: FileEntry) -> bool:
+    """Whether a file is the one that the manifest lists."""
+    return _entry(path).sha256 == entry.sha256
+
+
 def _check_hash(path: Path, entry: FileEntry) -> None:
-    if _entry(path).sha256 != entry.sha256:
+    if not is_unchanged(path, entry):
         raise BundleError(f"{path}, which was changed", expected=entry.sha256, fix="copy it again")
 
 

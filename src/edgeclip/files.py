@@ -37,7 +37,7 @@ def _machine() -> str:
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
-def _part(path: Path) -> Path:
+def own_part(path: Path) -> Path:
     """A name of this thread's own beside the target."""
     return path.with_name(f".{path.name[:SHOWN_NAME]}.{_machine()}-{os.getpid()}-{threading.get_ident()}{PART}")
 
@@ -67,7 +67,7 @@ def _is_running(process: int) -> bool:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write to a temporary name of this thread's own beside the target, flush to disk, rename."""
-    temporary = _part(path)
+    temporary = own_part(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -88,23 +88,28 @@ def remove_part(path: Path) -> None:
     part_of(path).unlink(missing_ok=True)
 
 
+def flush(folder: Path) -> None:
+    """Have all files of a folder on the disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+
+
 @contextmanager
 def folder_written_atomically(folder: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; it takes the target's place when the block ends without an error.
 
     At every instant, and however the process ends, the earlier folder or the new one is there: `present` finds it.
     """
-    temporary, earlier = _part(folder), _earlier(folder)
+    temporary, earlier = own_part(folder), _earlier(folder)
     temporary.mkdir(parents=True)
     remove_leftovers(folder.parent)
     if earlier.exists() and not folder.exists():
         earlier.replace(folder)
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
+        flush(temporary)
         shutil.rmtree(earlier, ignore_errors=True)
         if not (folder.exists() and _exchange(temporary, folder)):
             if folder.exists():

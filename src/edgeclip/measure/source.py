@@ -35,7 +35,7 @@ def load_encoder(
         EdgeclipError: it can't be loaded.
     """
     if is_bundle(source):
-        clip = load(source, threads=threads)
+        clip = load(source, threads=threads, cache=None)  # what is measured is the bundle
         return clip, clip.bundle.preprocess
     import torch
 

@@ -6,6 +6,7 @@ Shape legend: N images, M texts or labels, E embedding size.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from edgeclip.inputs import check_path, check_whole, items_of, texts_of
 from edgeclip.runtime.classifier import Classifier, Label
 from edgeclip.runtime.embedding_dtype import EmbeddingDtype, as_dtype, check_dtype
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, images_of, images_or_flush
-from edgeclip.runtime.prompt_cache import PromptCache, cache_folder
+from edgeclip.runtime.graph_cache import GraphCache
+from edgeclip.runtime.prompt_cache import NOWHERE, USUAL_CACHE, PromptCache, cache_folder
 from edgeclip.runtime.session import LazySession
 from edgeclip.runtime.stream import Embedded, Flush, embedded, in_groups, in_order, threads
 
@@ -39,9 +41,14 @@ class ClipRuntime:
     def __init__(self, bundle: Bundle, *, threads: int, cache: Path | None = None) -> None:
         self.bundle = bundle
         self._threads, self._cache = threads, cache
-        self._image = LazySession(bundle.image_graph, threads)
-        self._text = LazySession(bundle.text_graph, threads)
-        self._prompts = PromptCache(cache or cache_folder(), bundle.manifest.fingerprint, self.embedding_size)
+        self._image, self._text = (self._graph(path) for path in (bundle.image_graph, bundle.text_graph))
+        self._prompts = PromptCache(cache or NOWHERE, bundle.manifest.fingerprint, self.embedding_size)
+
+    def _graph(self, path: Path) -> LazySession:
+        if self._cache is None:
+            return LazySession(path, self._threads)
+        entry = self.bundle.manifest.files[path.relative_to(self.bundle.folder).as_posix()]
+        return LazySession(path, self._threads, partial(GraphCache(self._cache / "graphs").open, entry=entry))
 
     def __repr__(self) -> str:
         manifest, config = self.bundle.manifest, self.bundle.config
@@ -292,14 +299,15 @@ def _reopen(folder: Path, fingerprint: str, threads: int, cache: Path | None) ->
     return clip
 
 
-def load(source: str | Path, *, threads: int | None = None, cache: str | Path | None = None) -> ClipRuntime:
+def load(source: str | Path, *, threads: int | None = None, cache: str | Path | None = USUAL_CACHE) -> ClipRuntime:
     """Load a bundle.
 
     Args:
         source: a folder made by `edgeclip export`; `builtin:tabletop`, the built-in teacher in int8; or a hub id
             (user/name) where there is no such folder, which is downloaded once and then taken from the hub's cache.
         threads: for the graphs; all processors by default.
-        cache: folder of the prompt cache; XDG_CACHE_HOME/edgeclip or ~/.cache/edgeclip by default.
+        cache: folder for opened graphs and embedded prompts, so that the next process starts sooner; by default
+            XDG_CACHE_HOME/edgeclip, or ~/.cache/edgeclip. None keeps nothing on disk.
 
     Raises:
         EdgeclipError: the bundle is incomplete, of a newer version, or a file is malformed; it can't be downloaded; or
@@ -311,4 +319,5 @@ def load(source: str | Path, *, threads: int | None = None, cache: str | Path | 
     if threads is None:
         threads = processors()
     check_whole("`threads`", threads, 1, MAX_WORKERS)
-    return ClipRuntime(read_bundle(find_bundle(source)), threads=threads, cache=Path(cache) if cache else None)
+    folder = cache_folder() if cache == USUAL_CACHE else None if cache is None else Path(cache)
+    return ClipRuntime(read_bundle(find_bundle(source)), threads=threads, cache=folder)

@@ -42,12 +42,18 @@ DELETE FROM prompts WHERE bundle NOT IN (
 """
 
 
+USUAL_CACHE = Path("~/.cache/edgeclip")
+"""Stands for `cache_folder()`."""
+NOWHERE = Path(os.devnull) / "edgeclip"
+"""A place that keeps nothing."""
+
+
 def cache_folder() -> Path:
     """XDG_CACHE_HOME/edgeclip, or ~/.cache/edgeclip; where there is no home, a place that keeps nothing."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeclip"
     except RuntimeError:  # a container's user without an entry, a service without HOME: prompts stay in memory
-        return Path(os.devnull) / "edgeclip"
+        return NOWHERE
 
 
 class PromptCache:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,14 @@ RUNTIME_ERRORS = (
     *(_STATE.InvalidProtobuf, _STATE.InvalidArgument, _STATE.InvalidGraph, _STATE.Fail, _STATE.RuntimeException),
 )
 """What ONNX Runtime raises; its own errors share no class but Exception."""
+KEPT_GRAPH, KEPT_WEIGHTS = "graph.onnx", "weights.bin"
+KEEPING = {
+    "optimized_model_external_initializers_file_name": KEPT_WEIGHTS,
+    "optimized_model_external_initializers_min_size_in_bytes": "1024",
+    "save_external_prepacked_constant_initializers": "1",
+}
+"""How an opened graph is written: its weights, as the processor's kernels want them, in a file that can be mapped."""
+Open = Callable[[Path, int], onnxruntime.InferenceSession]
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
@@ -61,14 +69,34 @@ def _weights_apart() -> Iterator[None]:
         mallopt(M_TRIM_THRESHOLD, 8 * 2**20)
 
 
+def open_graph(path: Path, threads: int, *, keep_in: Path | None = None) -> onnxruntime.InferenceSession:
+    """Open a graph, and write what becomes of it to a folder where one is given, see `graph_cache`.
+
+    Raises:
+        RUNTIME_ERRORS: the graph is damaged, or what is to be kept can't be written.
+    """
+    options = session_options(threads)
+    if keep_in is not None:
+        options.optimized_model_filepath = str(keep_in / KEPT_GRAPH)
+        for key, value in KEEPING.items():
+            options.add_session_config_entry(f"session.{key}", value)
+    with _weights_apart():
+        return onnxruntime.InferenceSession(
+            str(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # which tells standard output of an error, and tries again
+        )
+
+
 class LazySession:
     """A graph with one input and one output. Safe to run from several threads.
 
     It runs the file that was there when it was made, or none: a bundle may be replaced before its graph is needed.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
-        self._path, self._threads = path, threads
+    def __init__(self, path: Path, threads: int, open_: Open = open_graph) -> None:
+        self._path, self._threads, self._opened = path, threads, open_
         self._file = _identity(path)
         self._lock = threading.Lock()
         self._session: onnxruntime.InferenceSession | None = None
@@ -127,13 +155,7 @@ class LazySession:
                         fix="load the bundle again",
                     )
                 try:
-                    with _weights_apart():
-                        self._session = onnxruntime.InferenceSession(
-                            str(self._path),
-                            session_options(self._threads),
-                            providers=["CPUExecutionProvider"],
-                            enable_fallback=0,  # which tells standard output of an error, and tries again
-                        )
+                    self._session = self._opened(self._path, self._threads)
                 except RUNTIME_ERRORS as error:
                     raise BundleError(
                         f"{self._path} ({str(error).splitlines()[0]})", expected="an ONNX graph", fix="copy it again"
