@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from edgeclip.checkpoint.pickled import (
+    MAX_NAME,
+    MAX_STEPS,
     BoundedFile,
     Contents,
     Other,
@@ -31,7 +33,6 @@ LOCAL_HEADER = 30
 MAX_DIRECTORY = 8 << 20
 """Bytes of a zip's directory: over 50,000 tensors."""
 MAX_NAMES = 50_000
-MAX_NAME = 1_000
 MAX_SHARING = 2
 """How many times the file's size its tensors may have, where some share their memory."""
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
@@ -123,7 +124,7 @@ def _read_legacy(file: BinaryIO) -> tuple[Contents, Locate]:
         raise RefusedError("numbers in big-endian order")
     contents, keys = read_pickle(bounded), read_pickle(bounded).value
     storages = contents.storages
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
+    if not isinstance(keys, list) or set(map(type, keys)) - {str} or sorted(keys) != sorted(storages):
         raise ValueError("a list of other storages than its tensors have")
     begins: dict[str, int] = {}
     for key in keys:
@@ -154,15 +155,16 @@ def _unwrapped(contents: Any) -> dict[str, Any]:
 def _flat(script: ScriptObject) -> dict[str, StoredTensor]:
     """The tensors of a TorchScript module and of the modules in it, by dotted name."""
     found: dict[str, StoredTensor] = {}
-    modules = [("", script)]
+    modules, steps = [("", script)], 0
     for prefix, module in modules:  # which grows meanwhile
-        for attribute, value in module.items():
+        steps += len(module.attributes)
+        for attribute, value in module.attributes.items():
             name = prefix + attribute
             if isinstance(value, StoredTensor):
                 found[name] = value
             elif isinstance(value, ScriptObject):
                 modules.append((f"{name}.", value))
-            if len(name) > MAX_NAME or len(modules) + len(found) > MAX_NAMES:
+            if len(name) > MAX_NAME or len(modules) + len(found) > MAX_NAMES or steps > MAX_STEPS:
                 raise RefusedError("modules within modules without an end")
     return found
 
