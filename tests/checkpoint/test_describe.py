@@ -195,6 +195,16 @@ def test_a_weights_file_uses_the_configuration_of_its_folder(mini_checkpoint: Pa
         load_checkpoint(folder / "model.safetensors")
 
 
+def test_the_configuration_of_something_else_in_the_folder(tmp_path: Path, openai_style: Clip):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    state, one = openai_state(openai_style), torch.tensor(1)
+    torch.save(state | dict.fromkeys(openai.CONSTANTS, one), tmp_path / "openai.pt")
+    assert load_checkpoint(tmp_path / "openai.pt").model.config == openai_style.config
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"of no published architecture; .*give `model_config`"):
+        load_checkpoint(tmp_path / "other.pt")
+
+
 def test_preprocessing_that_nothing_tells_is_said(
     mini_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

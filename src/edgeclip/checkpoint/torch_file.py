@@ -28,6 +28,8 @@ from edgeclip.checkpoint.pickled import (
 
 MAGIC = 0x1950A86A20F9469CFC6C
 """The first value of a file in the format from before PyTorch 1.6."""
+PROTO, ZIP, GIT_LFS = b"\x80", b"PK\x03\x04", b"version https://git-lfs"
+"""How files begin: of that format, of the later one, and a pointer to a file that was not fetched."""
 LOCAL_HEADER = 30
 """Bytes before the name of a member, in a zip."""
 MAX_DIRECTORY = 8 << 20
@@ -64,9 +66,13 @@ def read_torch_file(path: Path) -> TensorFile:
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        zipped = file.read(4) == b"PK\x03\x04"
+        start = file.read(len(GIT_LFS))
         file.seek(0)
-        contents, locate = _read_zip(file) if zipped else _read_legacy(file)
+        if start == GIT_LFS:
+            raise ValueError("what git-lfs leaves in a file's place")
+        if start[:1] != PROTO and start[:4] != ZIP:
+            raise ValueError("neither safetensors nor one of PyTorch's formats")
+        contents, locate = _read_zip(file) if start[:4] == ZIP else _read_legacy(file)
         value = contents.value
         found = _flat(value) if isinstance(value, ScriptObject) else _unwrapped(value)
         unusable = [name for name, value in found.items() if not isinstance(value, StoredTensor)]
