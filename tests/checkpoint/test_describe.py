@@ -243,6 +243,29 @@ def test_processors_of_another_kind(mini_checkpoint: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"do_pad": True, "pad_size": {"height": 64, "width": 64}}, "with do_pad True"),
+        ({"do_flip_channel_order": True}, "with do_flip_channel_order True"),
+        ({"size": {"shortest_edge": 32, "longest_edge": 40}}, "with size {'longest_edge': 40"),
+        ({"size": {"longest_edge": 32}}, "with size {'longest_edge': 32}"),
+        ({"do_pad": False, "size": {"shortest_edge": 32, "longest_edge": None}}, None),
+    ],
+)
+def test_steps_of_preprocessing_that_are_not_clips(
+    mini_checkpoint: Path, tmp_path: Path, change: dict[str, Any], reason: str | None
+):
+    folder = copy_of(mini_checkpoint, tmp_path / "a")
+    usual = load_checkpoint(folder).preprocess_config
+    edit_json(folder / "preprocessor_config.json", **change)
+    if reason is None:
+        assert load_checkpoint(folder).preprocess_config == usual
+        return
+    with pytest.raises(CheckpointError, match=re.escape(reason)):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
     "repeated",
     [
         {"text_config_dict": {"num_attention_heads": 4}},
