@@ -350,6 +350,21 @@ def test_mutations_are_read_or_refused(tmp_path: Path, zipped: bool):
             read_tensors(path)
 
 
+def test_a_zip_that_says_two_things_of_a_place(tmp_path: Path):
+    name = "Gewichte für 猫"  # which is the name of a folder in the zip too
+    torch.save({"a": torch.ones(100)}, tmp_path / f"{name}.pt")
+    assert_equal(read_tensors(tmp_path / f"{name}.pt").tensors, {"a": torch.ones(100)})
+    data = bytearray((tmp_path / f"{name}.pt").read_bytes())
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        at = next(info.header_offset for info in archive.infolist() if info.filename.endswith("data/0"))
+    for offset in (0, 26, 30):  # the header's mark, the length of the name, and the name
+        damaged = bytearray(data)
+        damaged[at + offset] += 1
+        (tmp_path / "a.pt").write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="data/0 is elsewhere"):
+            read_tensors(tmp_path / "a.pt")
+
+
 def test_a_plain_pickle_is_not_a_checkpoint(tmp_path: Path):
     (tmp_path / "a.pt").write_bytes(pickle.dumps({"a": np.ones(3)}))
     with pytest.raises(CheckpointError, match="neither of PyTorch's formats"):

@@ -32,6 +32,8 @@ PROTO, ZIP, GIT_LFS = b"\x80", b"PK\x03\x04", b"version https://git-lfs"
 """How files begin: of that format, of the later one, and a pointer to a file that was not fetched."""
 LOCAL_HEADER = 30
 """Bytes before the name of a member, in a zip."""
+UTF_8 = 1 << 11
+"""The flag of a member whose name is in UTF-8."""
 MAX_DIRECTORY = 8 << 20
 """Bytes of a zip's directory: over 50,000 tensors."""
 MAX_NAMES = 50_000
@@ -96,8 +98,12 @@ def _read_zip(file: BinaryIO) -> tuple[Contents, Locate]:
         if info is None or info.compress_type != zipfile.ZIP_STORED or info.file_size < length:
             raise ValueError(f"a zip whose {name} is missing, compressed or too short")
         file.seek(info.header_offset)
-        header = file.read(LOCAL_HEADER)
-        return info.header_offset + LOCAL_HEADER + sum(int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
+        called = info.orig_filename.encode("utf-8" if info.flag_bits & UTF_8 else "cp437")
+        header = file.read(LOCAL_HEADER + len(called))
+        named, further = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+        if header[:4] != ZIP or header[LOCAL_HEADER:] != called or named != len(called):
+            raise ValueError(f"a zip whose {name} is elsewhere")
+        return info.header_offset + LOCAL_HEADER + named + further
 
     if "byteorder" in (name.removeprefix(root) for name in members):
         file.seek(begin("byteorder", 3))
