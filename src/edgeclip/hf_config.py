@@ -37,6 +37,8 @@ _REFUSED = {
     "pruned_heads": "with all of its heads",
 }
 _PROCESSORS = ("CLIP", "ChineseCLIP", "Bit", "ViT", "Siglip")
+_STEPS = ("do_convert_rgb", "do_resize", "do_center_crop", "do_rescale", "do_normalize")
+_SIZES = ({"shortest_edge"}, {"height", "width"})
 _SAME_ACTIVATION = {
     **{"gelu_python": "gelu", "swish": "silu"},
     **dict.fromkeys(("gelu_fast", "gelu_accurate", "gelu_python_tanh"), "gelu_pytorch_tanh"),
@@ -167,7 +169,14 @@ def preprocess_from(raw: dict[str, Any], path: Path, image_size: int) -> Preproc
             expected="CLIP's, or one like it with its size, image_mean and image_std",
             fix="write image_processor_type CLIPImageProcessor if it does the same",
         )
-    size, crop = raw.get("size", image_size), raw.get("crop_size", image_size)
+    size, crop = (_without_nulls(raw[key]) if key in raw else image_size for key in ("size", "crop_size"))
+    unread = [key for key, value in raw.items() if key.startswith("do_") and value and key not in _STEPS]
+    if unread or (isinstance(size, dict) and set(size) not in _SIZES):
+        raise CheckpointError(
+            f"{path} with {f'{unread[0]} {shown(raw[unread[0]])}' if unread else f'size {shown(size)}'}",
+            expected="CLIP's steps alone, and of sizes a shortest_edge or else height and width",
+            fix="give a checkpoint such as openai/clip-vit-base-patch32",
+        )
     shortest, resize_to = None, None
     if raw.get("do_resize", True):
         # A number is the shorter edge in files from before transformers 4.22.
@@ -189,6 +198,11 @@ def preprocess_from(raw: dict[str, Any], path: Path, image_size: int) -> Preproc
         mean=triple(raw, "image_mean", path, CLIP_MEAN) if normalized else (0.0, 0.0, 0.0),
         std=triple(raw, "image_std", path, CLIP_STD) if normalized else (1.0, 1.0, 1.0),
     )
+
+
+def _without_nulls(value: Any) -> Any:
+    """A size without the kinds of it that are not meant, which transformers 5 may write too."""
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
 def write_preprocess(config: PreprocessConfig) -> dict[str, Any]:

@@ -195,6 +195,16 @@ def test_a_weights_file_uses_the_configuration_of_its_folder(mini_checkpoint: Pa
         load_checkpoint(folder / "model.safetensors")
 
 
+def test_the_configuration_of_something_else_in_the_folder(tmp_path: Path, openai_style: Clip):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    state, one = openai_state(openai_style), torch.tensor(1)
+    torch.save(state | dict.fromkeys(openai.CONSTANTS, one), tmp_path / "openai.pt")
+    assert load_checkpoint(tmp_path / "openai.pt").model.config == openai_style.config
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"of no published architecture; .*give `model_config`"):
+        load_checkpoint(tmp_path / "other.pt")
+
+
 def test_preprocessing_that_nothing_tells_is_said(
     mini_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -229,6 +239,29 @@ def test_processors_of_another_kind(mini_checkpoint: Path, tmp_path: Path):
     assert load_checkpoint(folder).preprocess_config.crop_size is None
     edit_json(path, image_processor_type="ConvNextImageProcessor")
     with pytest.raises(CheckpointError, match="ConvNextImageProcessor"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"do_pad": True, "pad_size": {"height": 64, "width": 64}}, "with do_pad True"),
+        ({"do_flip_channel_order": True}, "with do_flip_channel_order True"),
+        ({"size": {"shortest_edge": 32, "longest_edge": 40}}, "with size {'longest_edge': 40"),
+        ({"size": {"longest_edge": 32}}, "with size {'longest_edge': 32}"),
+        ({"do_pad": False, "size": {"shortest_edge": 32, "longest_edge": None}}, None),
+    ],
+)
+def test_steps_of_preprocessing_that_are_not_clips(
+    mini_checkpoint: Path, tmp_path: Path, change: dict[str, Any], reason: str | None
+):
+    folder = copy_of(mini_checkpoint, tmp_path / "a")
+    usual = load_checkpoint(folder).preprocess_config
+    edit_json(folder / "preprocessor_config.json", **change)
+    if reason is None:
+        assert load_checkpoint(folder).preprocess_config == usual
+        return
+    with pytest.raises(CheckpointError, match=re.escape(reason)):
         load_checkpoint(folder)
 
 

@@ -324,6 +324,41 @@ def test_a_tokenizer_whose_end_of_text_the_model_does_not_pool_is_warned_of(
     assert "not the tokenizer's end of text" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin"])
+def test_open_clip_weights_under_other_names(tmp_path: Path, openai_style: Clip, tokenizer: ClipTokenizer, name: str):
+    open_clip_folder(tmp_path / "a", openai_style, tokenizer)
+    weights = tmp_path / "a" / "open_clip_model.safetensors"
+    if name.endswith("bin"):
+        torch.save(load_file(weights), tmp_path / "a" / name)
+        weights.unlink()
+    else:
+        weights.rename(weights.with_name(name))
+    assert_same(openai_style, tmp_path / "a")
+
+
+def test_weights_of_another_name_are_named(tmp_path: Path, openai_style: Clip, tokenizer: ClipTokenizer):
+    open_clip_folder(tmp_path / "a", openai_style, tokenizer)
+    (tmp_path / "a" / "open_clip_model.safetensors").rename(tmp_path / "a" / "epoch_3.pt")
+    with pytest.raises(CheckpointError, match=r"without weights; .*give \S*epoch_3\.pt if it holds them"):
+        load_checkpoint(tmp_path / "a")
+    assert_same(openai_style, tmp_path / "a" / "epoch_3.pt")  # told by its content, not by its name
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "neither safetensors nor one of PyTorch's formats"),
+        (b"<!DOCTYPE html><html>", "neither safetensors nor one of PyTorch's formats"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "what git-lfs leaves in a file's place"),
+    ],
+)
+def test_what_downloads_leave_instead(tmp_path: Path, name: str, content: bytes, reason: str):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=reason):
+        load_checkpoint(tmp_path / name)
+
+
 def test_weights_decide_where_both_layouts_are_configured(tmp_path: Path, mini_checkpoint: Path, clip: Clip):
     folder = copy_of(mini_checkpoint, tmp_path / "a")
     (folder / "open_clip_config.json").write_text("{}")

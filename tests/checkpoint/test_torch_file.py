@@ -1,17 +1,22 @@
 """PyTorch's files read by an interpreter of their own: equal to PyTorch's reader, and nothing in a file runs."""
 
 import argparse
+import collections
 import contextlib
+import datetime
 import io
 import os
 import pathlib
 import pickle
 import random
+import re
+import signal
 import struct
 import subprocess
 import sys
 import zipfile
 from collections import OrderedDict, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +76,12 @@ def test_what_training_scripts_keep_beside_the_weights(tmp_path: Path, zipped: b
         "best": defaultdict(list, {"a": [1]}),
         "optimizer": optimizer.state_dict(),
         "names": {"a", "b"},
+        "begun": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+        "day": datetime.date(2026, 1, 1),
+        "pattern": re.compile("a"),
+        "masked": np.ma.array([1], mask=[True]),
+        "precision": np.float32,
+        "rest": [..., int, torch.per_tensor_affine, torch.Generator().manual_seed(0), collections.ChainMap()],
         "big": 1 << 90,
         "state_dict": OrderedDict((f"module.{name}", tensor) for name, tensor in model.state_dict().items()),
     }
@@ -181,8 +192,16 @@ def test_torchscript_code_does_not_run(tmp_path: Path, name: str):
     assert not target.exists()
 
 
+def test_a_tensor_with_attributes(tmp_path: Path):
+    tensor, parameter = torch.ones(2), torch.nn.Parameter(torch.zeros(2))
+    tensor.kept, parameter.kept = 1, 1  # type: ignore[attr-defined]  # which is what is tried
+    torch.save({"a": tensor, "b": parameter}, tmp_path / "a.pt")
+    assert_equal(read_tensors(tmp_path / "a.pt").tensors, {"a": tensor, "b": parameter})
+
+
 def test_tensors_that_are_not_plain(tmp_path: Path):
-    for odd in (torch.eye(3).to_sparse(), torch.zeros(2, dtype=torch.complex64), {"a": 1}, "text", 3.0):
+    negated = torch.ones(2, dtype=torch.complex64).conj().imag  # whose stored numbers have the other sign
+    for odd in (torch.eye(3).to_sparse(), torch.zeros(2, dtype=torch.complex64), negated, {"a": 1}, "text", 3.0):
         torch.save({"a": torch.ones(1), "odd": odd}, tmp_path / "a.pt")
         with pytest.raises(CheckpointError, match=r"under 'odd', not a tensor; expected tensors by name"):
             read_tensors(tmp_path / "a.pt")
@@ -224,6 +243,10 @@ def test_the_hand_written_pickle_is_right(tmp_path: Path):
 
 PROTO = b"\x80\x02"
 MODULE = b"c__torch__\nA\n)\x81}"
+ITEMS = b"}(" + b"".join(b"X\x06\0\0\0%06dN" % number for number in range(100_000)) + b"uq\x010"
+MODULES = b"".join(b"X\x06\0\0\0%06dc__torch__\nA\n)Rh\x01b" % number for number in range(4_000))
+STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01"
+LONG_NAME = b"X\0\0\0\x01__torch__." + b"a" * ((1 << 24) - 10)
 BOMBS = {
     "expanded": a_tensor((1 << 40,), (0,)),
     "beyond its storage": a_tensor((2,), (1,)),
@@ -238,6 +261,10 @@ BOMBS = {
     "many steps": PROTO + b"]0" * 2_000_000 + b"].",
     "a list of lists of lists": PROTO + b"]q\0" + b"(" + b"h\0" * 900_000 + b"e.",
     "modules in themselves": PROTO + MODULE + b"q\0X\x01\0\0\0ah\0X\x01\0\0\0bh\0usb.",
+    "modules with the same many items": PROTO + ITEMS + b"c__torch__\nA\n)R" + b"h\x01b" * 300_000 + b".",
+    "many modules with the same many items": PROTO + ITEMS + MODULE + b"(" + MODULES + b"ub.",
+    "a storage of many parts": PROTO + STORAGE + b"N" * 100_000 + b"tq\x01" + b"Q0h\x01" * 290_000 + b"Q.",
+    "long names": PROTO + LONG_NAME + b"q\x01X\x01\0\0\0Aq\x02" + b"h\x01h\x02\x930" * 240_000 + b"].",
     "no end": PROTO + b"]",
     "empty stack": PROTO + b".",
     "empty mark": PROTO + b"t.",
@@ -249,10 +276,30 @@ BOMBS = {
 }
 
 
+@pytest.fixture
+def twenty_seconds() -> Iterator[None]:
+    """Of the processor, within which a test must end."""
+    before = signal.signal(signal.SIGPROF, lambda *_: pytest.fail("more than 20 s of the processor"))
+    signal.setitimer(signal.ITIMER_PROF, 20)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
+
+
+@pytest.mark.usefixtures("twenty_seconds")
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_end_in_one_line(tmp_path: Path, name: str):
     with pytest.raises(CheckpointError):
         read_tensors(a_zip(tmp_path / "a.pt", BOMBS[name]))
+
+
+@pytest.mark.usefixtures("twenty_seconds")
+def test_names_within_names_of_storages(tmp_path: Path):
+    torch.save({}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    doubled = b"]" + b"".join(b"q%c](h%ch%ce" % (n, n, n) for n in range(28)) + b"."  # 2 ** 28 lists when written out
+    (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[: -len(pickle.dumps([], 2))] + PROTO + doubled)
+    with pytest.raises(CheckpointError, match="a list of other storages"):
+        read_tensors(tmp_path / "a.pt")
 
 
 MEASURED = """
@@ -301,6 +348,21 @@ def test_mutations_are_read_or_refused(tmp_path: Path, zipped: bool):
         path.write_bytes(data[: rng.randrange(len(data))] if rng.random() < 0.2 else data)
         with contextlib.suppress(CheckpointError):
             read_tensors(path)
+
+
+def test_a_zip_that_says_two_things_of_a_place(tmp_path: Path):
+    name = "Gewichte für 猫"  # which is the name of a folder in the zip too
+    torch.save({"a": torch.ones(100)}, tmp_path / f"{name}.pt")
+    assert_equal(read_tensors(tmp_path / f"{name}.pt").tensors, {"a": torch.ones(100)})
+    data = bytearray((tmp_path / f"{name}.pt").read_bytes())
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        at = next(info.header_offset for info in archive.infolist() if info.filename.endswith("data/0"))
+    for offset in (0, 26, 30):  # the header's mark, the length of the name, and the name
+        damaged = bytearray(data)
+        damaged[at + offset] += 1
+        (tmp_path / "a.pt").write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="data/0 is elsewhere"):
+            read_tensors(tmp_path / "a.pt")
 
 
 def test_a_plain_pickle_is_not_a_checkpoint(tmp_path: Path):

@@ -47,7 +47,8 @@ def configured(folder: Path, model_config: str | None, *, hugging_face: bool) ->
     for path in reversed(files) if hugging_face else files:
         if path.is_file():
             raw = read_json(path)
-            if path.name == open_clip.CONFIG_NAME or "model_type" in raw or "vision_cfg" in raw:
+            is_clip = path.name == open_clip.CONFIG_NAME or "vision_cfg" in raw or raw.get("model_type") == "clip"
+            if is_clip or (hugging_face and "model_type" in raw):  # else it is of something else in this folder
                 return _read(raw, path)
     logs = [folder / TRAINING_LOG, folder.parent / TRAINING_LOG]
     return next((_training_log(path) for path in logs if path.is_file()), None)

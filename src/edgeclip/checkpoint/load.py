@@ -35,6 +35,8 @@ from edgeclip.tokenizer import ClipTokenizer, load_openai_vocabulary, load_token
 logger = logging.getLogger(__name__)
 
 OPENAI_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+WEIGHTS = (("model", "pytorch_model"), ("open_clip_model", "open_clip_pytorch_model"))
+"""What files of weights are called in the layouts of Hugging Face and open_clip."""
 PAPER_MEAN = PAPER_STD = (0.5, 0.5, 0.5)
 """The normalisation that the paper uses instead of the checkpoint's own."""
 
@@ -191,8 +193,7 @@ def _load_folder(name: str, folder: Path, options: _Options) -> Checkpoint:
             expected="a folder in the Hugging Face or open_clip layout",
             fix="download the whole checkpoint, or give the file of its weights",
         )
-    stems = ("model", "pytorch_model") if hugging_face else ("open_clip_model", "open_clip_pytorch_model")
-    file, container = read_weights(folder, *stems)
+    file, container = read_weights(folder, WEIGHTS if hugging_face else WEIGHTS[::-1])
     return _assemble(name, file, container, folder, said, options)
 
 

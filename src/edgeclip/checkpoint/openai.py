@@ -95,6 +95,7 @@ _OTHER_KINDS = {
     "visual.trunk.pos_embed": "one of timm's image towers",
     "visual.trunk.patch_embed.proj.weight": "one of timm's image towers",
     "visual.head.proj.weight": "one of timm's image towers",
+    "visual.transformer.resblocks.0.ls_1.gamma": "layers that have scales",
     "logit_bias": "a bias of the logits, as SigLIP has it",
     "text_decoder.text_projection": "a text decoder, as CoCa has it",
 }

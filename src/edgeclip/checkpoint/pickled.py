@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 import pickletools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 MAX_BYTES = 32 << 20
 MAX_STEPS = 1_000_000
 """Twenty times what a training checkpoint of a ViT-H with its optimizer takes."""
 MAX_DIMENSIONS = 8
+MAX_NAME = 1_000
+"""Letters in the name of a class or a tensor."""
 
 SCRIPT = "__torch__"
 """The package of all classes in a TorchScript archive."""
@@ -42,27 +44,33 @@ DTYPES = {
 }
 CONTAINERS = {"collections.OrderedDict", "collections.defaultdict"}
 TENSORS = {"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"}
+WITH_ATTRIBUTES = "torch._tensor._rebuild_from_type_v2"
+"""A tensor that a script has given attributes: the call that makes it, its class, that call's arguments, and they."""
 WRAPPED = {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state", "torch.Size"}
 """Calls whose value is, for a reader of tensors, their first argument; as are TorchScript's (`torch.jit._pickle`)."""
 PLAIN = (
-    *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object", "range", "set"),
-    *("slice", "str", "tuple"),
+    *("Ellipsis", "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "long"),
+    *("object", "range", "set", "slice", "str", "tuple", "unicode"),
 )
 DATA = {
-    *("_codecs.encode", "argparse.Namespace", "collections.Counter", "collections.deque", "datetime.datetime"),
-    *("datetime.timedelta", "decimal.Decimal", "fractions.Fraction", "types.SimpleNamespace", "uuid.UUID"),
-    *("numpy.dtype", "numpy.ndarray", "torch.device", "torch.nn.parameter.Parameter", "torch.storage.UntypedStorage"),
+    *("_codecs.encode", "argparse.Namespace", "re._compile", "types.SimpleNamespace", "uuid.UUID"),
+    *("numpy.dtype", "numpy.ndarray", "torch.Generator", "torch._C.Generator", "torch.device"),
+    *("torch.nn.parameter.Parameter", "torch.storage.UntypedStorage", "torch.serialization._get_layout"),
     *(f"pathlib.{path}" for path in ("Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath")),
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in PLAIN),
-    "torch.serialization._get_layout",
 }
 """What training scripts keep beside the weights. None of it is imported or made: it becomes `Other`."""
 DATA_PREFIXES = (
-    *("numpy.core.multiarray.", "numpy._core.multiarray.", "numpy._core.numeric.", "numpy.dtypes.", "numpy.random."),
-    *("torch._utils._rebuild_", "torch._tensor._rebuild_", "torch.torch_version.", "typing."),
+    *("collections.", "datetime.", "decimal.", "fractions.", "zoneinfo."),
+    *("numpy.core.multiarray.", "numpy._core.multiarray.", "numpy._core.numeric.", "numpy.dtypes.", "numpy.ma."),
+    *("numpy.random.", "torch._utils._rebuild_", "torch._tensor._rebuild_", "torch.torch_version.", "typing."),
     *("omegaconf.", "lightning.", "lightning_fabric.", "pytorch_lightning."),
 )
-TORCH_TYPES = ("Storage", "float", "int", "uint", "bool", "bfloat16", "half", "double", "complex", "quint", "qint")
+TYPES = (
+    *("Storage", "Tensor", "float", "int", "uint", "bool", "bfloat16", "half", "double", "complex", "quint", "qint"),
+    *("per_tensor", "per_channel"),
+)
+"""What names in `torch` and `numpy` of types of tensors and their numbers have in them."""
 
 
 class RefusedError(ValueError):
@@ -106,8 +114,11 @@ class StoredTensor:
     stride: tuple[int, ...]
 
 
-class ScriptObject(dict[str, Any]):
-    """A TorchScript module: its attributes by name."""
+@dataclass(eq=False)
+class ScriptObject:
+    """A TorchScript module: its attributes by name, which it may share with others."""
+
+    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 class BoundedFile:
@@ -216,6 +227,8 @@ class _Interpreter:
             self.stack[-1].extend(items)
 
     def name(self, module: str, attribute: str) -> None:
+        if len(module) + len(attribute) > MAX_NAME:  # a step with it would take long
+            raise RefusedError(f"the name of a class of more than {MAX_NAME:,} letters")
         name = _known(Name(module, attribute))
         if module.startswith(SCRIPT):
             self.classes.add(attribute)
@@ -233,8 +246,8 @@ class _Interpreter:
 
     def build(self, _: object) -> None:
         state = self.stack.pop()
-        if isinstance(self.stack[-1], ScriptObject):
-            self.stack[-1].update(state)
+        if isinstance(self.stack[-1], ScriptObject) and isinstance(state, dict):
+            self.stack[-1].attributes = state
 
 
 _ACTIONS: dict[str, Callable[[_Interpreter, Any], None]] = {
@@ -272,12 +285,12 @@ def _add_pairs(target: Any, pairs: Sequence[Any]) -> Any:
 
 def _known(name: Name) -> Name:
     full = str(name)
-    torch_type = name.module == "torch" and any(type_ in name.attribute for type_ in TORCH_TYPES)
+    is_type = name.module in ("torch", "numpy") and any(type_ in name.attribute for type_ in TYPES)
     if not (
         name.module.startswith((SCRIPT, "torch.jit._pickle"))
         or full in CONTAINERS | TENSORS | WRAPPED | DATA
         or full.startswith(DATA_PREFIXES)
-        or torch_type
+        or is_type
     ):
         raise RefusedError(f"{full}, which is neither a tensor nor data")
     return name
@@ -292,8 +305,10 @@ def _make(made: Any, arguments: Any) -> Any:
         return ScriptObject()
     if name in CONTAINERS:
         return {}
+    if name == WITH_ATTRIBUTES:
+        return _make(arguments[0], arguments[2])
     if name in TENSORS:
-        return _tensor(*arguments[:4])
+        return Other("a lazily negated or conjugated tensor") if any(arguments[6:]) else _tensor(*arguments[:4])
     if name in WRAPPED or made.module == "torch.jit._pickle":
         return arguments[0]
     return Other(name)
@@ -301,6 +316,8 @@ def _make(made: Any, arguments: Any) -> Any:
 
 def _storage(identity: Any) -> Storage | Other:
     """From ("storage", type, key, location, number of elements) and, before PyTorch 1.6, a view that is always None."""
+    if not isinstance(identity, tuple) or not 5 <= len(identity) <= 6:
+        raise ValueError("a damaged reference to a storage")
     kind, type_, key, _, numel, *view = identity
     if (
         any(view)

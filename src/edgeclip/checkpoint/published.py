@@ -44,7 +44,6 @@ _IMAGES: dict[str, tuple[str, int, int]] = {
     "ViT-M-32": ("M", 32, 224),
     "ViT-M-16": ("M", 16, 224),
     "ViT-M-32-alt": ("M-alt", 32, 224),
-    "ViT-M-16-alt": ("M-alt", 16, 224),
     "ViT-B-32": ("B", 32, 224),
     "ViT-B-32-256": ("B", 32, 256),
     "ViT-B-16": ("B", 16, 224),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -17,17 +18,18 @@ from edgeclip.hf_json import read_json, section, shown
 
 UNREADABLE = (*DAMAGED, SafetensorError, zipfile.BadZipFile)
 """What the readers of safetensors and of PyTorch's files raise for damaged ones."""
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+"""Of files that may hold weights, and are read whatever they are called where they are given by name."""
 PREFIXES = ("module.", "model.")
 """What DataParallel and training frameworks put before every name."""
 
 
-def read_weights(folder: Path, stem: str, pickle_stem: str) -> tuple[TensorFile, str]:
+def read_weights(folder: Path, names: Sequence[tuple[str, str]]) -> tuple[TensorFile, str]:
     """Read a folder's weights: one safetensors file, shards with an index, or a pickle; in this order.
 
     Args:
         folder: where they are.
-        stem: name of the safetensors file without its ending.
-        pickle_stem: name of the pickle without ".bin".
+        names: what they may be called, without endings: of each pair the first is safetensors, the second a pickle.
 
     Returns:
         The tensors by name, and which kind of file they came from.
@@ -35,22 +37,25 @@ def read_weights(folder: Path, stem: str, pickle_stem: str) -> tuple[TensorFile,
     Raises:
         CheckpointError: there are none, or they are damaged.
     """
-    if (folder / f"{stem}.safetensors").is_file():
-        return read_tensors(folder / f"{stem}.safetensors"), "safetensors"
-    if (folder / f"{stem}.safetensors.index.json").is_file():
-        return _read_shards(folder, folder / f"{stem}.safetensors.index.json"), "safetensors shards"
-    if (folder / f"{pickle_stem}.bin").is_file():
-        return read_tensors(folder / f"{pickle_stem}.bin"), "pickle"
-    if (folder / f"{pickle_stem}.bin.index.json").is_file():
-        return _read_shards(folder, folder / f"{pickle_stem}.bin.index.json"), "pickle shards"
+    for stem, pickle_stem in names:
+        if (folder / f"{stem}.safetensors").is_file():
+            return read_tensors(folder / f"{stem}.safetensors"), "safetensors"
+        if (folder / f"{stem}.safetensors.index.json").is_file():
+            return _read_shards(folder, folder / f"{stem}.safetensors.index.json"), "safetensors shards"
+        if (folder / f"{pickle_stem}.bin").is_file():
+            return read_tensors(folder / f"{pickle_stem}.bin"), "pickle"
+        if (folder / f"{pickle_stem}.bin.index.json").is_file():
+            return _read_shards(folder, folder / f"{pickle_stem}.bin.index.json"), "pickle shards"
     if (folder / MANIFEST).is_file():
         raise CheckpointError(
             f"{folder}, which is a bundle", expected="a checkpoint", fix="give the one that it was made from"
         )
+    others = sorted(path for path in folder.iterdir() if path.suffix in WEIGHTS_SUFFIXES)
+    stem, pickle_stem = names[0]
     raise CheckpointError(
         f"{folder} without weights",
         expected=f"{stem}.safetensors, its shards, or {pickle_stem}.bin",
-        fix="download the weights too",
+        fix=f"give {others[0]} if it holds them" if others else "download the weights too",
     )
 
 
@@ -84,7 +89,7 @@ def read_tensors(path: Path) -> TensorFile:
 
 def _read_file(path: Path) -> TensorFile:
     try:
-        return TensorFile(load_file(path)) if path.suffix == ".safetensors" else read_torch_file(path)
+        return TensorFile(load_file(path)) if _is_safetensors(path) else read_torch_file(path)
     except RefusedError as error:
         raise CheckpointError(
             f"{path} holding {error}",
@@ -96,6 +101,12 @@ def _read_file(path: Path) -> TensorFile:
         raise CheckpointError(
             f"{path} cannot be read ({reason})", expected="an intact file of tensors", fix="download it again"
         ) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether it begins as they do: the length of a JSON object, and that."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _without_prefixes(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

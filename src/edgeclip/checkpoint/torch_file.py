@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from edgeclip.checkpoint.pickled import (
+    MAX_NAME,
+    MAX_STEPS,
     BoundedFile,
     Contents,
     Other,
@@ -26,12 +28,15 @@ from edgeclip.checkpoint.pickled import (
 
 MAGIC = 0x1950A86A20F9469CFC6C
 """The first value of a file in the format from before PyTorch 1.6."""
+PROTO, ZIP, GIT_LFS = b"\x80", b"PK\x03\x04", b"version https://git-lfs"
+"""How files begin: of that format, of the later one, and a pointer to a file that was not fetched."""
 LOCAL_HEADER = 30
 """Bytes before the name of a member, in a zip."""
+UTF_8 = 1 << 11
+"""The flag of a member whose name is in UTF-8."""
 MAX_DIRECTORY = 8 << 20
 """Bytes of a zip's directory: over 50,000 tensors."""
 MAX_NAMES = 50_000
-MAX_NAME = 1_000
 MAX_SHARING = 2
 """How many times the file's size its tensors may have, where some share their memory."""
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
@@ -63,9 +68,13 @@ def read_torch_file(path: Path) -> TensorFile:
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        zipped = file.read(4) == b"PK\x03\x04"
+        start = file.read(len(GIT_LFS))
         file.seek(0)
-        contents, locate = _read_zip(file) if zipped else _read_legacy(file)
+        if start == GIT_LFS:
+            raise ValueError("what git-lfs leaves in a file's place")
+        if start[:1] != PROTO and start[:4] != ZIP:
+            raise ValueError("neither safetensors nor one of PyTorch's formats")
+        contents, locate = _read_zip(file) if start[:4] == ZIP else _read_legacy(file)
         value = contents.value
         found = _flat(value) if isinstance(value, ScriptObject) else _unwrapped(value)
         unusable = [name for name, value in found.items() if not isinstance(value, StoredTensor)]
@@ -89,8 +98,12 @@ def _read_zip(file: BinaryIO) -> tuple[Contents, Locate]:
         if info is None or info.compress_type != zipfile.ZIP_STORED or info.file_size < length:
             raise ValueError(f"a zip whose {name} is missing, compressed or too short")
         file.seek(info.header_offset)
-        header = file.read(LOCAL_HEADER)
-        return info.header_offset + LOCAL_HEADER + sum(int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
+        called = info.orig_filename.encode("utf-8" if info.flag_bits & UTF_8 else "cp437")
+        header = file.read(LOCAL_HEADER + len(called))
+        named, further = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+        if header[:4] != ZIP or header[LOCAL_HEADER:] != called or named != len(called):
+            raise ValueError(f"a zip whose {name} is elsewhere")
+        return info.header_offset + LOCAL_HEADER + named + further
 
     if "byteorder" in (name.removeprefix(root) for name in members):
         file.seek(begin("byteorder", 3))
@@ -123,7 +136,7 @@ def _read_legacy(file: BinaryIO) -> tuple[Contents, Locate]:
         raise RefusedError("numbers in big-endian order")
     contents, keys = read_pickle(bounded), read_pickle(bounded).value
     storages = contents.storages
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
+    if not isinstance(keys, list) or set(map(type, keys)) - {str} or sorted(keys) != sorted(storages):
         raise ValueError("a list of other storages than its tensors have")
     begins: dict[str, int] = {}
     for key in keys:
@@ -154,15 +167,16 @@ def _unwrapped(contents: Any) -> dict[str, Any]:
 def _flat(script: ScriptObject) -> dict[str, StoredTensor]:
     """The tensors of a TorchScript module and of the modules in it, by dotted name."""
     found: dict[str, StoredTensor] = {}
-    modules = [("", script)]
+    modules, steps = [("", script)], 0
     for prefix, module in modules:  # which grows meanwhile
-        for attribute, value in module.items():
+        steps += len(module.attributes)
+        for attribute, value in module.attributes.items():
             name = prefix + attribute
             if isinstance(value, StoredTensor):
                 found[name] = value
             elif isinstance(value, ScriptObject):
                 modules.append((f"{name}.", value))
-            if len(name) > MAX_NAME or len(modules) + len(found) > MAX_NAMES:
+            if len(name) > MAX_NAME or len(modules) + len(found) > MAX_NAMES or steps > MAX_STEPS:
                 raise RefusedError("modules within modules without an end")
     return found
 

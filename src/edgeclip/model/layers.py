@@ -46,7 +46,7 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
         raise ConfigError(
             f"activation {name!r}",
             expected=f"one of {', '.join(ACTIVATIONS)}",
-            fix='write hidden_act = "quick_gelu" or another of them in its configuration',
+            fix="train with one of them, or give a checkpoint that was",
         )
     return ACTIVATIONS[name]
 
