@@ -7,7 +7,7 @@
 # make check       format, lint, types, spelling, import contracts
 # make docs        the site, in runs/site
 # make docs-check  runs what README and docs print
-# Only Python (3.10 or newer) with pip is needed. Where npm is there too, a JavaScript client is tested as well.
+# Only Python (3.11 or newer) with pip is needed. Where npm is there too, a JavaScript client is tested as well.
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +19,7 @@ LOWEST := .venv-lowest
 LOWEST_STAMP := $(LOWEST)/.installed
 LOWEST_TESTS := tests/image/test_apart.py tests/image/test_metadata.py tests/image/test_hostile_images.py \
 	tests/bulk tests/test_cpu.py tests/test_errors.py tests/test_files.py tests/test_imports.py \
-	tests/test_progress.py tests/test_settings.py
+	tests/test_progress.py tests/test_settings.py tests/runtime/test_hostile_graphs.py
 
 .PHONY: setup demo test test-fast test-lowest hostile check node bench docs docs-check clean
 
@@ -48,7 +48,7 @@ test-lowest: $(LOWEST_STAMP)
 $(LOWEST_STAMP): pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
-	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable . pytest hypothesis
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable . pytest hypothesis onnx
 	touch $@
 
 hostile: setup
