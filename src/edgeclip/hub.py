@@ -1,6 +1,6 @@
 """Fetch files of the Hugging Face hub, or from its local cache where there is no network.
 
-It is the only part of edgeclip that opens a connection, and only where a hub id was given.
+With `data.hub_data` it is the only part of edgeclip that opens a connection, and only where a hub id was given.
 """
 
 from __future__ import annotations

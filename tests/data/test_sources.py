@@ -2,10 +2,13 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import webdataset
 from PIL import Image
@@ -216,6 +219,40 @@ def test_hugging_face_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         load(folder, image_column="cocoid")
     with pytest.raises(DataError, match="`caption_column`"):
         load(folder, caption_column="words")
+
+
+def write_parquet(file: Path, caption: str) -> None:
+    """Without the features that `datasets` notes in a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image = pyarrow.array([{"bytes": jpeg(0), "path": None}], pyarrow.struct({"bytes": "binary", "path": "string"}))
+    pyarrow.parquet.write_table(pyarrow.table({"image": image, "caption": [caption]}), file)
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "expected"),
+    [
+        (["train.parquet", "test.parquet"], None, "test"),
+        (["data/train-00000-of-00001.parquet", "data/val-00000-of-00001.parquet"], None, "val"),
+        (["data/restval-00000-of-00001-0abc.parquet", "data/dev-00000-of-00001.parquet"], "restval", "restval"),
+        (["TEST/0000.parquet", "train/0001.parquet"], None, "TEST"),
+        (["part-1.parquet", ".hidden/test.parquet"], None, "part"),
+    ],
+)
+def test_parquet_files_tell_their_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], split: str | None, expected: str
+):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    for name in files:
+        write_parquet(tmp_path / "set" / name, re.split("[^a-zA-Z]+", name.removeprefix("data/"))[0])
+    (tmp_path / "set" / "README.md").write_text("---\nconfigs: [{data_files: nothing}]\n---\n")  # which is not read
+    assert [record.captions for record in load(tmp_path / "set", split=split).records] == [(expected,)]
+
+
+def test_several_data_sets_in_one_folder(tmp_path: Path):
+    for name in ("de", "en"):
+        write_parquet(tmp_path / "set" / name / "test-00000-of-00001.parquet", name)
+    with pytest.raises(DataError, match=r"test-00000-of-00001\.parquet in .*expected one data set; give \S*set/de"):
+        load(tmp_path / "set")
 
 
 def test_parquet_with_a_row_for_each_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

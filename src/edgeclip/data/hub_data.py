@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
+import re
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +15,21 @@ from typing import Any
 from edgeclip.data.folder import CAPTION_COLUMNS, choose_column
 from edgeclip.data.records import CaptionSet, FileImage, Record, same_pictures, texts_in
 from edgeclip.data.row_count import RowCount
-from edgeclip.errors import DataError, HubError
+from edgeclip.errors import DAMAGED, DataError, HubError
 from edgeclip.image import ImageSource
 
 EVALUATION_SPLITS = ("test", "validation", "val")
 TRAINING_SPLITS = ("train", "training")
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError)
-"""What `datasets` and pyarrow are known to raise for damaged files, beside errors of their own."""
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "dev", "val"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""The words that tell the split of a file where they are part of its place, as for `datasets`."""
+CELL = {"bytes", "path"}
+"""What a cell of an image has."""
+SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}[^/]*")
+"""The name of a file that tells its split outright: test-00000-of-00003.parquet."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,7 @@ def load_hub(
     count = RowCount(source)
     try:
         rows = _group(encoded, image, caption, count)
-    except LOADING_ERRORS as error:
+    except DAMAGED as error:
         raise DataError(
             f"{source}, row {count.read}, which cannot be read ({type(error).__name__}: {error})",
             expected="intact parquet files",
@@ -130,10 +140,10 @@ def _load(datasets: Any, source: str) -> Any:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        if Path(source).is_file():
-            return datasets.load_dataset("parquet", data_files=glob.escape(source))
+        if Path(source).exists():  # read file by file: what else lies in a folder may name files anywhere in the world
+            return datasets.load_dataset("parquet", data_files=_files_by_split(Path(source)))
         return datasets.load_dataset(source)
-    except (*LOADING_ERRORS, datasets.exceptions.DatasetsError) as error:
+    except (*DAMAGED, datasets.exceptions.DatasetsError) as error:
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if Path(source).exists():
             raise DataError(
@@ -146,6 +156,33 @@ def _load(datasets: Any, source: str) -> Any:
         ) from error
     finally:
         logger.setLevel(level)
+
+
+def _files_by_split(source: Path) -> dict[str, list[str]]:
+    """The parquet files of a folder, or one file, by the split that their places tell of; "train" where none does.
+
+    Raises:
+        DataError: it is several data sets, whose files are called the same.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(source.rglob("*.parquet")) if source.is_dir() else [source]:
+        place = path.relative_to(source.parent if source.is_file() else source)
+        if any(part.startswith(".") for part in place.parts):
+            continue
+        shard = SHARD.fullmatch(path.stem)
+        words = [shard[1]] if shard else re.findall("[a-z]+", place.with_suffix("").as_posix().lower())
+        split = next((SPLITS[word] for word in words if word in SPLITS), shard[1] if shard else "train")
+        found.setdefault(split, []).append(path)
+    for paths in found.values():
+        twice = [name for name, count in Counter(path.name for path in paths).items() if count > 1]
+        if twice:
+            folders = [str(path.parent) for path in paths if path.name == twice[0]]
+            raise DataError(
+                f"{source} with {twice[0]} in {' and '.join(folders[:2])}",
+                expected="one data set",
+                fix=f"give {folders[0]}",
+            )
+    return {split: [glob.escape(str(path)) for path in paths] for split, paths in found.items()}
 
 
 def choose_split(loaded: Any, split: str | None, usual: Sequence[str], source: str) -> Any:
@@ -166,7 +203,10 @@ def choose_split(loaded: Any, split: str | None, usual: Sequence[str], source: s
 
 
 def _image_column(dataset: Any, given: str | None, source: str, image_type: type) -> str:
-    images = [name for name, feature in dataset.features.items() if isinstance(feature, image_type)]
+    """The column that was asked for, or the first of images: one that says so, or else has cells as they have."""
+    named = [name for name, feature in dataset.features.items() if isinstance(feature, image_type)]
+    alike = [name for name, feature in dataset.features.items() if isinstance(feature, dict) and set(feature) == CELL]
+    images = [*named, *alike]
     if given in images or (given is None and images):
         return given or images[0]
     raise DataError(
