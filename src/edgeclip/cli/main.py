@@ -9,7 +9,23 @@ from collections.abc import Callable
 
 import typer
 
-from edgeclip.cli import classify, distill, embed, evaluate, export, index, inspect, reproduce, search, train, verify
+from edgeclip.cli import (
+    classify,
+    distill,
+    dupes,
+    embed,
+    evaluate,
+    export,
+    index,
+    inspect,
+    prune,
+    reindex,
+    reproduce,
+    search,
+    status,
+    train,
+    verify,
+)
 from edgeclip.cli.command import Interrupted, make_command
 from edgeclip.cli.console import open_streams
 from edgeclip.errors import EdgeclipError
@@ -25,6 +41,10 @@ SEARCH, ON_A_DEVICE, MAKE, MEASURE = (
 COMMANDS: dict[str, tuple[Callable[..., None], str, tuple[str, ...]]] = {
     "index": (index.command, SEARCH, ("folders",)),
     "search": (search.command, SEARCH, ("query",)),
+    "status": (status.command, SEARCH, ()),
+    "dupes": (dupes.command, SEARCH, ()),
+    "prune": (prune.command, SEARCH, ("folders",)),
+    "reindex": (reindex.command, SEARCH, ()),
     "classify": (classify.command, ON_A_DEVICE, ("bundle", "paths")),
     "embed": (embed.command, ON_A_DEVICE, ("bundle", "paths")),
     "verify": (verify.command, ON_A_DEVICE, ("bundle",)),
