@@ -9,15 +9,42 @@ from collections.abc import Callable
 
 import typer
 
-from edgeclip.cli import classify, distill, embed, evaluate, export, inspect, reproduce, train, verify
+from edgeclip.cli import (
+    classify,
+    distill,
+    dupes,
+    embed,
+    evaluate,
+    export,
+    index,
+    inspect,
+    prune,
+    reindex,
+    reproduce,
+    search,
+    status,
+    train,
+    verify,
+)
 from edgeclip.cli.command import Interrupted, make_command
 from edgeclip.cli.console import open_streams
 from edgeclip.errors import EdgeclipError
 from edgeclip.makers import extras_named
 from edgeclip.version import __version__
 
-ON_A_DEVICE, MAKE, MEASURE = "Use a bundle, on any device", "Make one", "Measure and explain"
+SEARCH, ON_A_DEVICE, MAKE, MEASURE = (
+    "Search your photos",
+    "Use a bundle, on any device",
+    "Make one",
+    "Measure and explain",
+)
 COMMANDS: dict[str, tuple[Callable[..., None], str, tuple[str, ...]]] = {
+    "index": (index.command, SEARCH, ("folders",)),
+    "search": (search.command, SEARCH, ("query",)),
+    "status": (status.command, SEARCH, ()),
+    "dupes": (dupes.command, SEARCH, ()),
+    "prune": (prune.command, SEARCH, ("folders",)),
+    "reindex": (reindex.command, SEARCH, ()),
     "classify": (classify.command, ON_A_DEVICE, ("bundle", "paths")),
     "embed": (embed.command, ON_A_DEVICE, ("bundle", "paths")),
     "verify": (verify.command, ON_A_DEVICE, ("bundle",)),

@@ -80,16 +80,26 @@ def crop_uint8(source: ImageSource, config: PreprocessConfig) -> NDArray[np.uint
     Raises:
         ImageError: see `open_rgb`.
     """
+    return crop_and_size(source, config)[0]
+
+
+def crop_and_size(source: ImageSource, config: PreprocessConfig) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The same with (width, height) of the original, upright.
+
+    Raises:
+        ImageError: see `open_rgb`.
+    """
     if isinstance(source, Crop):
-        return _checked_crop(source, config)
+        return _checked_crop(source, config), source.pixels.shape[1::-1]
     if isinstance(source, np.ndarray) and _needs_no_resize(source, config):
         # Frames of the right size, as cameras deliver them. A copy: their buffer may hold the next one soon.
-        return np.array(center_crop(source, config.crop_size) if config.crop_size else source)
+        pixels = np.array(center_crop(source, config.crop_size) if config.crop_size else source)
+        return pixels, source.shape[1::-1]
     # The other filters are either not meant to average (nearest) or were not measured.
     scalable = config.resample == Image.Resampling.BICUBIC
     with opened(_picture(source), (lambda size: _resized_size(*size, config)) if scalable else None) as picture:
         pixels = _resize_scaled(picture, config) if picture.is_scaled else _resized_crop(picture, config)
-    return center_crop(pixels, config.crop_size) if config.crop_size else pixels
+    return (center_crop(pixels, config.crop_size) if config.crop_size else pixels), picture.size
 
 
 def _checked_crop(crop: Crop, config: PreprocessConfig) -> NDArray[np.uint8]:

@@ -26,7 +26,7 @@ OnError = Literal["raise", "skip"]
 OnSkip: TypeAlias = Callable[[int, ImageError], None]
 """Told the place of an image among those given, from 0, and what is wrong with it."""
 
-_KINDS = (str, Path, bytes, Image.Image, np.ndarray, Crop)
+KINDS = (str, Path, bytes, Image.Image, np.ndarray, Crop)
 _EXPECTED = "paths, encoded bytes, Pillow images or uint8 arrays"
 _NAMED = 5
 
@@ -37,18 +37,18 @@ def images_of(images: Images) -> Iterator[ImageSource]:
     Raises:
         InputError: neither an image nor an iterable of images.
     """
-    return _checked(_items(images), _KINDS)
+    return _checked(_items(images), KINDS)
 
 
 def images_or_flush(images: ImageSource | Iterable[ImageSource | Flush]) -> Iterator[ImageSource | Flush]:
     """The same for a stream, where `FLUSH` may stand between images."""
-    return _checked(_items(images), (*_KINDS, Flush))
+    return _checked(_items(images), (*KINDS, Flush))
 
 
 def _items(images: object) -> Iterable[object]:
     """An array of two or three axes is one picture; one of four holds several, one of one axis paths."""
     several = isinstance(images, np.ndarray) and images.ndim not in (2, 3)
-    return items_of(images, () if several else _KINDS, "`images`", _EXPECTED)
+    return items_of(images, () if several else KINDS, "`images`", _EXPECTED)
 
 
 def _checked(items: Iterable[Any], kinds: tuple[type, ...]) -> Iterator[Any]:

@@ -1,0 +1,188 @@
+"""The SQLite file that an index is, and what is said where it can't be used.
+
+`photos` has a row for each file, `vectors` one for each content: a copy or a move costs no encoding. A vector's id is
+never used again and its content never changes, so that whatever was computed from it stays right.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgeclip.errors import ConfigError, DataError
+from edgeclip.files import part_of, printable
+
+APPLICATION, SCHEMA = 0x45434C49, 1
+"""Of SQLite's header: "ECLI", and the version of the tables below."""
+PAGE_BYTES = 16_384
+"""13 rows of E = 512 in float16; in SQLite's usual 4,096 there is room for 3, and a quarter is lost."""
+PRAGMAS = {"page_size": PAGE_BYTES, "application_id": APPLICATION, "user_version": SCHEMA}
+WAIT_SECONDS = 10
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+CREATE TABLE roots (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE vectors (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, hash BLOB NOT NULL UNIQUE, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    embedding BLOB NOT NULL
+);
+CREATE TABLE photos (
+    id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    taken REAL NOT NULL, vector INTEGER NOT NULL REFERENCES vectors (id)
+);
+CREATE INDEX photos_by_vector ON photos (vector);
+CREATE TABLE calibration (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+CREATE TABLE broken (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, reason TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+DROP_UNUSED = "DELETE FROM vectors WHERE id NOT IN (SELECT vector FROM photos)"
+
+
+class Database:
+    """A connection that threads may share; each statement runs alone.
+
+    Attributes:
+        meta: what the index says of itself: `bundle`, `fingerprint`, `embedding_size`, `uuid`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open an index that is there.
+
+        Raises:
+            DataError: there is none, or it is damaged, of a newer version, or another program's.
+        """
+        self.path = path
+        self._lock = threading.RLock()
+        if not path.is_file():
+            raise DataError(
+                f"no index at {printable(str(path))}",
+                expected="one made by `edgeclip index`",
+                fix=f"make one with edgeclip index FOLDER --db {printable(str(path))} --bundle BUNDLE",
+            )
+        with self._explained():
+            self._connection = sqlite3.connect(
+                path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._check()
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self.meta: dict[str, Any] = dict(self._connection.execute("SELECT key, value FROM meta"))
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _check(self) -> None:
+        names = ("application_id", "user_version")
+        application, schema = (self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+        if application != APPLICATION:
+            raise _unusable(self.path, "a database of another program")
+        if schema != SCHEMA:
+            fix = "update edgeclip" if schema > SCHEMA else "make it anew with edgeclip reindex"
+            raise DataError(
+                f"{printable(str(self.path))}, an index of schema {schema}", expected=f"schema {SCHEMA}", fix=fix
+            )
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Statements that are carried out whole or not at all, on the disk when the block ends.
+
+        Raises:
+            DataError: the file is damaged.
+            OSError: the disk is full or can't be written to.
+            ConfigError: another process writes for longer than `WAIT_SECONDS`.
+        """
+        with self._lock, self._explained(), self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield self._connection
+
+    def rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        with self._lock, self._explained():
+            return self._connection.execute(query, values).fetchall()
+
+    def insert(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Carry out a statement for several rows, see `transaction`."""
+        with self.transaction() as connection:
+            connection.executemany(statement, rows)
+
+    def check_unchanged(self) -> None:
+        """Refuse to go on where the index was made anew meanwhile, with a bundle that may be another.
+
+        Raises:
+            DataError: it was.
+        """
+        if self.rows("SELECT value FROM meta WHERE key = 'uuid'") != [(self.meta["uuid"],)]:
+            raise DataError(
+                f"{printable(str(self.path))}, which was made anew meanwhile",
+                expected="the index that was opened",
+                fix="open it again",
+            )
+
+    def close(self) -> None:
+        """Give the file back."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        with explained(self.path):
+            yield
+
+
+def create(path: Path, meta: dict[str, Any]) -> None:
+    """Make an empty index, whole or not at all, in place of what is there; the caller keeps other processes out.
+
+    Raises:
+        OSError: the place can't be written to.
+    """
+    part = part_of(path)
+    with explained(path):
+        part.unlink(missing_ok=True)
+        with closing(sqlite3.connect(part, isolation_level=None)) as connection:
+            for statement in (*(f"PRAGMA {name} = {value}" for name, value in PRAGMAS.items()), *TABLES.split(";")):
+                connection.execute(statement)
+            rows = {**meta, "uuid": uuid.uuid4().hex}
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+        part.replace(path)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say in our words what SQLite refuses; what the operating system refuses is an OSError, as it is elsewhere."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        message, name = str(error), str(path)
+        if "full" in message:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name) from error
+        if "unable to open" in message or "readonly" in message:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), name) from error
+        if "locked" in message:
+            raise ConfigError(
+                f"{printable(name)}, to which another process writes", expected="one at a time", fix="wait for it"
+            ) from error
+        if "disk I/O" in message:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), name) from error
+        raise _unusable(path, message) from error
+    except sqlite3.DatabaseError as error:
+        raise _unusable(path, str(error)) from error
+
+
+def _unusable(path: Path, trouble: str) -> DataError:
+    return DataError(
+        f"{printable(str(path))} ({trouble})",
+        expected="an index made by `edgeclip index`",
+        fix="move it away and index again, or give `db` another",
+    )
