@@ -8,7 +8,7 @@ from __future__ import annotations
 import calendar
 import re
 import struct
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import BinaryIO
 
 HEAD_BYTES = 1 << 18
@@ -70,7 +70,7 @@ def _local(moment: datetime) -> float:
     try:
         return moment.timestamp()
     except (OverflowError, OSError):  # before 1970 on some systems
-        return moment.replace(tzinfo=timezone.utc).timestamp()
+        return moment.replace(tzinfo=UTC).timestamp()
 
 
 def _entries(data: bytes, pointer: int, order: str) -> dict[int, tuple[int, int]]:
