@@ -18,6 +18,8 @@ KINDS = (
     ({"asimd"}, "Arm NEON (smlal), exact"),
 )
 """Features that a processor must have, the fastest first, and what ONNX Runtime then uses."""
+MOST = 256
+"""Threads or workers of one process; more don't make a model of CLIP's size faster."""
 UNLIMITED = 1 << 20
 """More processors than any machine has."""
 
@@ -25,20 +27,21 @@ UNLIMITED = 1 << 20
 def processors() -> int:
     """How many processors to use by default.
 
-    It is OMP_NUM_THREADS where that is set; else those that this process may run on, within the time that its cgroups
-    grant it; where `torchrun` has started several processes, one's share of them (`torchrun` sets OMP_NUM_THREADS too).
+    It is at most `MOST`: OMP_NUM_THREADS where that is set; else those that this process may run on, within the time
+    that its cgroups grant it; where `torchrun` has started several processes, one's share of them (`torchrun` sets
+    OMP_NUM_THREADS too).
 
     Raises:
         ConfigError: one of the two variables is no number above 0.
     """
     if (started := _number("LOCAL_WORLD_SIZE", "the processes on this machine")) is not None:
-        return max(granted_processors() // started, 1)
-    return _number("OMP_NUM_THREADS", "a number of threads") or granted_processors()
+        return min(max(granted_processors() // started, 1), MOST)
+    return min(_number("OMP_NUM_THREADS", "a number of threads") or granted_processors(), MOST)
 
 
 def _number(variable: str, expected: str) -> int | None:
     value = os.environ.get(variable)
-    if value is None:
+    if not value:  # set to nothing in many a container
         return None
     first = value.split(",")[0].strip()  # OMP_NUM_THREADS may have more, for threads within threads
     if not first.isdecimal() or int(first) == 0:

@@ -57,6 +57,27 @@ def test_json_is_utf_8_in_an_ascii_locale(bundle: Path, tmp_path: Path, picture:
     assert b"xe9" in text.stdout.replace(b"\xc3\xa9", b"xe9")
 
 
+def test_names_in_an_ascii_locale_are_the_same_files(bundle: Path, tmp_path: Path, picture: Path):
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    picture.rename(tmp_path / "été.png")
+    arguments = ("embed", bundle, tmp_path, "--out", tmp_path / "out.jsonl", "--workers", 0)
+    for environment, new in ((ascii_only, 1), ({}, 0), (ascii_only, 0)):
+        done = shell("{}", *arguments, **environment)
+        assert f"1 rows, {new} of them new".encode() in done.stdout, done.stderr
+    assert json.loads((tmp_path / "out.jsonl").read_text("utf-8"))["path"] == "été.png"
+    classified = shell("{}", "classify", bundle, tmp_path / "été.png", "--labels", "a", "--json", **ascii_only)
+    assert Path(json.loads(classified.stdout)["image"]).name == "été.png"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's")
+@pytest.mark.parametrize("arguments", [("--help",), ("inspect", "builtin:tabletop"), ("--version",)])
+def test_output_that_takes_nothing(arguments: tuple[str, ...]):
+    done = shell("{} > /dev/full", *arguments, PYTHONUNBUFFERED="")
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"edgeclip: ")
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_two_exports_to_one_folder(edgeclip, mini_checkpoint: Path, tmp_path: Path):
     arguments = ("export", mini_checkpoint, "--out", tmp_path / "b", "--samples", 6, "--threads", 1)
     with StepByStep("edgeclip.export.samples:load_samples", *arguments, stdout=subprocess.DEVNULL) as first:

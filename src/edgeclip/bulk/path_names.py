@@ -16,11 +16,10 @@ URI = "file:"
 def path_to_text(path: str) -> str:
     """A path from the operating system, surrogates and all, as valid Unicode."""
     data = os.fsencode(path)
-    if not path.startswith(URI) and data.decode("utf-8", "ignore").encode() == data:
-        return path
-    return URI + quote_from_bytes(data)
+    text = data.decode("utf-8", "ignore")  # which is not the path itself in a narrower locale
+    return text if text.encode() == data and not text.startswith(URI) else URI + quote_from_bytes(data)
 
 
 def path_from_text(text: str) -> str:
     """The path that `path_to_text` was given."""
-    return os.fsdecode(unquote_to_bytes(text.removeprefix(URI))) if text.startswith(URI) else text
+    return os.fsdecode(unquote_to_bytes(text.removeprefix(URI)) if text.startswith(URI) else text.encode())

@@ -50,6 +50,7 @@ ADVICE = {
     errno.EMFILE: ("room for more open files", "raise the limit with `ulimit -n 4096`"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), ("permission", "change its permissions with chmod, or give another")),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), ("room on the disk", "make some and run it again")),
+    errno.EFBIG: ("a smaller file", "write to another file system, or raise the limit with `ulimit -f unlimited`"),
     errno.EROFS: ("a file system that can be written to", "give a path on another"),
 }
 """By error of the operating system: what was expected, and what to do."""
@@ -77,12 +78,13 @@ def main() -> None:
     try:
         with extras_named():
             code = app(sys.argv[1:] or ["--help"], prog_name="edgeclip", standalone_mode=False)
+        sys.stdout.flush()
     except EdgeclipError as error:
         _fail(str(error), 2)
     except UsageError as error:
         _fail(f"{' '.join(error.format_message().split()).rstrip('.')}; see edgeclip --help", 2)  # type: ignore[attr-defined]
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
     except (OSError, UnicodeError) as error:
         _fail(_system_error(error), 2)
@@ -109,7 +111,16 @@ def _system_error(error: OSError | UnicodeError) -> str:
 
 def _fail(message: str, code: int) -> None:
     print(f"edgeclip: {message}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Lead nowhere what standard output doesn't take: Python would complain of it as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
