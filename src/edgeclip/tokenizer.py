@@ -21,13 +21,13 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from edgeclip.config import TextCleaning
 from edgeclip.errors import EdgeclipError, TokenizerError
+from edgeclip.files import read_whole
 from edgeclip.inputs import texts_of
 from edgeclip.text_cleaning import BOS, EOS, cleaned, normalizer, special_names
 
 SHORTENED = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 WORDS = r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 OPENAI_MERGES = 49152 - 256 - 2
-MAX_FILE_BYTES = 64 << 20
 MAX_VOCABULARY_BYTES = 16 << 20
 """Of OpenAI's vocabulary, unpacked: five times what it takes."""
 CLEANING = "text_cleaning"
@@ -347,20 +347,16 @@ def _parse_merges(lines: list[str]) -> list[tuple[str, str]]:
 
 
 def _read(path: Path) -> bytes:
-    if not path.is_file():
+    try:
+        return read_whole(path)
+    except FileNotFoundError as error:
         raise TokenizerError(
             f"no file {path}", expected="a vocabulary file", fix="give the path of bpe_simple_vocab_16e6.txt.gz"
-        )
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        ) from error
     except OSError as error:
         raise TokenizerError(
             f"{path} ({error.strerror})", expected="a file that can be read", fix=f"chmod +r {path}, or copy it again"
         ) from error
-    if len(content) > MAX_FILE_BYTES:
-        raise TokenizerError(f"{path} of more than 64 MB", expected="at most that", fix="download it again")
-    return content
 
 
 def _read_json(path: Path) -> dict[str, Any]:

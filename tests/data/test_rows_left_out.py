@@ -188,6 +188,19 @@ def test_images_are_found_wherever_they_lie(tmp_path: Path, caplog: pytest.LogCa
     assert caplog.messages[-1].endswith("captions.csv: 3 of 7 images are not there (first: 0.jpg)")
 
 
+def test_one_image_under_several_names(tmp_path: Path):
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "1.jpg").write_bytes(b"1")
+    rows = "image,caption\nsome/1.jpg,a\n./some/1.jpg,b\nother/../some/1.jpg,c\nsome\\1.jpg,d\n"
+    assert table(tmp_path, rows) == [("some/1.jpg", ("a", "b", "c")), ("some\\1.jpg", ("d",))]
+    assert [record.image.read() for record in load(tmp_path).records] == [tmp_path / "some" / "1.jpg"] * 2
+
+
+def test_columns_of_the_same_name(tmp_path: Path):
+    with pytest.raises(DataError, match="2 columns caption; expected one; rename"):
+        table(tmp_path, "image,caption,caption\n1.jpg,a,b\n")
+
+
 def coco(folder: Path, images: list, annotations: list) -> CaptionSet:
     content = {
         "images": images,

@@ -114,13 +114,23 @@ def test_the_rate_and_how_often_a_state_is_kept_may_change(tmp_path: Path, caplo
 
 @pytest.mark.parametrize(
     "changed",
-    [{"identity": None}, {"tensors": {}}, {"losses": None}, {"losses": ["a"]}, {"optimizer": {}}, {"rng": []}, None],
+    [
+        {"identity": None},
+        {"tensors": {}},
+        {"losses": None},
+        {"losses": ["a"]},
+        {"optimizer": {}},
+        {"rng": []},
+        b"rubbish",
+        b"garbage",
+        b"PK",
+    ],
 )
-def test_a_state_that_is_damaged_is_a_user_error(tmp_path: Path, changed: dict[str, object] | None):
+def test_a_state_that_is_damaged_is_a_user_error(tmp_path: Path, changed: dict[str, object] | bytes):
     file = tmp_path / "state.pt"
     train(new_model(), state_file=file)
-    if changed is None:
-        file.write_bytes(b"rubbish")
+    if isinstance(changed, bytes):
+        file.write_bytes(changed)
     else:
         torch.save(torch.load(file, weights_only=True) | changed, file)
     with pytest.raises(TrainingError, match=r"state\.pt cannot be read"):
@@ -177,15 +187,24 @@ def test_weights_of_the_last_step_are_proved_too(tmp_path: Path, checkpoint_ever
         assert len(torch.load(file, weights_only=True)["losses"]) == 15
 
 
-def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("saved", "advice"), [(0, "run it again"), (2, "go on with `resume`")])
+def test_a_full_disk_is_one_error_and_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: int, advice: str
+):
+    whole, left = torch.save, [saved]
+
     def save(state: object, file: BinaryIO) -> None:
+        if left[0]:
+            left[0] -= 1
+            return whole(state, file)
         file.write(b"half of it")
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nand more")
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(TrainingError, match=r"cannot write .*\(not all of it was written\); expected room on the disk"):
+    reason = r"cannot write .*state\.pt \(not all of it was written\); expected room on the disk; make some, and "
+    with pytest.raises(TrainingError, match=reason + advice):
         train(new_model(), state_file=tmp_path / "state.pt")
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == (["state.pt"] if saved else [])
 
 
 def test_half_of_a_state_is_never_taken(tmp_path: Path):

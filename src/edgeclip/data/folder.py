@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def load_table(path: Path, image_column: str | None, caption_column: str | None)
             reason = "of too few fields" if few else "without a caption" if name else "without an image"
             count.leave_out(reason, f"line {row.line}")
         else:
-            captions.setdefault(name, []).append(text)
+            captions.setdefault(posixpath.normpath(name), []).append(text)  # ./0001.jpg is 0001.jpg
     if not captions:
         raise DataError(
             f"{path} without a row that can be used ({count})" if count.read else f"{path} without a row",
@@ -63,7 +64,10 @@ def load_table(path: Path, image_column: str | None, caption_column: str | None)
     count.tell()
     base = path.parent
     images = ImageFolders([base / name for name in IMAGE_FOLDERS if (base / name).is_dir()])
-    records = [Record(name, FileImage(images.find(name)), tuple(texts)) for name, texts in captions.items()]
+    records = [
+        Record(name, FileImage(images.find(name, name.replace("\\", "/"))), tuple(texts))
+        for name, texts in captions.items()
+    ]
     images.tell_missing(str(path))
     return CaptionSet(base.name, records, rows=count)
 
@@ -72,10 +76,14 @@ def choose_column(header: Sequence[str], given: str | None, usual: Sequence[str]
     """The column that was asked for, or the first of the usual names that is there.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or more than one.
     """
     wanted = (given,) if given else usual
     for name in wanted:
+        if header.count(name) > 1:
+            raise DataError(
+                f"{source} with {header.count(name)} columns {name}", expected="one", fix="rename the others"
+            )
         if name in header:
             return name
     raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeclip.checkpoint.reader import UNREADABLE
-from edgeclip.errors import TrainingError
+from edgeclip.errors import DAMAGED, TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +76,9 @@ class TrainState:
             self.discard()
             reason = (isinstance(error, OSError) and error.strerror) or "not all of it was written"
             raise TrainingError(
-                f"cannot write {self._written} ({reason})",
+                f"cannot write {self.path} ({reason})",
                 expected="room on the disk",
-                fix="make some, and go on with `resume`",
+                fix=f"make some, and {'go on with `resume`' if self.path.is_file() else 'run it again'}",
             ) from error
 
     def accept(self) -> None:
@@ -117,7 +117,7 @@ class TrainState:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             self._check_identity(dict(state["identity"]))
             return self._take_up(state)
-        except UNREADABLE as error:
+        except (*DAMAGED, pickle.UnpicklingError) as error:
             raise TrainingError(
                 f"{self.path} cannot be read ({type(error).__name__})",
                 expected="a training state",
