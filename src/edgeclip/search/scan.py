@@ -74,8 +74,8 @@ class Scan:
                 ids_K, embeds_KE = ids_K[is_in], embeds_KE[is_in]
             if bits is not None:
                 among_N = None if allowed is None else np.isin(bits.ids_N, allowed)
-                weights_E = bits.code.weights(query_E, is_picture=is_picture)
-                found = self.vectors(bits.nearest(weights_E, count, among_N=among_N).tolist())
+                near = bits.nearest(query_E, count, is_picture=is_picture, among_N=among_N)
+                found = self.vectors(near.tolist())
                 ids_K, embeds_KE = np.concatenate([found[0], ids_K]), np.concatenate([found[1], embeds_KE])
         scores_K = embeds_KE @ query_E
         best = np.argsort(-scores_K, kind="stable")[:count]
