@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgeclip.search import sign_bits
 from edgeclip.search.database import Database
-from edgeclip.search.sign_bits import Code, SignBits
+from edgeclip.search.sign_bits import Code, SignBits, alone
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Scan:
                 near = bits.nearest(query_E, count, is_picture=is_picture, among_N=among_N)
                 found = self.vectors(near.tolist())
                 ids_K, embeds_KE = np.concatenate([found[0], ids_K]), np.concatenate([found[1], embeds_KE])
-        scores_K = embeds_KE @ query_E
+        scores_K = alone(query_E, embeds_KE.T)
         best = np.argsort(-scores_K, kind="stable")[:count]
         return ids_K[best], embeds_KE[best]
 

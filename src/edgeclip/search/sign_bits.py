@@ -33,8 +33,9 @@ CHUNK = 1 << 16
 
 
 OUT = np.iinfo(np.uint16).max
-CANDIDATES = 20
+CANDIDATES = 40
 """How many vectors are weighed for each that is wanted."""
+COUNTED = 1 << 16
 RIDGE = 0.01
 BYTES_V8 = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
 """The bits of every byte."""
@@ -78,8 +79,8 @@ class Code(NamedTuple):
 
     def signs(self, query_E: NDArray[np.float32], *, is_picture: bool) -> NDArray[np.uint64]:
         """The signs (W,) that pictures near to a query have."""
-        wanted_E = (query_E - self.mean) @ self.rotation if is_picture else query_E @ self.by_sign
-        return packed(wanted_E[None].astype(np.float32, copy=False))[0]
+        wanted_E = alone(query_E - self.mean, self.rotation) if is_picture else alone(query_E, self.by_sign)
+        return packed(wanted_E[None])[0]
 
 
 def _fitted(features_NF: NDArray[np.float32], values_NE: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -131,9 +132,7 @@ class SignBits:
         differing_N = self._differing(self.code.signs(query_E, is_picture=is_picture))
         if among_N is not None:
             differing_N[~among_N] = OUT
-        up_to = np.cumsum(np.bincount(differing_N, minlength=OUT + 1)[:OUT])
-        border = int(np.searchsorted(up_to, min(CANDIDATES * count, up_to[-1])))
-        found_C = np.flatnonzero(differing_N <= border)
+        found_C = np.flatnonzero(differing_N <= _border(differing_N, CANDIDATES * count))
         if len(found_C) > count:
             fit_C = self._fit(query_E, found_C)
             found_C = found_C[np.argpartition(-fit_C, count)[:count]]
@@ -141,7 +140,7 @@ class SignBits:
 
     def _fit(self, query_E: NDArray[np.float32], rows_C: NDArray[np.int64]) -> NDArray[np.float32]:
         """The products with a query as both bits tell them (C,), but for a constant."""
-        of_sign_E, of_large_E = np.split(query_E @ self.code.by_both, 2)
+        of_sign_E, of_large_E = np.split(alone(query_E, self.code.by_both), 2)
         signs_WC, large_WC = np.split(self.words_WN[:, rows_C], 2)
         total_C = _weighed(2 * of_sign_E, signs_WC)
         total_C += _weighed(of_large_E, signs_WC & large_WC)
@@ -189,7 +188,8 @@ def read(path: Path, uuid: str, embedding_size: int) -> SignBits | None:
             if offsets[-1] != path.stat().st_size:
                 return None
         ids_N, *code, words_WN = (
-            np.memmap(path, dtype, "r", offset, shape) for (dtype, shape), offset in zip(shapes, offsets, strict=False)
+            np.asarray(np.memmap(path, dtype, "r", offset, shape))
+            for (dtype, shape), offset in zip(shapes, offsets, strict=False)
         )
     except OSError:
         return None
@@ -221,10 +221,22 @@ def _offsets(start: int, shapes: list[tuple[str, tuple[int, ...]]]) -> Iterator[
     yield start + -start % ALIGN
 
 
+def alone(vector_E: NDArray[np.float32], matrix_EF: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Their product (F,), in this thread: a library that wakes others for it waits for them on a busy machine."""
+    return np.einsum("e,ef->f", vector_E, matrix_EF)
+
+
+def _border(differing_N: NDArray[np.uint16], count: int) -> int:
+    """Up to how many differing bits about `count` vectors have; where they are many, as a part of them tells."""
+    step = max(1, len(differing_N) // COUNTED)
+    up_to = step * np.cumsum(np.bincount(differing_N[::step], minlength=OUT + 1)[:OUT])
+    return int(np.searchsorted(up_to, count)) if up_to[-1] > count else OUT - 1
+
+
 def _weighed(weights_E: NDArray[np.float32], words_WC: NDArray[np.uint64]) -> NDArray[np.float32]:
     """The sum of the weights of the bits that are 1 (C,), from tables of what each byte's eight come to."""
     weights_B8 = np.pad(weights_E, (0, 64 * len(words_WC) - len(weights_E))).reshape(-1, 8)
-    tables_BV = weights_B8 @ BYTES_V8.T
+    tables_BV = np.einsum("bk,vk->bv", weights_B8, BYTES_V8)
     bytes_BC = np.ascontiguousarray(np.ascontiguousarray(words_WC.T).view(np.uint8).T)
     total_C = np.zeros(words_WC.shape[1], np.float32)
     for table_V, bytes_C in zip(tables_BV, bytes_BC, strict=True):
