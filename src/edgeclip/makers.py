@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from edgeclip.export.immich import ImmichManifest
     from edgeclip.results import Evaluation, Results
 
-EXTRA = {"datasets": "data", "webdataset": "data"}
+EXTRA = {
+    **{"datasets": "data", "webdataset": "data"},
+    **dict.fromkeys(("fastapi", "uvicorn", "starlette", "anyio", "prometheus_client", "python_multipart"), "serve"),
+}
 """The extra that brings a package; `compress` brings all others."""
 
 

@@ -9,7 +9,20 @@ from collections.abc import Callable
 
 import typer
 
-from edgeclip.cli import classify, distill, embed, evaluate, export, index, inspect, reproduce, search, train, verify
+from edgeclip.cli import (
+    classify,
+    distill,
+    embed,
+    evaluate,
+    export,
+    index,
+    inspect,
+    reproduce,
+    search,
+    serve,
+    train,
+    verify,
+)
 from edgeclip.cli.command import Interrupted, make_command
 from edgeclip.cli.console import open_streams
 from edgeclip.errors import EdgeclipError
@@ -25,6 +38,7 @@ SEARCH, ON_A_DEVICE, MAKE, MEASURE = (
 COMMANDS: dict[str, tuple[Callable[..., None], str, tuple[str, ...]]] = {
     "index": (index.command, SEARCH, ("folders",)),
     "search": (search.command, SEARCH, ("query",)),
+    "serve": (serve.command, SEARCH, ("bundle",)),
     "classify": (classify.command, ON_A_DEVICE, ("bundle", "paths")),
     "embed": (embed.command, ON_A_DEVICE, ("bundle", "paths")),
     "verify": (verify.command, ON_A_DEVICE, ("bundle",)),

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 
 from edgeclip.errors import BundleError, EdgeclipError
-from edgeclip.serve import embeddings
+from edgeclip.files import printable
+from edgeclip.serve import classify, cohere, embeddings, health, immich, llama_cpp
+from edgeclip.serve.gate import Gate, token_of
 from edgeclip.serve.metrics import Metrics
 from edgeclip.serve.model import Model
 from edgeclip.serve.openapi import describe
-from edgeclip.serve.problems import NotFoundError, broken, problem
+from edgeclip.serve.problems import NotFoundError, WrongMethodError, broken, problem
 from edgeclip.serve.serve_settings import ServeSettings
 from edgeclip.version import __version__
 
@@ -26,7 +30,8 @@ def create_app(settings: ServeSettings) -> FastAPI:
     Raises:
         EdgeclipError: the bundle or the index can't be used.
     """
-    metrics = Metrics()
+    immich.check_upstream(settings.immich_upstream)
+    token, metrics = token_of(settings), Metrics()
     model = Model(settings, metrics)
 
     @asynccontextmanager
@@ -38,11 +43,13 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app = FastAPI(title="edgeclip", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.settings, app.state.model, app.state.metrics = settings, model, metrics
     app.state.name = model.bundle.manifest.teacher
-    app.include_router(embeddings.router)
+    for room in (embeddings, cohere, classify, health, llama_cpp, immich):
+        app.include_router(room.router)
+    app.add_middleware(Gate, settings=settings, metrics=metrics, token=token)
     app.exception_handler(EdgeclipError)(_refused)
     app.exception_handler(OSError)(_broken)
     app.exception_handler(500)(_broken)
-    app.exception_handler(404)(_missing)
+    app.exception_handler(HTTPException)(_missing)
     describe(app)
     return app
 
@@ -59,7 +66,10 @@ async def _broken(_: Request, error: OSError) -> Response:
     return broken()
 
 
-async def _missing(request: Request, _: object) -> Response:
-    return problem(
-        NotFoundError(f"{request.method} {request.url.path}", expected="a route of /openapi.json", fix="use one")
-    )
+async def _missing(request: Request, error: HTTPException) -> Response:
+    """No such route, or not by this method."""
+    refused = NotFoundError if error.status_code == HTTPStatus.NOT_FOUND else WrongMethodError
+    route = f"{request.method} {printable(request.url.path)}"
+    answer = problem(refused(route, expected="a route of /openapi.json", fix="use one"))
+    answer.headers.update(error.headers or {})
+    return answer

@@ -64,6 +64,11 @@ class Model:
             self.index.close()
         self.clip.close()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether another request would be taken."""
+        return self._lane.requests < self._settings.queue
+
     @contextmanager
     def request(self) -> Iterator[None]:
         """A request's place in the queue.

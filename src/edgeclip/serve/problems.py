@@ -33,6 +33,12 @@ class NotFoundError(RefusedError):
     status = HTTPStatus.NOT_FOUND
 
 
+class WrongMethodError(RefusedError):
+    """A route that is used in another way."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+
+
 class MisdirectedError(RefusedError):
     """Another server's name in the request."""
 
