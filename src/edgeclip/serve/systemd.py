@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
+import sys
+from pathlib import Path
+
+import msgspec
+
+from edgeclip.serve.serve_settings import ServeSettings
+
 UNIT = """\
 [Unit]
 Description=edgeclip: embeddings and photo search
@@ -12,7 +20,7 @@ ExecStart={command}
 Restart=on-failure
 {user}
 CacheDirectory=edgeclip
-Environment=XDG_CACHE_HOME=%C/edgeclip HF_HOME=%C/edgeclip/huggingface 
+Environment=XDG_CACHE_HOME=%C/edgeclip HF_HOME=%C/edgeclip/huggingface
 {credential}TimeoutStopSec={stop}
 ProtectSystem=strict
 ProtectHome=read-only
