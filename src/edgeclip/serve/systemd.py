@@ -65,7 +65,7 @@ def unit(settings: ServeSettings) -> str:
     return UNIT.format(
         command=command,
         user=f"User={getpass.getuser()}" if settings.db else "DynamicUser=yes",
-        credential=f"LoadCredential=token:{_quoted(str(token.absolute()))}\n" if token else "",
+        credential=f"LoadCredential=token:{str(token.absolute()).replace('%', '%%')}\n" if token else "",
         stop=settings.timeout + 10,
         writable=f"ReadWritePaths={_quoted(str(given['db'].parent))}\n" if settings.db else "",
     )
