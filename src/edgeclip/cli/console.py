@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from edgeclip.files import as_json
 from edgeclip.progress import Advance, Observer, observe
 
@@ -41,6 +43,13 @@ def print_json(value: object) -> None:
     """Print a record as JSON, in UTF-8 whatever the terminal's encoding is."""
     sys.stdout.flush()
     sys.stdout.buffer.write(as_json(value))
+    sys.stdout.buffer.flush()
+
+
+def print_json_line(value: object) -> None:
+    """Print a record as one line of JSON."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(msgspec.json.format(as_json(value), indent=-1).strip() + b"\n")
     sys.stdout.buffer.flush()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Meta
 
-from edgeclip.cli.options import Json
+from edgeclip.cli.options import ImageWorkers, Json
 from edgeclip.errors import ConfigError
 from edgeclip.settings import Settings
 
@@ -34,10 +34,7 @@ class IndexSettings(Settings, frozen=True, kw_only=True):
     exclude: Annotated[
         list[str], Meta(description="A pattern of names or paths that are left out; may be given again.")
     ] = []
-    workers: Annotated[
-        Annotated[int, Meta(ge=0, le=256)] | None,
-        Meta(description="Pictures worked on at once; as many as processors by default."),
-    ] = None
+    workers: ImageWorkers = None
     as_json: Json = False
 
 
@@ -46,11 +43,10 @@ def command(settings: IndexSettings) -> None:
 
     Rows of files that are gone stay until `edgeclip prune`. Exit code 3: done, but pictures were left out.
     """
-    from edgeclip.bulk.listing import check_paths
-    from edgeclip.cli.console import print_json
     from edgeclip.search import Index
 
-    check_paths(settings.folders)
+    if not settings.folders:
+        raise ConfigError("no `folders`", expected="folders with pictures", fix="add one")
     if settings.bundle is None and not settings.db.exists():
         raise ConfigError(
             f"a new index {settings.db} without `bundle`",
@@ -59,29 +55,35 @@ def command(settings: IndexSettings) -> None:
         )
     with Index.open(settings.db, settings.bundle) as index:
         added = index.add(settings.folders, exclude=settings.exclude, workers=settings.workers)
-    if settings.as_json:
-        print_json(added)
-    else:
-        _tell(settings.db, added)
-    if added.broken or added.known_broken or added.unreadable:
-        raise typer.Exit(LEFT_OUT)
+    tell(settings.db, added, as_json=settings.as_json)
 
 
-def _tell(db: Path, added: Added) -> None:
+def tell(db: Path, added: Added, *, as_json: bool) -> None:
+    """Say what a run has come to, and end with `LEFT_OUT` where pictures were.
+
+    Raises:
+        typer.Exit: they were.
+    """
     from collections import Counter
 
     from edgeclip.bulk.listing import in_words
+    from edgeclip.cli.console import print_json_line
     from edgeclip.files import printable
+    from edgeclip.search.rows import as_record
 
-    counts = {"new": added.encoded, "copies": added.copied, "moved": added.moved, "unchanged": added.unchanged}
-    print(f"{db}  {added.found} pictures: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    if as_json:
+        print_json_line(as_record(added))
+    else:
+        counts = {"new": added.encoded, "copies": added.copied, "moved": added.moved, "unchanged": added.unchanged}
+        told = ", ".join(f"{count} {what}" for what, count in counts.items())
+        print(f"{printable(str(db))}  {added.found} pictures: {told}")
     for folder in added.unreadable:
         logger.warning("can't be read, rows kept: %s", printable(folder))
     if told := in_words(Counter(added.skipped)):
         logger.info("not read by this version: %s", told)
     if added.beside:
         logger.info("raw files left out for the JPEG beside them: %d", added.beside)
-    if added.broken or added.known_broken:
-        logger.warning(
-            "broken pictures left out: %d, %d of them as before", added.broken + added.known_broken, added.known_broken
-        )
+    if broken := added.broken + added.known_broken:
+        logger.warning("broken pictures left out: %d, %d of them as before", broken, added.known_broken)
+    if broken or added.unreadable:
+        raise typer.Exit(LEFT_OUT)

@@ -14,15 +14,18 @@ Resume = Annotated[bool, Meta(description="Go on from the state in the output fo
 OutFolder = Annotated[Path, Meta(description="Folder for what is made.")]
 Bundle = Annotated[str, Meta(description="Made by edgeclip export; builtin:tabletop, a folder, or a hub id.")]
 
+Db = Annotated[Path, Meta(description="An index made by edgeclip index.")]
+ImageWorkers = Annotated[
+    Annotated[int, Meta(ge=0, le=256)] | None,
+    Meta(description="Images worked on at once; as many as processors by default."),
+]
+
 
 class BulkSettings(Settings, frozen=True, kw_only=True):
     """What commands on many images have in common."""
 
     bundle: Bundle
     paths: Annotated[list[str], Meta(description="Images, folders, or - for a list on standard input.")] = []
-    workers: Annotated[
-        Annotated[int, Meta(ge=0, le=256)] | None,
-        Meta(description="Images worked on at once; as many as processors by default."),
-    ] = None
+    workers: ImageWorkers = None
     threads: Annotated[int, Meta(ge=1, le=256, description="Threads of one run of the graph.")] = 1
     on_bad_image: OnBadImage = "skip"

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from msgspec import Meta
 
-from edgeclip.cli.options import Json
+from edgeclip.cli.options import Db, Json
 from edgeclip.errors import ConfigError
 from edgeclip.search.filters import Filters
 
 if TYPE_CHECKING:
     from edgeclip.search import Result
 
+logger = logging.getLogger(__name__)
+
 NO_MATCH = 1
 """Exit code where nothing was found, as grep's."""
-Db = Annotated[Path, Meta(description="An index made by edgeclip index.")]
 
 
 class SearchSettings(Filters, frozen=True, kw_only=True):
-    """What to search for, and how to show it."""
+    """What to search for, and what to do with it."""
 
     query: Annotated[
         list[str],
@@ -33,7 +38,18 @@ class SearchSettings(Filters, frozen=True, kw_only=True):
         Meta(description="What the pictures shouldn't show; may be given again.", extra={"flags": ("--not",)}),
     ] = []
     k: Annotated[int, Meta(ge=1, le=10_000, description="Results.", extra={"flags": ("-k",)})] = 10
+    all_: Annotated[
+        bool, Meta(description="Show the nearest even where none is a good match.", extra={"flags": ("--all",)})
+    ] = False
+    each: Annotated[bool, Meta(description="Show near-duplicates one by one.")] = False
     raw_prompt: Annotated[bool, Meta(description="Embed short nouns as they are, without templates.")] = False
+    copy_to: Annotated[Path | None, Meta(description="Copy the pictures into this folder.")] = None
+    html: Annotated[Path | None, Meta(description="Write a contact sheet, one HTML file.")] = None
+    open_: Annotated[bool, Meta(description="Open the pictures.", extra={"flags": ("--open",)})] = False
+    print0: Annotated[
+        bool,
+        Meta(description="Print paths alone, each ended by NUL, for xargs -0.", extra={"flags": ("-0", "--print0")}),
+    ] = False
     as_json: Json = False
 
 
@@ -45,26 +61,43 @@ def command(settings: SearchSettings) -> None:
     terms = parse(settings.query, settings.not_)
     if not terms:
         raise ConfigError("no `query`", expected="words or a picture", fix='say what to search for, such as "a dog"')
+    if settings.print0 and settings.as_json:
+        raise ConfigError("both `print0` and `as_json`", expected="one of them", fix="leave out `print0`")
     with Index.open(settings.db) as index:
-        answer = index.search(terms, k=settings.k, filters=settings, raw_prompt=settings.raw_prompt)
+        answer = index.search(
+            terms, k=settings.k, filters=settings, collapse=not settings.each, raw_prompt=settings.raw_prompt
+        )
+    if not answer.results or not (answer.is_match or settings.all_):
+        logger.info("no good match%s", "; --all shows the nearest" if answer.results else "")
+        raise typer.Exit(NO_MATCH)
     for result in answer.results:
         _print(result, settings)
-    if not answer.results:
-        raise typer.Exit(NO_MATCH)
+    _use(answer.results, settings)
 
 
 def _print(result: Result, settings: SearchSettings) -> None:
-    import json
-
-    import msgspec
-
-    from edgeclip.bulk.path_names import path_to_text
+    from edgeclip.cli.console import print_json_line
     from edgeclip.files import printable
+    from edgeclip.search.rows import as_record
 
     if settings.as_json:
-        row = msgspec.to_builtins(result)
-        row |= {"path": path_to_text(result.path), "alike": [path_to_text(path) for path in result.alike]}
-        print(json.dumps(row))
+        print_json_line(as_record(result))
+    elif settings.print0:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(result.path) + b"\0")
+        sys.stdout.buffer.flush()
     else:
         more = f"  ({len(result.alike)} more like it)" if result.alike else ""
         print(f"{result.score:.3f}  {printable(result.path)}{more}")
+
+
+def _use(results: Sequence[Result], settings: SearchSettings) -> None:
+    from edgeclip.search import contact_sheet, handing_on
+
+    paths = [result.path for result in results]
+    if settings.html is not None:
+        contact_sheet.write(settings.html, " ".join(settings.query), results)
+    if settings.copy_to is not None:
+        handing_on.copy(paths, settings.copy_to)
+    if settings.open_:
+        handing_on.open_each(paths)

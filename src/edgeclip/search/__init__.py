@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeclip.search.filters import Filters
     from edgeclip.search.index import Index
-    from edgeclip.search.rows import Added, Answer, Photo, Pruned, Result, Status
+    from edgeclip.search.rows import Added, Answer, Duplicates, Photo, Pruned, Result, Status
 
-__all__ = ["Added", "Answer", "Filters", "Index", "Photo", "Pruned", "Result", "Status"]
+__all__ = ["Added", "Answer", "Duplicates", "Filters", "Index", "Photo", "Pruned", "Result", "Status"]
 
 
 def __getattr__(name: str) -> Any:

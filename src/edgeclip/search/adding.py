@@ -26,7 +26,7 @@ from edgeclip.runtime.stream import Flush, in_groups, in_order, threads
 from edgeclip.search.database import DROP_UNUSED, Database
 from edgeclip.search.rows import Added
 from edgeclip.search.taken import taken_of
-from edgeclip.search.walk import Walk
+from edgeclip.search.walk import Walk, is_gone
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +65,6 @@ class Adding:
             EdgeclipError: the index is damaged, or the bundle can't be opened.
         """
         walk = Walk([os.path.realpath(root) for root in roots], exclude)
-        with self._database.transaction() as connection:
-            connection.executemany(
-                "INSERT OR IGNORE INTO roots VALUES (?)", [(path_to_text(path),) for path in walk.roots]
-            )
         with task("Looking for changes", None):
             changed = list(self._changed(walk))
         self.added.skipped = dict(walk.skipped)
@@ -156,7 +152,7 @@ class Adding:
         row = next(iter(connection.execute("SELECT id FROM photos WHERE path = ?", (name,))), None)
         if row is None:
             same = connection.execute("SELECT id, path FROM photos WHERE vector = ?", (vector,))
-            row = next(((id_,) for id_, path in same if not os.path.lexists(path_from_text(path))), None)
+            row = next(((id_,) for id_, path in same if is_gone(path_from_text(path))), None)
             self.added.moved += row is not None
             self.added.copied += row is None and read.embeds is None
         if row is None:

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ CREATE TABLE photos (
     taken REAL NOT NULL, vector INTEGER NOT NULL REFERENCES vectors (id)
 );
 CREATE INDEX photos_by_vector ON photos (vector);
+CREATE TABLE calibration (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 CREATE TABLE broken (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, reason TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -110,6 +111,24 @@ class Database:
         """
         with self._lock, self._explained():
             return self._connection.execute(query, values).fetchall()
+
+    def insert(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Carry out a statement for several rows, see `transaction`."""
+        with self.transaction() as connection:
+            connection.executemany(statement, rows)
+
+    def check_unchanged(self) -> None:
+        """Refuse to go on where the index was made anew meanwhile, with a bundle that may be another.
+
+        Raises:
+            DataError: it was.
+        """
+        if self.rows("SELECT value FROM meta WHERE key = 'uuid'") != [(self.meta["uuid"],)]:
+            raise DataError(
+                f"{printable(str(self.path))}, which was made anew meanwhile",
+                expected="the index that was opened",
+                fix="open it again",
+            )
 
     def close(self) -> None:
         """Give the file back."""

@@ -1,17 +1,14 @@
-"""An index of pictures: made from folders, searched by words and pictures.
-
-Shape legend: K candidates, E embedding size.
-"""
+"""An index of pictures: made from folders, searched by words and pictures."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeclip.bulk.path_names import path_from_text, path_to_text
 from edgeclip.cpu import processors
@@ -20,19 +17,29 @@ from edgeclip.files import locked, printable
 from edgeclip.inputs import check_path, check_whole
 from edgeclip.runtime.clip import ClipRuntime, load
 from edgeclip.search.adding import Adding
+from edgeclip.search.confidence import Confidence
 from edgeclip.search.database import Database, create
-from edgeclip.search.filters import Filters, condition
-from edgeclip.search.near_duplicates import collapsed
+from edgeclip.search.filters import Filters
+from edgeclip.search.finding import Asked, Finder
+from edgeclip.search.near_duplicates import groups_of
+from edgeclip.search.pruning import prune
 from edgeclip.search.queries import Query, embed, terms_of, unit
-from edgeclip.search.rows import Added, Answer, Result
-from edgeclip.search.scan import IN_ONE_QUERY, Scan
+from edgeclip.search.reindexing import reindex
+from edgeclip.search.rows import Added, Answer, Duplicates, Photo, Pruned, Status
+from edgeclip.search.scan import Scan, bits_path
 
 MOST = 10_000
 """Results of one search."""
+NO_FILTERS = Filters()
 
 
 class Index:
-    """An index, and the bundle that it was made with. Threads may share one; one process at a time adds to it."""
+    """An index, and the bundle that it was made with. Threads may share one; one process at a time adds to it.
+
+    Attributes:
+        path: the SQLite file.
+        clip: the bundle.
+    """
 
     def __init__(self, path: Path, clip: ClipRuntime) -> None:
         """Open what is there; see `open`."""
@@ -48,6 +55,8 @@ class Index:
                 fix=f"use `bundle` {self._database.meta['bundle']}, or edgeclip reindex --db {name} --bundle BUNDLE",
             )
         self._scan = Scan(self._database)
+        self._confidence = Confidence(self._database, clip.embedding_size)
+        self._finder = Finder(self._database, self._scan, self._confidence)
 
     @classmethod
     def open(cls, path: str | Path, bundle: str | Path | ClipRuntime | None = None) -> Index:
@@ -65,45 +74,83 @@ class Index:
         """
         check_path("`path`", path)
         path = Path(path)
-        if bundle is None:
-            database = Database(path)
-            bundle = str(database.meta["bundle"])
-            database.close()
-        clip = bundle if isinstance(bundle, ClipRuntime) else load(bundle, threads=1)
+        clip = _loaded(path, bundle)
         if not path.exists():
             with _locked(path):
                 if not path.exists():
                     create(path, _meta(clip, bundle))
         return cls(path, clip)
 
+    @classmethod
+    def reindex(
+        cls, path: str | Path, bundle: str | Path | ClipRuntime | None = None, *, workers: int | None = None
+    ) -> Added:
+        """Make an index anew with another bundle; until that is done, and if it fails, the former one stays.
+
+        Args:
+            path: the SQLite file.
+            bundle: as for `open`.
+            workers: as for `add`.
+
+        Raises:
+            DataError: as for `open`; or an indexed picture can't be read.
+            EdgeclipError, OSError: as for `add`.
+        """
+        check_path("`path`", path)
+        path = Path(path)
+        clip = _loaded(path, bundle)
+        former = Database(path)
+        try:
+            with _locked(path):
+                meta = _meta(clip, former.meta["bundle"] if bundle is None else bundle)
+                added = reindex(former, clip, meta, workers=_workers(workers))
+        finally:
+            former.close()
+        with cls.open(path, clip) as index:
+            index._settle()
+        return added
+
     def add(
-        self, folders: str | Path | Sequence[str | Path], *, exclude: Sequence[str] = (), workers: int | None = None
+        self,
+        folders: str | Path | Sequence[str | Path],
+        *,
+        exclude: Sequence[str] = (),
+        workers: int | None = None,
     ) -> Added:
         """Index the pictures below folders. Nothing is removed; interrupted at any moment, the next run goes on.
 
         Args:
-            folders: folders, or pictures.
+            folders: folders, or pictures. One that isn't there is among the `unreadable` of what is returned.
             exclude: patterns (`fnmatch`) of the names, or of the paths below the folder, of files and folders.
             workers: threads that decode and encode; as many as processors by default.
 
         Raises:
-            DataError: there is nothing at one.
             ConfigError: another process is adding.
             OSError: the disk is full, and such.
+            EdgeclipError: the index is damaged, or the bundle can't be used.
         """
         given = [folders] if isinstance(folders, str | Path) else list(folders)
         for folder in given:
             check_path("`folders`", folder)
+        roots = [os.path.realpath(folder) for folder in given]
         with _locked(self.path):
-            adding = Adding(self._database, self.clip, workers=processors() if workers is None else workers)
-            return adding.run([str(folder) for folder in given], exclude)
+            self._database.insert("INSERT OR IGNORE INTO roots VALUES (?)", [(path_to_text(root),) for root in roots])
+            added = Adding(self._database, self.clip, workers=_workers(workers)).run(roots, exclude)
+            self._settle()
+        return added
+
+    def _settle(self) -> None:
+        """Bring up to date what is computed from the vectors."""
+        self._scan.nearest(np.zeros(self.clip.embedding_size, np.float32), 1, is_picture=True)
+        (contents,) = self._database.rows("SELECT count(*) FROM vectors")[0]
+        self._confidence.calibrate(self.clip, contents, self._scan.sample, self._scan.best)
 
     def search(
         self,
         query: Query,
         *,
         k: int = 10,
-        filters: Filters | None = None,
+        filters: Filters = NO_FILTERS,
         collapse: bool = True,
         raw_prompt: bool = False,
     ) -> Answer:
@@ -122,65 +169,99 @@ class Index:
         check_whole("`k`", k, 1, MOST)
         terms = terms_of(query)
         weights = np.array([term.weight for term in terms], np.float32)
-        query_E = unit(weights @ np.stack(embed(self.clip, terms, raw_prompt=raw_prompt)))
-        asked = {os.path.realpath(term.what) for term in terms if isinstance(term.what, Path)}
-        return self._nearest(query_E, k, filters or Filters(), asked, collapse=collapse)
+        asked = Asked(
+            query=unit(weights @ np.stack(embed(self.clip, terms, raw_prompt=raw_prompt))),
+            k=k,
+            filters=filters,
+            left_out=frozenset(os.path.realpath(term.what) for term in terms if isinstance(term.what, Path)),
+            collapse=collapse,
+            is_picture=not any(term.is_text for term in terms),
+            is_text=len(terms) == 1 and terms[0].is_text and terms[0].weight > 0,
+        )
+        return self._finder.find(asked)
 
-    def similar(self, path: str | Path, *, k: int = 10, filters: Filters | None = None) -> Answer:
+    def similar(self, path: str | Path, *, k: int = 10, filters: Filters = NO_FILTERS) -> Answer:
         """The pictures most like an indexed one, which is not read again.
 
         Raises:
             DataError: it is not in the index.
         """
         check_path("`path`", path)
+        check_whole("`k`", k, 1, MOST)
         real = os.path.realpath(path)
-        row = self._database.rows(
-            "SELECT embedding FROM vectors, photos WHERE path = ? AND vectors.id = vector", (path_to_text(real),)
-        )
-        if not row:
+        rows = self._database.rows("SELECT vector FROM photos WHERE path = ?", (path_to_text(real),))
+        if not rows:
             raise DataError(
                 f"{printable(real)}, which is not in the index", expected="an indexed picture", fix="index its folder"
             )
-        query_E = np.frombuffer(row[0][0], "<f2").astype(np.float32)
-        return self._nearest(unit(query_E), k, filters or Filters(), {real}, collapse=True)
+        (embeds_E,) = self._scan.vectors([rows[0][0]])[1]
+        asked = Asked(query=unit(embeds_E), k=k, filters=filters, left_out=frozenset((real,)), is_picture=True)
+        return self._finder.find(asked)
 
-    def _nearest(
-        self, query_E: NDArray[np.float32], k: int, filters: Filters, asked: set[str], *, collapse: bool
-    ) -> Answer:
-        sql, values = condition(filters)
-        among = None
-        if sql:
-            among = {vector for (vector,) in self._database.rows(f"SELECT vector FROM photos WHERE {sql}", values)}  # noqa: S608
-        centre_E = np.zeros_like(query_E)
-        ids_K, embeds_KE = self._scan.nearest(query_E, centre_E, 2 * k, among)
-        photos = self._photos(ids_K.tolist(), sql, values, asked)
-        is_there = np.array([int(id_) in photos for id_ in ids_K], bool)
-        ids_K, embeds_KE = ids_K[is_there], embeds_KE[is_there]
-        scores_K = embeds_KE @ query_E
-        groups = collapsed(embeds_KE, most=k) if collapse else [[row] for row in range(min(k, len(ids_K)))]
-        results = []
-        for group in groups:
-            files = [photo for row in group for photo in photos[int(ids_K[row])]]
-            shown = files[:1] if collapse else files
-            for photo in shown:
-                alike = tuple(other["path"] for other in files[1:]) if collapse else ()
-                results.append(Result(**photo, score=float(scores_K[group[0]]), alike=alike))
-        return Answer(results=tuple(results[:k]), is_match=bool(results), confidence=0.0)
+    def photo(self, number: int) -> Photo | None:
+        """The picture of a row's number, None where there is none by now."""
+        rows = self._database.rows(f"{PHOTO} WHERE photos.id = ?", (number,))
+        if not rows:
+            return None
+        id_, name, taken, width, height = rows[0]
+        return Photo(id=id_, path=path_from_text(name), taken=taken, width=width, height=height)
 
-    def _photos(
-        self, vectors: list[int], sql: str, values: tuple[Any, ...], left_out: set[str]
-    ) -> dict[int, list[dict[str, Any]]]:
-        """The files of contents, by the content's id."""
-        found: dict[int, list[dict[str, Any]]] = {}
-        for start in range(0, len(vectors), IN_ONE_QUERY):
-            part = vectors[start : start + IN_ONE_QUERY]
-            query = PHOTOS.format(places=", ".join("?" * len(part))) + (f" AND ({sql})" if sql else "")
-            for vector, id_, path, taken, width, height in self._database.rows(query, (*part, *values)):
-                real = path_from_text(path)
-                if real not in left_out:
-                    photo = {"id": id_, "path": real, "taken": taken, "width": width, "height": height}
-                    found.setdefault(vector, []).append(photo)
-        return found
+    def prune(self, folders: Sequence[str | Path] = ()) -> Pruned:
+        """Remove the rows of files that are gone.
+
+        Args:
+            folders: rows below these go even where an indexed folder is missing, empty or can't be read, which may be
+                a disk that is away and otherwise keeps its rows.
+
+        Raises:
+            ConfigError: another process is adding.
+            EdgeclipError, OSError: the index can't be written.
+        """
+        with _locked(self.path):
+            pruned = prune(self._database, [str(folder) for folder in folders])
+            if pruned.removed:
+                self._scan.refresh()
+        return pruned
+
+    def dupes(self) -> tuple[Duplicates, ...]:
+        """Groups of near-duplicates, the largest first. All pairs are compared: minutes for 100,000 pictures.
+
+        Raises:
+            DataError: the index is damaged.
+        """
+        rows = self._database.rows(
+            "SELECT path, embedding FROM photos, vectors WHERE vectors.id = vector ORDER BY photos.id"
+        )
+        embeds_NE = np.frombuffer(b"".join(embeds for _, embeds in rows), "<f2").reshape(-1, self.clip.embedding_size)
+        return tuple(
+            Duplicates(paths=tuple(path_from_text(rows[row][0]) for row in group), score=score)
+            for group, score in groups_of(embeds_NE)
+        )
+
+    def status(self) -> Status:
+        """What is in the index.
+
+        Raises:
+            DataError: the index is damaged.
+        """
+        photos, first, last = self._database.rows("SELECT count(*), min(taken), max(taken) FROM photos")[0]
+        broken = self._database.rows("SELECT path, reason FROM broken ORDER BY path")
+        names = (self.path.name, f"{self.path.name}-wal", bits_path(self.path).name)
+        files = (self.path.with_name(name) for name in names)
+        return Status(
+            photos=photos,
+            contents=self._database.rows("SELECT count(*) FROM vectors")[0][0],
+            broken={path_from_text(path): reason for path, reason in broken},
+            roots=tuple(
+                path_from_text(path) for (path,) in self._database.rows("SELECT path FROM roots ORDER BY path")
+            ),
+            bundle=str(self._database.meta["bundle"]),
+            fingerprint=self.clip.bundle.manifest.fingerprint,
+            embedding_size=self.clip.embedding_size,
+            bytes=sum(file.stat().st_size for file in files if file.exists()),
+            first=first,
+            last=last,
+        )
 
     def close(self) -> None:
         """Give the file back; the bundle stays open."""
@@ -193,15 +274,27 @@ class Index:
         self.close()
 
 
-PHOTOS = """
-SELECT vector, photos.id, path, taken, width, height FROM photos, vectors
-WHERE vectors.id = vector AND vector IN ({places})
-"""
+PHOTO = "SELECT photos.id, path, taken, width, height FROM photos JOIN vectors ON vectors.id = vector"
 
 
-def _meta(clip: ClipRuntime, bundle: str | Path | ClipRuntime) -> dict[str, Any]:
+def _workers(given: int | None) -> int:
+    return processors() if given is None else given
+
+
+def _loaded(path: Path, bundle: str | Path | ClipRuntime | None) -> ClipRuntime:
+    """The bundle that is given, or that an index was made with."""
+    if isinstance(bundle, ClipRuntime):
+        return bundle
+    if bundle is None:
+        database = Database(path)
+        bundle = str(database.meta["bundle"])
+        database.close()
+    return load(bundle, threads=1)
+
+
+def _meta(clip: ClipRuntime, bundle: str | Path | ClipRuntime | None) -> dict[str, Any]:
     """What a new index says of the bundle: where it is, so that a search finds it again, and which it is."""
-    source = clip.bundle.folder if isinstance(bundle, ClipRuntime) else bundle
+    source = clip.bundle.folder if isinstance(bundle, ClipRuntime) or bundle is None else bundle
     if Path(source).exists():
         source = os.path.realpath(source)
     return {
@@ -211,6 +304,6 @@ def _meta(clip: ClipRuntime, bundle: str | Path | ClipRuntime) -> dict[str, Any]
     }
 
 
-def _locked(path: Path) -> Any:
+def _locked(path: Path) -> AbstractContextManager[None]:
     name = printable(str(path))
     return locked(path, f"{name}, to which another run writes", fix="wait for it, or give `db` another")

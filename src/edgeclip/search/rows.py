@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+from edgeclip.bulk.path_names import path_to_text
 
 
 class Photo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -40,12 +44,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         results: the nearest pictures, the best first, whether or not they are any good.
         is_match: whether the best of them is what was asked for, as far as that can be told.
-        confidence: what that was told by, see `search.confidence`; 0 is the border.
+        confidence: by how many standard deviations the best is above what texts without a picture come to, see
+            `search.confidence`; None for pictures, for queries in parts, and in small indexes.
     """
 
     results: tuple[Result, ...]
     is_match: bool
-    confidence: float
+    confidence: float | None
 
 
 class Added(msgspec.Struct, kw_only=True):
@@ -112,3 +117,32 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     first: float | None
     last: float | None
+
+
+class Duplicates(msgspec.Struct, frozen=True, kw_only=True):
+    """Pictures that are nearly the same.
+
+    Attributes:
+        paths: of two files or more, in the order in which they were indexed.
+        score: the least cosine of one of them and the first.
+    """
+
+    paths: tuple[str, ...]
+    score: float
+
+
+def as_record(row: msgspec.Struct) -> dict[str, Any]:
+    """An answer as JSON has it: paths that are no UTF-8 as `file:` URIs, see `bulk.path_names`."""
+    return {key: _in_text(value, key) for key, value in msgspec.structs.asdict(row).items()}
+
+
+PATHS = {"path", "paths", "alike", "removed", "roots", "unreadable", "broken", "kept"}
+"""Fields that hold paths: one, several, or as keys."""
+
+
+def _in_text(value: Any, key: str) -> Any:
+    if key not in PATHS or isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        return path_to_text(value)
+    return {path_to_text(k): v for k, v in value.items()} if isinstance(value, dict) else list(map(path_to_text, value))

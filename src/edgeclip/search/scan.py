@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgeclip.search import sign_bits
 from edgeclip.search.database import Database
-from edgeclip.search.sign_bits import SignBits
+from edgeclip.search.sign_bits import Code, SignBits
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ SHORTLIST = 500
 """Candidates of the bits. Measured: 1.000 of the exact ten for images and 0.99 for texts."""
 MAX_TAIL = 10_000
 SAMPLED, BLOCK = 16_384, 16_384
-"""Vectors whose mean stands for that of all, and those that are converted at once."""
+"""Vectors that stand for all where the bits are chosen, and those that are converted at once."""
 IN_ONE_QUERY = 500
 """Below the 999 values of older SQLites."""
 
@@ -50,17 +50,18 @@ class Scan:
     def nearest(
         self,
         query_E: NDArray[np.float32],
-        centre_E: NDArray[np.float32],
         count: int,
         among: Collection[int] | None = None,
+        *,
+        is_picture: bool,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids (K,) and vectors (K, E) of at least `count` nearest, the nearest first, where there are so many.
 
         Args:
             query_E: unit vector.
-            centre_E: what vectors of its kind have in common, which tells nothing: the mean of pictures, or of texts.
-            count: how many are surely the nearest.
+            count: how many.
             among: ids that may be; None for all.
+            is_picture: whether the query is a picture's vector, and no text's.
         """
         bits, (ids_K, embeds_KE) = self._current()
         count = max(count, SHORTLIST)
@@ -73,7 +74,8 @@ class Scan:
                 ids_K, embeds_KE = ids_K[is_in], embeds_KE[is_in]
             if bits is not None:
                 among_N = None if allowed is None else np.isin(bits.ids_N, allowed)
-                found = self.vectors(bits.nearest(query_E - centre_E, count, among_N=among_N).tolist())
+                weights_E = bits.code.weights(query_E, is_picture=is_picture)
+                found = self.vectors(bits.nearest(weights_E, count, among_N=among_N).tolist())
                 ids_K, embeds_KE = np.concatenate([found[0], ids_K]), np.concatenate([found[1], embeds_KE])
         scores_K = embeds_KE @ query_E
         best = np.argsort(-scores_K, kind="stable")[:count]
@@ -88,15 +90,31 @@ class Scan:
             rows += self._database.rows(f"SELECT id, embedding FROM vectors WHERE id IN ({places})", tuple(part))  # noqa: S608
         return self._arrays(rows)
 
+    def sample(self, count: int) -> NDArray[np.float32]:
+        """Vectors (S, E), evenly spaced, at most so many."""
+        ids = self._ids()
+        return self.vectors(ids[:: max(1, -(-len(ids) // count))])[1]
+
+    def best(self, query_E: NDArray[np.float32]) -> float:
+        """The largest cosine with a text's vector."""
+        return float((self.nearest(query_E, 1, is_picture=False)[1] @ query_E).max())
+
     def refresh(self) -> None:
         """Put all vectors into the bits, where they are more than are in memory anyway."""
         with self._lock:
-            self._bits, self._tail, self._newest = None, self._no_rows(), 0
+            self._forget()
             self.path.unlink(missing_ok=True)
         self._current()
 
+    def _forget(self) -> None:
+        self._bits, self._tail, self._newest = None, self._no_rows(), 0
+
+    def _ids(self) -> list[int]:
+        return [id_ for (id_,) in self._database.rows("SELECT id FROM vectors ORDER BY id")]
+
     def _current(self) -> tuple[SignBits | None, tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """The bits, and the vectors that came since."""
+        self._database.check_unchanged()
         with self._lock:
             newest = self._database.rows("SELECT max(id) FROM vectors")[0][0] or 0
             if self._bits is None and not self._newest:
@@ -119,14 +137,13 @@ class Scan:
 
     def _new_bits(self) -> SignBits:
         """The bits of all vectors, of which few are in memory at once."""
-        ids = [id_ for (id_,) in self._database.rows("SELECT id FROM vectors ORDER BY id")]
-        mean_E = self.vectors(ids[:: -(-len(ids) // SAMPLED)])[1].mean(0)
+        ids, code = self._ids(), Code.of(self.sample(SAMPLED))
         words = []
         for start in range(0, len(ids), BLOCK):
             part = ids[start : start + BLOCK]
             rows = self._database.rows(f"{VECTORS} WHERE id BETWEEN ? AND ? ORDER BY id", (part[0], part[-1]))
-            words.append(sign_bits.packed(self._arrays(rows)[1] - mean_E))
-        return SignBits(np.array(ids, np.int64), mean_E, np.concatenate(words).T.copy())
+            words.append(code.words(self._arrays(rows)[1]))
+        return SignBits(np.array(ids, np.int64), code, np.concatenate(words).T.copy())
 
     def _arrays(self, rows: list[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         embeds_NE = np.frombuffer(b"".join(embeds for _, embeds in rows), "<f2").reshape(-1, self._size)

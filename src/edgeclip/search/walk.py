@@ -89,3 +89,14 @@ class Walk:
                 self.beside += 1
             else:
                 self.skipped[suffix.lower() or "without suffix"] += 1
+
+
+def is_gone(path: str) -> bool:
+    """Whether there is surely no such file; one that can't be looked at may be there."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False

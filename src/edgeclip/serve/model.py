@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgeclip.cpu import processors
 from edgeclip.image import Crop, crop_and_size
 from edgeclip.runtime.clip import load
-from edgeclip.search import Index
+from edgeclip.search.index import Index
 from edgeclip.serve.inputs import Item
 from edgeclip.serve.lane import Kind, Lane
 from edgeclip.serve.metrics import Metrics
@@ -42,7 +42,7 @@ class Model:
             EdgeclipError: either can't be used, or they don't belong together.
         """
         self.clip = load(settings.bundle, threads=settings.threads)
-        self.index = Index.open(settings.db, self.clip) if settings.db else None
+        self.index = Index(settings.db, self.clip) if settings.db else None
         self.bundle, self.metrics = self.clip.bundle, metrics
         self._settings = settings
         self._idle: asyncio.TimerHandle | None = None

@@ -1,0 +1,150 @@
+"""Whether the best picture for a text is what was asked for, or only the least bad.
+
+A flat limit on the cosine doesn't tell: each text has its own level, and the best of many pictures is high by chance.
+So texts that no picture shows are asked of the index, once: words of the model's own vocabulary in disorder. How high
+the best cosine of such a text comes to be is fitted to what its cosines with all pictures look like, their median and
+their spread; a real text is a match where its best is above what that says.
+
+Shape legend: D texts, S sampled pictures, E embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclip.progress import task
+from edgeclip.runtime.clip import ClipRuntime
+from edgeclip.search.database import Database
+
+FEWEST = 50
+"""Below so many contents there is no distribution to speak of, and every best is taken for a match."""
+SAMPLED = 512
+GROWTH = 1.5
+"""How much an index grows until it is calibrated again: the best of more is higher."""
+LENGTHS, OF_EACH = (2, 3, 4, 5, 6, 8, 12, 16), 32
+FEWEST_WORDS, SHORTEST = 20, 3
+BORDER = 0.7
+"""Share of the disordered texts that are below the border. On the built-in world, whose captions are not used here,
+about 5 % of the captions of indexed pictures are below it too (`benchmarks/search.py`)."""
+NORMAL = 1.4826
+"""From the median of absolute deviations to a standard deviation, of a normal distribution."""
+DTYPE = "<f2"
+
+
+class Fit(msgspec.Struct, frozen=True):
+    """What the best cosine of a text comes to: `weights` of its median, its spread and 1; with the border and the
+    spread of what is left, and of how many contents that was found out.
+    """
+
+    weights: tuple[float, float, float]
+    border: float
+    spread: float
+    contents: int
+
+
+class Confidence:
+    """What an index knows of texts that it has nothing for."""
+
+    def __init__(self, database: Database, size: int) -> None:
+        self._database, self._size = database, size
+        self._read: tuple[str, Fit, NDArray[np.float32]] | None = None
+
+    def of(self, query_E: NDArray[np.float32], best: float) -> float | None:
+        """How far a text's best cosine is above the border, in standard deviations; None where that isn't known."""
+        known = self._known()
+        if known is None:
+            return None
+        fit, sample_SE = known
+        return float((best - _features(query_E, sample_SE) @ np.array(fit.weights) - fit.border) / fit.spread)
+
+    def _known(self) -> tuple[Fit, NDArray[np.float32]] | None:
+        rows = self._database.rows("SELECT value FROM calibration WHERE key = 'fit'")
+        if not rows:
+            return None
+        text = rows[0][0]
+        if self._read is None or self._read[0] != text:
+            sample_SE = self._array("sample")
+            if sample_SE is None:
+                return None
+            self._read = text, msgspec.json.decode(text, type=Fit), sample_SE
+        return self._read[1:]
+
+    def _array(self, key: str) -> NDArray[np.float32] | None:
+        rows = self._database.rows("SELECT value FROM calibration WHERE key = ?", (key,))
+        return np.frombuffer(rows[0][0], DTYPE).reshape(-1, self._size).astype(np.float32) if rows else None
+
+    def calibrate(
+        self,
+        clip: ClipRuntime,
+        contents: int,
+        sample: Callable[[int], NDArray[np.float32]],
+        best: Callable[[NDArray[np.float32]], float],
+    ) -> None:
+        """Find out what texts come to that have no picture, where the index has grown since or none was found out.
+
+        Args:
+            clip: the bundle.
+            contents: how many pictures there are that differ.
+            sample: gives so many of their vectors (S, E), evenly spaced.
+            best: gives the best cosine of a text's vector.
+        """
+        known = self._known()
+        if contents < FEWEST or (known and known[0].contents <= contents <= GROWTH * known[0].contents):
+            return
+        texts_DE = self._array("texts")
+        if texts_DE is None:
+            texts = disordered(clip.bundle.tokenizer.vocab)
+            if not texts:
+                return
+            texts_DE = _encoded(clip, texts)
+        sample_SE = sample(SAMPLED).astype(DTYPE).astype(np.float32)
+        features = np.stack([_features(text_E, sample_SE) for text_E in texts_DE])
+        best_D = np.array([best(text_E) for text_E in texts_DE])
+        weights = np.linalg.lstsq(features, best_D, rcond=None)[0]
+        left_D = best_D - features @ weights
+        fit = Fit(
+            weights=(float(weights[0]), float(weights[1]), float(weights[2])),
+            border=float(np.quantile(left_D, BORDER)),
+            spread=float(max(left_D.std(), 1e-6)),
+            contents=contents,
+        )
+        rows = {
+            "fit": msgspec.json.encode(fit).decode(),
+            "sample": sample_SE.astype(DTYPE).tobytes(),
+            "texts": texts_DE.astype(DTYPE).tobytes(),
+        }
+        with self._database.transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO calibration VALUES (?, ?)", rows.items())
+
+
+def _features(query_E: NDArray[np.float32], sample_SE: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Median and spread of a text's cosines with pictures, and 1."""
+    cosines_S = sample_SE @ query_E
+    median = np.median(cosines_S)
+    return np.array([median, NORMAL * np.median(np.abs(cosines_S - median)), 1.0])
+
+
+def _encoded(clip: ClipRuntime, texts: list[str]) -> NDArray[np.float32]:
+    with task("Calibrating", len(texts), unit="texts") as advance:
+        rows = []
+        for text in texts:
+            rows.append(clip.encode_text(text)[0])
+            advance()
+    return np.stack(rows)
+
+
+def disordered(vocabulary: dict[str, int]) -> list[str]:
+    """Texts of a vocabulary's whole words, of 2 to 16, in an order by chance that is always the same; none of a
+    vocabulary that has hardly any.
+    """
+    ends = "</w>"
+    stems = (token.removesuffix(ends) for token in sorted(vocabulary) if token.endswith(ends))
+    words = [stem for stem in stems if stem.isascii() and stem.isalpha() and len(stem) >= SHORTEST]
+    if len(words) < FEWEST_WORDS:
+        return []
+    rng = np.random.default_rng(0)
+    return [f"a photo of {' '.join(rng.choice(words, length))}" for length in LENGTHS for _ in range(OF_EACH)]
