@@ -12,13 +12,14 @@ from starlette.exceptions import HTTPException
 
 from edgeclip.errors import BundleError, EdgeclipError
 from edgeclip.files import printable
-from edgeclip.serve import classify, cohere, embeddings, health, immich, llama_cpp
+from edgeclip.serve import classify, cohere, embeddings, health, immich, llama_cpp, searching, web_page
 from edgeclip.serve.gate import Gate, token_of
 from edgeclip.serve.metrics import Metrics
 from edgeclip.serve.model import Model
 from edgeclip.serve.openapi import describe
 from edgeclip.serve.problems import NotFoundError, WrongMethodError, broken, problem
 from edgeclip.serve.serve_settings import ServeSettings
+from edgeclip.serve.thumbnails import Thumbnails
 from edgeclip.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -42,8 +43,9 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
     app = FastAPI(title="edgeclip", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.settings, app.state.model, app.state.metrics = settings, model, metrics
+    app.state.thumbnails = Thumbnails(model.index) if model.index else None
     app.state.name = model.bundle.manifest.teacher
-    for room in (embeddings, cohere, classify, health, llama_cpp, immich):
+    for room in (embeddings, cohere, classify, health, llama_cpp, immich, searching, web_page):
         app.include_router(room.router)
     app.add_middleware(Gate, settings=settings, metrics=metrics, token=token)
     app.exception_handler(EdgeclipError)(_refused)
