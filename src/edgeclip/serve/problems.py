@@ -80,26 +80,16 @@ class UpstreamError(RefusedError):
 def problem(error: EdgeclipError) -> Response:
     """The answer that an error makes: its line, and the line's parts."""
     refused = error if isinstance(error, RefusedError) else RefusedError
-    status = refused.status
-    body = {
-        "type": "about:blank",
-        "title": status.phrase,
-        "status": status.value,
-        "detail": str(error),
-        "got": error.got,
-        "expected": error.expected,
-        "fix": error.fix,
-    }
-    return Response(msgspec.json.encode(body), status.value, refused.headers, MEDIA_TYPE)
+    return _answer(refused.status, str(error), refused.headers, got=error.got, expected=error.expected, fix=error.fix)
 
 
 def broken() -> Response:
     """The answer where the mistake is not the client's; what went wrong is the log's."""
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    body = {
-        "type": "about:blank",
-        "title": status.phrase,
-        "status": status.value,
-        "detail": "the server could not do this; expected nothing else of the client; see the server's log",
-    }
-    return Response(msgspec.json.encode(body), status.value, media_type=MEDIA_TYPE)
+    detail = "the server could not do this; expected nothing else of the client; see the server's log"
+    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, detail, {})
+
+
+def _answer(status: HTTPStatus, detail: str, headers: Mapping[str, str], **parts: str) -> Response:
+    """`message` is where OpenAI's and Cohere's clients look for the line."""
+    told = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, "message": detail}
+    return Response(msgspec.json.encode(told | parts), status.value, headers, MEDIA_TYPE)
