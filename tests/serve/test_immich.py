@@ -135,7 +135,15 @@ def test_faces_and_texts_are_not_found_and_said_once(
         ({"content": b"junk", "headers": {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}}, 422),
         ({"content": b"junk", "headers": {"Content-Type": b"\xff"}}, 422),
         ({"content": b"entries=%7B%7D", "headers": {"Content-Type": "application/x-www-form-urlencoded"}}, 422),
+        ({"content": b"junk", "headers": {"Content-Type": "application/octet-stream"}}, 422),
         ({"json": TEXT}, 422),
+        (
+            {
+                "content": f"--{BOUNDARY}\r\nContent-Disposition: form-data\r\n\r\nx\r\n--{BOUNDARY}--\r\n".encode(),
+                "headers": {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"},
+            },
+            422,
+        ),
     ],
 )
 def test_what_is_no_request(immich: TestClient, given: dict[str, Any], status: int):

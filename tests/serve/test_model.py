@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
-from edgeclip.errors import BundleError
+from edgeclip.errors import BundleError, ConfigError
 from edgeclip.runtime import ClipRuntime
 from edgeclip.serve.model import Model
+from edgeclip.serve.run import listening
 from edgeclip.serve.serve_settings import ServeSettings
 from edgeclip.serve.systemd import unit
 from tests.serve.conftest import Served
@@ -74,3 +76,12 @@ def test_a_systemd_unit_repeats_the_options(tmp_path: Path):
     assert "TimeoutStopSec=40" in lines
     assert "DynamicUser=yes" not in lines
     assert "DynamicUser=yes" in unit(ServeSettings(bundle="builtin:tabletop")).splitlines()
+
+
+def test_answers_leave_at_once():
+    with listening(ServeSettings(bundle="builtin:tabletop", port=0)) as server:
+        assert server.proto == socket.IPPROTO_TCP  # which asyncio asks for, to switch Nagle's algorithm off
+        with pytest.raises(ConfigError, match="`port`"):
+            listening(ServeSettings(bundle="builtin:tabletop", port=server.getsockname()[1]))
+    with pytest.raises(ConfigError, match="`host`"):
+        listening(ServeSettings(bundle="builtin:tabletop", host="192.0.2.1"))

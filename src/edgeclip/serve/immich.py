@@ -97,18 +97,22 @@ def form_of(body: bytes, content_type: str) -> dict[str, bytes]:
     """
     form: dict[str, bytes] = {}
 
-    def on_field(field: Any) -> None:
-        form[field.field_name.decode("utf-8", "replace")] = field.value or b""
+    def keep(name: bytes | None, value: bytes | None) -> None:
+        form[(name or b"").decode("utf-8", "replace")] = value or b""
 
     def on_file(file: Any) -> None:
         file.file_object.seek(0)
-        form[file.field_name.decode("utf-8", "replace")] = file.file_object.read()
-        file.close()
+        keep(file.field_name, file.file_object.read())
 
+    if not content_type.lower().startswith("multipart/form-data"):
+        raise _unreadable("a body that is no form")
     headers = {"Content-Type": content_type.encode("latin-1")}
     try:
         parser = python_multipart.create_form_parser(
-            headers, on_field, on_file, config={"MAX_MEMORY_FILE_SIZE": float("inf")}
+            headers,
+            lambda field: keep(field.field_name, field.value),
+            on_file,
+            config={"MAX_MEMORY_FILE_SIZE": float("inf")},
         )
         parser.write(body)
         parser.finalize()

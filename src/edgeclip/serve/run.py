@@ -28,7 +28,7 @@ def run(settings: ServeSettings) -> None:
         EdgeclipError: the bundle, the index, the token or the address can't be used.
     """
     app = create_app(settings)
-    listening = _listening(settings)
+    server_socket = listening(settings)
     if settings.host not in LOOPBACK and token_of(settings) is None:
         logger.warning("anyone who reaches %s may use this server: give it a token, see --token-file", settings.host)
     config = uvicorn.Config(
@@ -48,23 +48,37 @@ def run(settings: ServeSettings) -> None:
     # uvicorn raises again what has ended it: it is the expected end.
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        host, port = listening.getsockname()[:2]
+        host, port = server_socket.getsockname()[:2]
         logger.info("serving %s on http://%s:%d", app.state.name, f"[{host}]" if ":" in host else host, port)
-        server.run(sockets=[listening])
+        server.run(sockets=[server_socket])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     logger.info("stopped")
 
 
-def _listening(settings: ServeSettings) -> socket.socket:
+def listening(settings: ServeSettings) -> socket.socket:
+    """A socket that clients can connect to.
+
+    Raises:
+        ConfigError: the address is in use, or none of this machine.
+    """
+    server = None
     try:
-        family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
+        where = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = where[0]
+        # With its protocol, which `socket.create_server` leaves out: else asyncio lets answers wait for 40 ms (Nagle).
+        server = socket.socket(family, kind, protocol)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(address)
+        server.listen()
     except OSError as error:
+        if server:
+            server.close()
         in_use = error.errno == errno.EADDRINUSE
         raise ConfigError(
             f"`host` {settings.host} and `port` {settings.port} ({error.strerror or error})",
             expected="an address of this machine that is free",
             fix=f"give another {'`port`' if in_use else '`host`, such as 127.0.0.1'}",
         ) from error
+    return server
