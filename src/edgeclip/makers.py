@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EXTRA = {
     **{"datasets": "data", "webdataset": "data"},
     **dict.fromkeys(("fastapi", "uvicorn", "starlette", "anyio", "prometheus_client", "python_multipart"), "serve"),
+    **dict.fromkeys(("mcp", "mcp_types"), "mcp"),
 }
 """The extra that brings a package; `compress` brings all others."""
 
@@ -41,9 +42,10 @@ def extras_named() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("edgeclip"):
             raise
-        extra = EXTRA.get(error.name, "compress")
+        package = error.name.partition(".")[0]
+        extra = EXTRA.get(package, "compress")
         raise ConfigError(
-            f"the package {error.name} is missing",
+            f"the package {package} is missing",
             expected=f"the {extra} extra",
             fix=f"pip install 'edgeclip[{extra}]'",
         ) from error

@@ -55,16 +55,16 @@ class SearchRequest(msgspec.Struct, kw_only=True):
     raw_prompt: Annotated[bool, Meta(description="Embed short nouns as they are, without templates.")] = False
 
 
-def text_terms(query: str) -> list[tuple[float, Item]]:
+def text_terms(query: str) -> list[tuple[float, str]]:
     """Words with + and - between as the command line reads them, but never as the names of files.
 
     Raises:
-        ConfigError: an operator without words beside it.
+        ConfigError: an operator without words beside it, or more than `MOST_TERMS` parts.
     """
     pieces = OPERATOR.split(f" {query} ")
     begins_with_sign = len(pieces) > 1 and not pieces[0].strip()  # such as "- fruit"
     pieces = pieces[1:] if begins_with_sign else ["+", *pieces]
-    terms: list[tuple[float, Item]] = []
+    terms: list[tuple[float, str]] = []
     for sign, words in zip(pieces[::2], pieces[1::2], strict=True):
         if not words.strip():
             raise ConfigError(
@@ -73,6 +73,7 @@ def text_terms(query: str) -> list[tuple[float, Item]]:
         weight = WEIGHT.fullmatch(words.strip())
         number, text = (float(weight[1]), weight[2].strip()) if weight else (1.0, words.strip())
         terms.append((number if sign == "+" else -number, text_of(text)))
+    check_count(len(terms), MOST_TERMS)
     return terms
 
 
@@ -125,9 +126,7 @@ def _terms(body: SearchRequest) -> list[tuple[float, Item]]:
     if body.terms is not None:
         check_count(len(body.terms), MOST_TERMS)
         return [(part.weight, item_of(part)) for part in body.terms]
-    terms = text_terms(body.query or "")
-    check_count(len(terms), MOST_TERMS)
-    return terms
+    return list(text_terms(body.query or ""))
 
 
 async def _embeddable(model: Model, item: Item) -> Any:
