@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,19 @@ import edgeclip as library
 from edgeclip.data.tabletop import describe, render, sample_scene
 from tests.e2e.step_by_step import untraced
 
-NODE = Path(__file__).parents[1] / "node"
+ROOT = Path(__file__).parents[2]
+NODE = ROOT / "tests" / "node"
 NAME, TOKEN = "ViT-B-32__openai", "a-token-of-this-test"
 SCENES = 30
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @contextmanager
-def serving(*arguments: object, **variables: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def serving(
+    *arguments: object, bundle: Sequence[str] = ("builtin:tabletop", "--port", "0", "--log-json"), **variables: str
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A server on a free port: its URL, and its process, which is ended here."""
-    command = [sys.executable, "-m", "edgeclip", "serve", "builtin:tabletop", "--port", "0", "--log-json"]
-    command += list(map(str, arguments))
+    command = [sys.executable, "-m", "edgeclip", "serve", *bundle, *map(str, arguments)]
     environment = untraced() | variables
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
@@ -183,6 +185,20 @@ def test_what_was_accepted_is_finished():
         asking.join()
         assert answers == [1500]
         assert process.wait() == 0
+
+
+def test_the_containers_commands():
+    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    said = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if line and not line.startswith("#")}
+    assert said["USER"] not in ("root", "0")
+    _, _, *arguments = json.loads(said["ENTRYPOINT"]) + json.loads(said["CMD"])
+    assert arguments[arguments.index("--port") + 1] == said["EXPOSE"]
+    arguments[arguments.index("--port") + 1] = "0"
+    _, program, code = json.loads(re.search(r"\[.*\]", said["HEALTHCHECK"])[0])
+    with serving(*arguments, bundle=()) as (url, _):
+        health = [sys.executable, program, code.replace(f"127.0.0.1:{said['EXPOSE']}", url.removeprefix("http://"))]
+        assert subprocess.run(health, check=False).returncode == 0
+    assert subprocess.run(health, capture_output=True, check=False).returncode == 1
 
 
 def test_an_address_in_use_is_one_line(server: str, edgeclip: Callable[..., Any]):
