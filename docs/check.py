@@ -29,6 +29,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NOT_RUN = {
     "pip install": "it is installed; tests/e2e/test_base_install.py installs the wheel",
+    "curl ": "it asks the server below; tests/e2e/test_serve.py asks one",
+    "edgeclip serve ": "it serves until it is stopped; tests/e2e/test_serve.py starts and stops one",
     "make ": "each target is minutes of work; CI runs check and test",
 }
 SHORTER = {"--samples 1000": "--samples 100"}

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from edgeclip.export.immich import ImmichManifest
     from edgeclip.results import Evaluation, Results
 
-EXTRA = {"datasets": "data", "webdataset": "data"}
+EXTRA = {
+    **{"datasets": "data", "webdataset": "data"},
+    **dict.fromkeys(("fastapi", "uvicorn", "starlette", "anyio", "prometheus_client", "python_multipart"), "serve"),
+    **dict.fromkeys(("mcp", "mcp_types"), "mcp"),
+}
 """The extra that brings a package; `compress` brings all others."""
 
 
@@ -38,9 +42,10 @@ def extras_named() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("edgeclip"):
             raise
-        extra = EXTRA.get(error.name, "compress")
+        package = error.name.partition(".")[0]
+        extra = EXTRA.get(package, "compress")
         raise ConfigError(
-            f"the package {error.name} is missing",
+            f"the package {package} is missing",
             expected=f"the {extra} extra",
             fix=f"pip install 'edgeclip[{extra}]'",
         ) from error

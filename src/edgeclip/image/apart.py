@@ -50,7 +50,10 @@ def decode(file: BinaryIO) -> Image.Image:
         TooCostlyError: it takes more than `MAX_BYTES` or `MAX_SECONDS`.
         OSError: it is damaged; the message is its decoder's.
     """
-    process = _idle.pop() if _idle else _start()
+    try:
+        process = _idle.pop()
+    except IndexError:  # asked for, not looked for: another thread may take the last one in between
+        process = _start()
     try:
         image = _ask(process, file)
     except _EndedError:

@@ -1,0 +1,90 @@
+"""Smaller copies of indexed pictures, kept in a folder beside the index; the folder may be removed at any time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import Image
+
+from edgeclip.files import printable, write_atomically
+from edgeclip.image.decode import Size, opened
+from edgeclip.image.rgb import to_rgb
+from edgeclip.search.index import Index
+from edgeclip.search.rows import Photo
+from edgeclip.serve.problems import NotFoundError
+
+SIDES = {"thumbnail": 400, "preview": 1600}
+"""Pixels of the longer side. Previews, of which few are looked at, are not kept."""
+QUALITY = 82
+ROOTS_SECONDS = 30
+"""How old the list of indexed folders may be."""
+
+
+class Thumbnails:
+    """Of one index. Threads may share it."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._folder = index.path.with_name(f"{index.path.name}.thumbnails")
+        self._roots: tuple[float, Sequence[str]] = (-ROOTS_SECONDS, ())
+
+    def of(self, photo: Photo, size: str) -> bytes:
+        """A JPEG of a picture that is where it was indexed.
+
+        Raises:
+            NotFoundError: it is gone, or its name leads out of the indexed folders by now.
+            ImageError: it can't be decoded any more.
+        """
+        path = photo.path
+        try:
+            status = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - names of any bytes
+            is_inside = os.path.realpath(path) == path and self._is_indexed(path)
+        except OSError:
+            is_inside = False
+        if not is_inside:
+            raise NotFoundError(
+                f"{printable(path)}, which is not there", expected="an indexed picture", fix="run edgeclip index again"
+            )
+        version = f"{status.st_size} {status.st_mtime_ns} {SIDES[size]} {QUALITY}"
+        kept = self._folder / (hashlib.sha256(os.fsencode(path) + version.encode()).hexdigest()[:40] + ".jpg")
+        with suppress(OSError):
+            return kept.read_bytes()
+        data = smaller(path, SIDES[size])
+        if size == "thumbnail":
+            with suppress(OSError):  # a folder that can't be written to, a full disk
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                write_atomically(kept, data)
+        return data
+
+    def _is_indexed(self, path: str) -> bool:
+        read, roots = self._roots
+        if time.monotonic() - read > ROOTS_SECONDS:
+            roots = [os.path.join(root, "") for root in self._index.status().roots]  # noqa: PTH118
+            self._roots = time.monotonic(), roots
+        return any(path.startswith(root) or path == root[:-1] for root in roots)
+
+
+def smaller(path: str | Path, side: int) -> bytes:
+    """A JPEG of at most `side` pixels each way, upright, without metadata.
+
+    Raises:
+        ImageError: the picture can't be decoded.
+    """
+
+    def fit(size: Size) -> Size:
+        scale = min(1.0, side / max(size))
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+    with opened(path, fit) as picture:
+        left, top, width, height = picture.box
+        box = (left, top, left + width, top + height)
+        image = to_rgb(picture.image).resize(fit(picture.size), Image.Resampling.BICUBIC, box)
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=QUALITY, optimize=True)
+    return data.getvalue()
