@@ -164,18 +164,17 @@ def _read_and_multiply(path: Path, query: Floats) -> NDArray[np.int64]:
 
 def candidates(folder: Path, whole: Floats, bits: sign_bits.SignBits, queries: Floats) -> dict[str, Any]:
     """The shortlist alone: NumPy on words, and other libraries where they are installed."""
-    weights = np.stack([bits.code.weights(query, is_picture=True) for query in queries])
-    report: dict[str, Any] = {"numpy": timed(lambda w: bits.nearest(w, SHORTLIST), weights)}
-    rotated = (whole - bits.code.mean) @ bits.code.rotation
+    report: dict[str, Any] = {"numpy": timed(lambda q: bits.nearest(q, SHORTLIST, is_picture=True), queries)}
+    rotated, asked = ((vectors - bits.code.mean) @ bits.code.rotation for vectors in (whole, queries))
     if find_spec("faiss"):
         faiss = import_module("faiss")
         index = faiss.IndexBinaryFlat(E)
         index.add(sign_bits.packed(rotated).view(np.uint8))
         report["faiss_binary"] = timed(
-            lambda w: index.search(sign_bits.packed(w[None]).view(np.uint8), SHORTLIST), weights
+            lambda q: index.search(sign_bits.packed(q[None]).view(np.uint8), SHORTLIST), asked
         )
     if find_spec("sqlite_vector") and hasattr(sqlite3.Connection, "enable_load_extension"):
-        report["sqliteai_vector_1bit"] = _sqliteai(folder / "vector.db", rotated, weights)
+        report["sqliteai_vector_1bit"] = _sqliteai(folder / "vector.db", rotated, asked)
     return report
 
 

@@ -97,7 +97,7 @@ def test_a_configuration_file_stands_below_the_command_line(command: Command, tm
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[measure]\n", r"edgeclip.toml with \[measure\]; expected tables among classify, "),
+        ("[measure]\n", r"edgeclip.toml with \[measure\]; expected tables among index, "),
         (
             "[evaluate]\ncolour = 3\n",
             r"edgeclip.toml with colour in \[evaluate\]; expected keys among model, samples",

@@ -144,9 +144,11 @@ class Adding:
             connection.execute("INSERT OR REPLACE INTO broken VALUES (?, ?, ?, ?)", values)
 
     def _store_photo(self, connection: sqlite3.Connection, name: str, read: Read, content: bytes) -> None:
-        if read.embeds is not None and read.size is not None:
-            self.added.encoded += 1
-            connection.execute(INSERT_VECTOR, (content, *read.size, read.embeds.astype("<f2").tobytes()))
+        is_new = False
+        if read.embeds is not None and read.size is not None:  # of two that were read at once one is the copy
+            values = (content, *read.size, read.embeds.astype("<f2").tobytes())
+            is_new = connection.execute(INSERT_VECTOR, values).rowcount > 0
+        self.added.encoded += is_new
         (vector,) = connection.execute("SELECT id FROM vectors WHERE hash = ?", (content,)).fetchone()
         facts = (read.state.size, read.state.mtime_ns, read.taken, vector)
         row = next(iter(connection.execute("SELECT id FROM photos WHERE path = ?", (name,))), None)
@@ -154,7 +156,7 @@ class Adding:
             same = connection.execute("SELECT id, path FROM photos WHERE vector = ?", (vector,))
             row = next(((id_,) for id_, path in same if is_gone(path_from_text(path))), None)
             self.added.moved += row is not None
-            self.added.copied += row is None and read.embeds is None
+            self.added.copied += row is None and not is_new
         if row is None:
             connection.execute(INSERT, (name, *facts))
         else:

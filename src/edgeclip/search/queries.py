@@ -26,7 +26,7 @@ from edgeclip.runtime.given_images import KINDS
 PARTS = "a text, a picture, or pairs of a weight and one of these"
 
 WEIGHT = re.compile(r"(\d+(?:\.\d+)?):(.+)", re.DOTALL)
-OPERATOR = re.compile(r"\s([+-])\s")
+OPERATOR = re.compile(r"(?<=\s)([+-])(?=\s)")
 MAX_LETTERS = 10_000
 NOUN_WORDS = 3
 TEMPLATES = ("{}", "a photo of a {}", "a picture of the {}", "a close-up photo of a {}")
@@ -125,7 +125,7 @@ def parse(words: Sequence[str], without: Sequence[str] = ()) -> list[Term]:
             parts.append([])
         else:
             parts[-1].append(piece)
-    if not parts[0] and len(parts) > 1:  # such as "- fruit", which takes away alone
+    if not parts[0] and (len(parts) > 1 or not words):  # such as "- fruit", which takes away alone
         del parts[0], signs[0]
     terms = [_term(" ".join(part), sign) for part, sign in zip(parts, signs, strict=True)]
     terms += [_term(text, -1.0) for text in without]

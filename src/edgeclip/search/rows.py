@@ -58,7 +58,7 @@ class Added(msgspec.Struct, kw_only=True):
 
     Attributes:
         found: pictures that were there.
-        encoded: of these went through the image tower.
+        encoded: of these with a content that had no vector.
         unchanged: had their row already.
         copied: new names of contents that had a vector already.
         moved: rows that follow their file to another place.

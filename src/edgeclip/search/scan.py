@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgeclip.search import sign_bits
 from edgeclip.search.database import Database
-from edgeclip.search.sign_bits import Code, SignBits
+from edgeclip.search.sign_bits import Code, SignBits, alone
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +74,10 @@ class Scan:
                 ids_K, embeds_KE = ids_K[is_in], embeds_KE[is_in]
             if bits is not None:
                 among_N = None if allowed is None else np.isin(bits.ids_N, allowed)
-                weights_E = bits.code.weights(query_E, is_picture=is_picture)
-                found = self.vectors(bits.nearest(weights_E, count, among_N=among_N).tolist())
+                near = bits.nearest(query_E, count, is_picture=is_picture, among_N=among_N)
+                found = self.vectors(near.tolist())
                 ids_K, embeds_KE = np.concatenate([found[0], ids_K]), np.concatenate([found[1], embeds_KE])
-        scores_K = embeds_KE @ query_E
+        scores_K = alone(query_E, embeds_KE.T)
         best = np.argsort(-scores_K, kind="stable")[:count]
         return ids_K[best], embeds_KE[best]
 

@@ -1,15 +1,15 @@
-"""Which of many vectors are near a query, from one bit a component.
+"""Which of many vectors are near a query, from two bits a component.
 
-A vector's bits are the signs of what it differs by from the mean of all, after a rotation by chance that spreads what a
-few components would tell over all (RaBitQ, Gao and Long 2024). Two pictures are near where their bits agree. A text is
-no picture: what its vector has in common with other texts, and pictures don't differ by, would decide most signs. So it
-is turned into the weights of the bits that tell its product with a picture best, by least squares over a sample.
+The first bit is the sign of what a vector differs by from the mean of all, after a rotation by chance that spreads what
+a few components would tell over all (as RaBitQ does, Gao and Long 2024); the second, whether that is large. Candidates
+are those whose signs agree most with the query's. A text is no picture: what its vector has in common with other texts,
+and pictures don't differ by, would decide most signs. So its product with pictures is fitted by their signs, by least
+squares over a sample, and the signs are those of the fit. The candidates are ranked by another such fit, of both bits.
 
-Candidates by the number of bits that agree are ranked by those weights; both is an order of magnitude less to read than
-float16. What is left is then scored exactly. The bits are a cache of the database, in a file beside it: one that is
-missing, damaged or too old is made anew.
+Both is an order of magnitude less to read than float16. What is left is then scored exactly. The bits are a cache of
+the database, in a file beside it: one that is missing, damaged or too old is made anew.
 
-Shape legend: N vectors, C candidates, E embedding size, W words of 64 bits.
+Shape legend: N vectors, C candidates, E embedding size, W words of 64 bits, B bytes.
 """
 
 from __future__ import annotations
@@ -33,9 +33,12 @@ CHUNK = 1 << 16
 
 
 OUT = np.iinfo(np.uint16).max
-CANDIDATES = 20
+CANDIDATES = 40
 """How many vectors are weighed for each that is wanted."""
+COUNTED = 1 << 16
 RIDGE = 0.01
+BYTES_V8 = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
+"""The bits of every byte."""
 
 
 class Code(NamedTuple):
@@ -44,12 +47,16 @@ class Code(NamedTuple):
     Attributes:
         mean: (E,), of pictures.
         rotation: (E, E), orthogonal.
-        text: (E, E), from a text to the weights of the bits.
+        large: (E,), from which size on a component is large.
+        by_sign: (E, E), from a query to the weights that fit its products with pictures by their signs.
+        by_both: (E, 2 E), the same by signs and by signs of large components.
     """
 
     mean: NDArray[np.float32]
     rotation: NDArray[np.float32]
-    text: NDArray[np.float32]
+    large: NDArray[np.float32]
+    by_sign: NDArray[np.float32]
+    by_both: NDArray[np.float32]
 
     @classmethod
     def of(cls, sample_NE: NDArray[np.float32]) -> Code:
@@ -59,21 +66,28 @@ class Code(NamedTuple):
         rotation_EE = np.linalg.qr(normal_EE)[0].astype(np.float32)
         mean_E = sample_NE.mean(0, dtype=np.float32)
         rotated_NE = (sample_NE - mean_E) @ rotation_EE
+        large_E = np.median(np.abs(rotated_NE), 0)
         signs_NE = np.where(rotated_NE > 0, np.float32(1), np.float32(-1))
-        signs_NE -= signs_NE.mean(0)
-        of_signs_EE = signs_NE.T @ signs_NE / len(signs_NE) + RIDGE * np.eye(size, dtype=np.float32)
-        with_signs_EE = signs_NE.T @ rotated_NE / len(signs_NE)
-        weights_EE = rotation_EE @ np.linalg.solve(of_signs_EE, with_signs_EE).T
-        return cls(mean_E, rotation_EE, weights_EE.astype(np.float32))
+        both_NF = np.concatenate([signs_NE, signs_NE * (np.abs(rotated_NE) > large_E)], 1)
+        fits = (rotation_EE @ _fitted(features, rotated_NE).T for features in (signs_NE, both_NF))
+        return cls(*(part.astype(np.float32) for part in (mean_E, rotation_EE, large_E, *fits)))
 
     def words(self, embeds_NE: NDArray[np.float32]) -> NDArray[np.uint64]:
-        """The bits of pictures, as words (N, W)."""
-        return packed(((embeds_NE - self.mean) @ self.rotation).astype(np.float32, copy=False))
+        """The bits of pictures, as words (N, 2 W): those of signs, those of sizes."""
+        rotated_NE = ((embeds_NE - self.mean) @ self.rotation).astype(np.float32, copy=False)
+        return np.concatenate([packed(rotated_NE), packed(np.abs(rotated_NE) - self.large)], 1)
 
-    def weights(self, query_E: NDArray[np.float32], *, is_picture: bool) -> NDArray[np.float32]:
-        """The weights (E,) of the bits for what is asked."""
-        weights_E = (query_E - self.mean) @ self.rotation if is_picture else query_E @ self.text
-        return weights_E.astype(np.float32, copy=False)
+    def signs(self, query_E: NDArray[np.float32], *, is_picture: bool) -> NDArray[np.uint64]:
+        """The signs (W,) that pictures near to a query have."""
+        wanted_E = alone(query_E - self.mean, self.rotation) if is_picture else alone(query_E, self.by_sign)
+        return packed(wanted_E[None])[0]
+
+
+def _fitted(features_NF: NDArray[np.float32], values_NE: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The matrix (F, E) by which features come nearest to values."""
+    features_NF = features_NF - features_NF.mean(0)
+    products_FF = features_NF.T @ features_NF / len(features_NF) + RIDGE * np.eye(features_NF.shape[1])
+    return np.linalg.solve(products_FF, features_NF.T @ values_NE / len(features_NF))
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -89,7 +103,8 @@ class SignBits:
 
     Attributes:
         ids_N: int64, ascending.
-        words_WN: the bits.
+        code: what the bits are.
+        words_WN: the bits, (2 W, N), see `Code.words`.
     """
 
     def __init__(self, ids_N: NDArray[np.int64], code: Code, words_WN: NDArray[np.uint64]) -> None:
@@ -99,35 +114,37 @@ class SignBits:
         return len(self.ids_N)
 
     def nearest(
-        self, weights_E: NDArray[np.float32], count: int, *, among_N: NDArray[np.bool_] | None = None
+        self,
+        query_E: NDArray[np.float32],
+        count: int,
+        *,
+        is_picture: bool,
+        among_N: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.int64]:
-        """Ids of the `count` vectors whose bits weigh most.
+        """Ids of the `count` vectors that are nearest by their bits.
 
         Args:
-            weights_E: of the bits, see `Code.weights`.
+            query_E: unit vector.
             count: how many.
+            is_picture: whether the query is a picture's vector, and no text's.
             among_N: which of the vectors may be; None for all.
         """
-        differing_N = self._differing(packed(weights_E[None])[0])
+        differing_N = self._differing(self.code.signs(query_E, is_picture=is_picture))
         if among_N is not None:
             differing_N[~among_N] = OUT
-        up_to = np.cumsum(np.bincount(differing_N, minlength=OUT + 1)[:OUT])
-        border = int(np.searchsorted(up_to, min(CANDIDATES * count, up_to[-1])))
-        found_C = np.flatnonzero(differing_N <= border)
+        found_C = np.flatnonzero(differing_N <= _border(differing_N, CANDIDATES * count))
         if len(found_C) > count:
-            weighed_C = self._weighed(weights_E, found_C)
-            found_C = found_C[np.argpartition(-weighed_C, count)[:count]]
+            fit_C = self._fit(query_E, found_C)
+            found_C = found_C[np.argpartition(-fit_C, count)[:count]]
         return self.ids_N[found_C]
 
-    def _weighed(self, weights_E: NDArray[np.float32], rows_C: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The sum of the weights of the bits that are 1 (C,), from tables of what each byte's eight come to."""
-        size = -(-len(weights_E) // 64) * 64
-        weights_B8 = np.pad(weights_E, (0, size - len(weights_E))).reshape(-1, 8)
-        tables_BV = weights_B8 @ np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).T.astype(np.float32)
-        bytes_BC = np.ascontiguousarray(self.words_WN[:, rows_C].T).view(np.uint8).T
-        total_C = np.zeros(len(rows_C), np.float32)
-        for table_V, bytes_C in zip(tables_BV, np.ascontiguousarray(bytes_BC), strict=True):
-            total_C += table_V[bytes_C]
+    def _fit(self, query_E: NDArray[np.float32], rows_C: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The products with a query as both bits tell them (C,), but for a constant."""
+        of_sign_E, of_large_E = np.split(alone(query_E, self.code.by_both), 2)
+        signs_WC, large_WC = np.split(self.words_WN[:, rows_C], 2)
+        total_C = _weighed(2 * of_sign_E, signs_WC)
+        total_C += _weighed(of_large_E, signs_WC & large_WC)
+        total_C -= _weighed(of_large_E, ~signs_WC & large_WC)
         return total_C
 
     def _differing(self, query_W: NDArray[np.uint64]) -> NDArray[np.uint16]:
@@ -144,7 +161,7 @@ class SignBits:
     def _count(self, query_W: NDArray[np.uint64], start: int, differing_N: NDArray[np.uint16]) -> None:
         part = differing_N[start : start + CHUNK]
         part[:] = 0
-        for word, words_N in zip(query_W, self.words_WN[:, start : start + CHUNK], strict=True):
+        for word, words_N in zip(query_W, self.words_WN[:, start : start + CHUNK], strict=False):  # the signs
             part += bit_count(words_N ^ word)
 
     def write(self, path: Path, uuid: str) -> None:
@@ -171,7 +188,8 @@ def read(path: Path, uuid: str, embedding_size: int) -> SignBits | None:
             if offsets[-1] != path.stat().st_size:
                 return None
         ids_N, *code, words_WN = (
-            np.memmap(path, dtype, "r", offset, shape) for (dtype, shape), offset in zip(shapes, offsets, strict=False)
+            np.asarray(np.memmap(path, dtype, "r", offset, shape))
+            for (dtype, shape), offset in zip(shapes, offsets, strict=False)
         )
     except OSError:
         return None
@@ -190,8 +208,8 @@ def _header(file: BinaryIO) -> Header | None:
 
 def _shapes(header: Header) -> list[tuple[str, tuple[int, ...]]]:
     rows, size = header.rows, header.embedding_size
-    code = [("<f4", (size,)), ("<f4", (size, size)), ("<f4", (size, size))]
-    return [("<i8", (rows,)), *code, ("<u8", (-(-size // 64), rows))]
+    code = [("<f4", shape) for shape in ((size,), (size, size), (size,), (size, size), (size, 2 * size))]
+    return [("<i8", (rows,)), *code, ("<u8", (2 * -(-size // 64), rows))]
 
 
 def _offsets(start: int, shapes: list[tuple[str, tuple[int, ...]]]) -> Iterator[int]:
@@ -201,6 +219,29 @@ def _offsets(start: int, shapes: list[tuple[str, tuple[int, ...]]]) -> Iterator[
         yield start
         start += np.dtype(dtype).itemsize * int(np.prod(shape))
     yield start + -start % ALIGN
+
+
+def alone(vector_E: NDArray[np.float32], matrix_EF: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Their product (F,), in this thread: a library that wakes others for it waits for them on a busy machine."""
+    return np.einsum("e,ef->f", vector_E, matrix_EF)
+
+
+def _border(differing_N: NDArray[np.uint16], count: int) -> int:
+    """Up to how many differing bits about `count` vectors have; where they are many, as a part of them tells."""
+    step = max(1, len(differing_N) // COUNTED)
+    up_to = step * np.cumsum(np.bincount(differing_N[::step], minlength=OUT + 1)[:OUT])
+    return int(np.searchsorted(up_to, count)) if up_to[-1] > count else OUT - 1
+
+
+def _weighed(weights_E: NDArray[np.float32], words_WC: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """The sum of the weights of the bits that are 1 (C,), from tables of what each byte's eight come to."""
+    weights_B8 = np.pad(weights_E, (0, 64 * len(words_WC) - len(weights_E))).reshape(-1, 8)
+    tables_BV = np.einsum("bk,vk->bv", weights_B8, BYTES_V8)
+    bytes_BC = np.ascontiguousarray(np.ascontiguousarray(words_WC.T).view(np.uint8).T)
+    total_C = np.zeros(words_WC.shape[1], np.float32)
+    for table_V, bytes_C in zip(tables_BV, bytes_BC, strict=True):
+        total_C += table_V[bytes_C]
+    return total_C
 
 
 def packed(vectors_NE: NDArray[np.float32]) -> NDArray[np.uint64]:

@@ -6,6 +6,7 @@ Source: EXIF 2.32, 4.6.5 G (DateTimeOriginal, OffsetTimeOriginal), in the TIFF 6
 from __future__ import annotations
 
 import calendar
+import os
 import re
 import struct
 from datetime import datetime, timezone
@@ -13,11 +14,12 @@ from typing import BinaryIO
 
 HEAD_BYTES = 1 << 18
 """Where EXIF begins: a JPEG has it in front, WebP and PNG may have it at their end."""
-MARKS = (b"Exif\0\0", b"eXIf", b"EXIF")
+MARK, MARK_BYTES = re.compile(rb"Exif\0\0|eXIf|EXIF"), 16
 """What stands before the TIFF structure: in JPEG and HEIC, in PNG, and in WebP, where the length follows."""
 TIFF = re.compile(rb"II\*\0|MM\0\*")
 EXIF_FOLDER, ORIGINAL, OFFSET_ORIGINAL = 0x8769, 0x9003, 0x9011
 ASCII, LONG = 2, 4
+LONGEST = 64
 DATE = re.compile(rb"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)")
 OFFSET = re.compile(rb"([+-])(\d\d):(\d\d)")
 
@@ -27,43 +29,78 @@ def taken_of(file: BinaryIO) -> float | None:
 
     Without OffsetTimeOriginal the camera's clock is taken to show local time.
     """
+    start = _start(file)
+    return None if start is None else _Tiff(file, start).taken()
+
+
+def _start(file: BinaryIO) -> int | None:
+    """Where the TIFF structure begins; only the file's beginning and its end are looked at."""
     head = file.read(HEAD_BYTES)
-    found = _in(head)
+    if TIFF.match(head):
+        return 0
+    found = _after_mark(head)
     if found is None and len(head) == HEAD_BYTES:
-        size = file.seek(0, 2)
-        file.seek(max(HEAD_BYTES, size - HEAD_BYTES))
-        found = _in(file.read(HEAD_BYTES))
+        at = max(HEAD_BYTES, file.seek(0, os.SEEK_END) - HEAD_BYTES)
+        file.seek(at)
+        found = _after_mark(file.read(HEAD_BYTES))
+        found = None if found is None else at + found
     return found
 
 
-def _in(data: bytes) -> float | None:
-    if TIFF.match(data):
-        return _of_tiff(data)
-    for mark in MARKS:
-        at = data.find(mark)
-        if at >= 0 and (start := TIFF.search(data, at + len(mark), at + len(mark) + 16)):
-            return _of_tiff(data[start.start() :])
+def _after_mark(data: bytes) -> int | None:
+    for mark in MARK.finditer(data):
+        if start := TIFF.search(data, mark.end(), mark.end() + MARK_BYTES):
+            return start.start()
     return None
 
 
-def _of_tiff(data: bytes) -> float | None:
-    order = "<" if data[:2] == b"II" else ">"
-    folder = _entries(data, 4, order).get(EXIF_FOLDER)
-    if folder is None:
-        return None
-    entries = _entries(data, folder[0], order)
-    date = DATE.match(_text(data, entries.get(ORIGINAL), order))
-    if date is None:
-        return None
-    try:
-        moment = datetime(*(int(part) for part in date.groups()))  # type: ignore[arg-type]
-    except ValueError:  # such as the month 00 of a clock that was never set
-        return None
-    zone = OFFSET.match(_text(data, entries.get(OFFSET_ORIGINAL), order))
-    if zone is None:
-        return _local(moment)
-    shift = 60 * (60 * int(zone[2]) + int(zone[3]))
-    return calendar.timegm(moment.timetuple()) - (shift if zone[1] == b"+" else -shift)
+class _Tiff:
+    """Two directories of a TIFF structure."""
+
+    def __init__(self, file: BinaryIO, start: int) -> None:
+        self._file, self._start = file, start
+        self._order = "<" if self._bytes(0, 2) == b"II" else ">"
+
+    def taken(self) -> float | None:
+        """The moment, None where there is none."""
+        pointer = self._entries(4).get(EXIF_FOLDER)
+        entries = self._entries(pointer[0]) if pointer else {}
+        date = DATE.match(self._text(entries.get(ORIGINAL)))
+        if date is None:
+            return None
+        try:
+            moment = datetime(*(int(part) for part in date.groups()))  # type: ignore[arg-type]
+        except ValueError:  # such as the month 00 of a clock that was never set
+            return None
+        zone = OFFSET.match(self._text(entries.get(OFFSET_ORIGINAL)))
+        if zone is None:
+            return _local(moment)
+        shift = 60 * (60 * int(zone[2]) + int(zone[3]))
+        return calendar.timegm(moment.timetuple()) - (shift if zone[1] == b"+" else -shift)
+
+    def _bytes(self, at: int, count: int) -> bytes:
+        self._file.seek(self._start + at)
+        return self._file.read(count)
+
+    def _number(self, at: int, kind: str) -> int:
+        """A whole number; 0 where the file ends before it does."""
+        data = self._bytes(at, struct.calcsize(kind))
+        return int(struct.unpack(self._order + kind, data)[0]) if len(data) == struct.calcsize(kind) else 0
+
+    def _entries(self, pointer: int) -> dict[int, tuple[int, int]]:
+        """Of the directory that the number at `pointer` leads to: by tag, where its value or the pointer to it stands,
+        and how many there are of it.
+        """
+        start = self._number(pointer, "I")
+        data = self._bytes(start + 2, 12 * self._number(start, "H")) if start else b""
+        entries = enumerate(struct.iter_unpack(self._order + "HHI4x", data[: len(data) // 12 * 12]))
+        return {tag: (start + 2 + 12 * n + 8, count) for n, (tag, kind, count) in entries if kind in (ASCII, LONG)}
+
+    def _text(self, entry: tuple[int, int] | None) -> bytes:
+        if entry is None:
+            return b""
+        at, count = entry
+        return self._bytes(self._number(at, "I") if count > 4 else at, min(count, LONGEST))
 
 
 def _local(moment: datetime) -> float:
@@ -71,30 +108,3 @@ def _local(moment: datetime) -> float:
         return moment.timestamp()
     except (OverflowError, OSError):  # before 1970 on some systems
         return moment.replace(tzinfo=timezone.utc).timestamp()
-
-
-def _entries(data: bytes, pointer: int, order: str) -> dict[int, tuple[int, int]]:
-    """Of a directory that the number at `pointer` leads to: by tag, where its value or the pointer to it stands, and
-    how many there are of it.
-    """
-    if pointer + 4 > len(data):
-        return {}
-    (start,) = struct.unpack_from(order + "I", data, pointer)
-    if start + 2 > len(data):
-        return {}
-    (count,) = struct.unpack_from(order + "H", data, start)
-    found = {}
-    for at in range(start + 2, min(start + 2 + 12 * count, len(data) - 11), 12):
-        tag, kind, number = struct.unpack_from(order + "HHI", data, at)
-        if kind in (ASCII, LONG):
-            found[tag] = at + 8, number
-    return found
-
-
-def _text(data: bytes, entry: tuple[int, int] | None, order: str) -> bytes:
-    if entry is None:
-        return b""
-    at, count = entry
-    if count > 4:
-        (at,) = struct.unpack_from(order + "I", data, at)
-    return data[at : at + min(count, 64)]
