@@ -19,13 +19,14 @@ import sys
 import threading
 import time
 from collections import Counter
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 SEED = 0
-ALONE = 20
+ALONE, TEXTS, IMAGES = 20, 100_000, 8
 WORDS = ["red", "blue", "green", "ball", "box", "mug", "star", "heart", "on", "the", "grass", "sand", "wooden", "table"]
 
 
@@ -45,15 +46,15 @@ def image(rng: np.random.Generator) -> bytes:
 class Client:
     """One connection, and how long each of its answers took."""
 
-    def __init__(self, port: int, body: bytes) -> None:
-        self.connection, self.body = http.client.HTTPConnection("127.0.0.1", port), body
+    def __init__(self, port: int, bodies: list[bytes]) -> None:
+        self.connection, self.bodies = http.client.HTTPConnection("127.0.0.1", port), cycle(bodies)
         self.seconds: list[float] = []
         self.statuses: Counter[int] = Counter()
 
     def ask(self) -> None:
         """One request."""
         start = time.perf_counter()
-        self.connection.request("POST", "/v1/embeddings", self.body)
+        self.connection.request("POST", "/v1/embeddings", next(self.bodies))
         answer = self.connection.getresponse()
         answer.read()
         self.statuses[answer.status] += 1
@@ -90,12 +91,13 @@ def main() -> None:
         try:
             port = next(int(found[1]) for line in server.stderr if (found := re.search(r"http://[\d.]+:(\d+)", line)))
             threading.Thread(target=server.stderr.read, daemon=True).start()
-            for name, make in (("text alone", text), ("image alone", image)):
-                alone = Client(port, make(rng))
+            texts, images = [text(rng) for _ in range(TEXTS)], [image(rng) for _ in range(IMAGES)]
+            for name, bodies in (("text alone", texts), ("image alone", images)):
+                alone = Client(port, bodies)
                 for _ in range(ALONE):
                     alone.ask()
                 told(name, alone.seconds[ALONE // 4 :])
-            clients = [Client(port, (image if number % 2 else text)(rng)) for number in range(given.clients)]
+            clients = [Client(port, images if number % 2 else texts[number::2]) for number in range(given.clients)]
             end = time.perf_counter() + given.seconds
             threads = [threading.Thread(target=client.ask_until, args=(end,)) for client in clients]
             for thread in threads:

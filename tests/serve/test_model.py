@@ -28,6 +28,13 @@ def test_graphs_are_given_back_when_idle_and_opened_again(served: Served, clip: 
     assert client.post("/v1/embeddings", json=TEXT).json() == before
 
 
+def test_labels_are_encoded_once(served: Served):
+    client = served()
+    for _ in range(3):
+        client.post("/v1/classify", json={"input": ["a red ball"], "labels": ["ball", "box"], "template": "{}"})
+    assert 'edgeclip_encode_seconds_count{tower="text"} 3.0' in client.get("/metrics").text
+
+
 def test_a_bundle_that_breaks_is_the_servers_mistake(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 AHEAD = 2
 """Of one request's images: one is decoded while another is encoded."""
+KNOWN_TEXTS, KNOWN_LETTERS = 4096, 200
+"""Embeddings that are kept, some 8 MB at E = 512: labels, and what is asked again and again."""
 
 
 class Model:
@@ -45,6 +47,7 @@ class Model:
         self.index = Index(settings.db, self.clip) if settings.db else None
         self.bundle, self.metrics = self.clip.bundle, metrics
         self._settings = settings
+        self._known_text = lru_cache(KNOWN_TEXTS)(self._encode_text)
         self._idle: asyncio.TimerHandle | None = None
         self._unloading: asyncio.Task[None] | None = None
 
@@ -131,6 +134,9 @@ class Model:
         return Crop(pixels), size
 
     def _text(self, text: str) -> NDArray[np.float32]:
+        return self._known_text(text) if len(text) <= KNOWN_LETTERS else self._encode_text(text)
+
+    def _encode_text(self, text: str) -> NDArray[np.float32]:
         with self.metrics.encode_seconds.labels("text").time():
             return self.clip.encode_text(text)[0]
 
