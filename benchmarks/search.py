@@ -217,7 +217,7 @@ def files(folder: Path, count: int) -> dict[str, Any]:
                 (place, status.st_size, status.st_mtime_ns, number + 1),
             )
     report: dict[str, Any] = {"files": count}
-    for name in ("unchanged", "half_moved"):
+    for name in ("settling", "unchanged", "half_moved"):
         if name == "half_moved":
             for number in range(0, count // 1000, 2):
                 (pictures / f"{number:04d}").rename(pictures / f"moved-{number:04d}")
@@ -236,7 +236,7 @@ def files(folder: Path, count: int) -> dict[str, Any]:
     return report
 
 
-def indexing_rate(folder: Path, count: int = 300) -> dict[str, Any]:
+def indexing_rate(folder: Path, count: int = 600) -> dict[str, Any]:
     """Photos a second of `Index.add` and of the runtime's stream, on the same new files, in turns."""
     pictures = folder / "new"
     pictures.mkdir()
@@ -246,7 +246,7 @@ def indexing_rate(folder: Path, count: int = 300) -> dict[str, Any]:
         )
     clip = edgeclip.load("builtin:tabletop", threads=1)
     paths, rates = sorted(pictures.iterdir()), {"stream": [], "index": []}  # type: tuple[list[Path], dict[str, list[float]]]
-    for turn in range(3):
+    for turn in range(2):
         start = time.perf_counter()
         for _ in clip.stream_images(paths, workers=processors()):
             pass
