@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeclip.errors import ConfigError
+from edgeclip.errors import ConfigError, DataError
 from edgeclip.files import locked
 from edgeclip.runtime import ClipRuntime
 from edgeclip.search import Index
@@ -138,3 +138,21 @@ def test_a_full_disk_leaves_what_was_committed(
         index._database.rows("PRAGMA max_page_count = 100000")
         assert index.add(folder).encoded == 4 - len(there)
         assert len(paths(index)) == 4
+
+
+def test_what_has_no_end_or_is_too_large_is_not_read(index: Index, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "large.jpg").write_bytes(bytes(2000))
+    monkeypatch.setattr("edgeclip.search.adding.MAX_FILE_BYTES", 1999)
+    monkeypatch.setattr("edgeclip.image.decode.MAX_FILE_BYTES", 1999)
+    for path in folder.glob("[0-9].png"):
+        path.unlink()
+    added = index.add(folder)
+    assert (added.found, added.broken, {k: n for k, n in added.skipped.items() if n}) == (1, 1, {"no regular file": 1})
+    assert index.add(folder).known_broken == 1
+
+
+def test_a_folder_that_never_was_is_a_mistake(index: Index, folder: Path):
+    with pytest.raises(DataError, match="nothing at"):
+        index.add([folder, folder.with_name("other")])
+    assert index.status().roots == ()

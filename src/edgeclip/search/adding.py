@@ -20,6 +20,7 @@ from edgeclip.bulk.path_names import path_from_text, path_to_text
 from edgeclip.errors import ImageError
 from edgeclip.files import printable
 from edgeclip.image import Crop, crop_and_size
+from edgeclip.image.decode import MAX_FILE_BYTES
 from edgeclip.progress import task
 from edgeclip.runtime.clip import ClipRuntime
 from edgeclip.runtime.stream import Flush, in_groups, in_order, threads
@@ -30,6 +31,8 @@ from edgeclip.search.walk import Walk, is_gone
 
 logger = logging.getLogger(__name__)
 
+TOO_LARGE = b""
+"""In place of the hash of a file that can't be a picture anyway."""
 BATCH = 32
 """Pictures that are committed together: at most so many are encoded again after a power cut."""
 
@@ -70,7 +73,7 @@ class Adding:
         self.added.skipped = dict(walk.skipped)
         self.added.beside, self.added.unreadable = walk.beside, walk.unreadable
         with task("Indexing", len(changed), unit="photos") as advance, threads(self._workers) as pool:
-            read = in_order(self._read, changed, pool, ahead=self._workers)
+            read = in_order(self._read, changed, pool, ahead=self._workers + BATCH)  # while one is committed
             for batch in in_groups(read, BATCH):
                 if not isinstance(batch, Flush):
                     self._store(batch)
@@ -95,14 +98,19 @@ class Adding:
                 self.added.unchanged += 1
             elif broken.get(name) == now:
                 self.added.known_broken += 1
+            elif not os.path.isfile(path):  # noqa: PTH113 - a pipe would block, a device might never end
+                walk.skipped["no regular file"] += 1
+                self.added.found -= 1
             else:
                 yield path, state
 
     def _read(self, job: tuple[str, FileState]) -> Read | None:
         """In one of the threads: hash, and decode and encode where that is needed; None where the file is changing."""
         path, state = job
-        state = hashed(path, state)
-        content = bytes.fromhex(state.sha256) if state.sha256 else None
+        content: bytes | None = TOO_LARGE
+        if state.size <= MAX_FILE_BYTES:
+            state = hashed(path, state)
+            content = bytes.fromhex(state.sha256) if state.sha256 else None
         taken, size, embeds = state.mtime_ns / 1e9, None, None
         try:
             if content is None or not self._database.rows("SELECT 1 FROM vectors WHERE hash = ?", (content,)):

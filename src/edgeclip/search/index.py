@@ -14,7 +14,7 @@ from edgeclip.bulk.path_names import path_from_text, path_to_text
 from edgeclip.cpu import processors
 from edgeclip.errors import DataError
 from edgeclip.files import locked, printable
-from edgeclip.inputs import check_path, check_whole
+from edgeclip.inputs import check_path, check_whole, texts_of
 from edgeclip.runtime.clip import ClipRuntime, load
 from edgeclip.search.adding import Adding
 from edgeclip.search.confidence import Confidence
@@ -22,7 +22,7 @@ from edgeclip.search.database import Database, create
 from edgeclip.search.filters import Filters
 from edgeclip.search.finding import Asked, Finder
 from edgeclip.search.near_duplicates import groups_of
-from edgeclip.search.pruning import prune
+from edgeclip.search.pruning import is_below, prune, roots_of
 from edgeclip.search.queries import Query, embed, terms_of, unit
 from edgeclip.search.reindexing import reindex
 from edgeclip.search.rows import Added, Answer, Duplicates, Photo, Pruned, Status
@@ -114,30 +114,40 @@ class Index:
         self,
         folders: str | Path | Sequence[str | Path],
         *,
-        exclude: Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
         workers: int | None = None,
     ) -> Added:
         """Index the pictures below folders. Nothing is removed; interrupted at any moment, the next run goes on.
 
         Args:
-            folders: folders, or pictures. One that isn't there is among the `unreadable` of what is returned.
+            folders: folders, or pictures. An indexed one that isn't there now is among the `unreadable` of what is
+                returned.
             exclude: patterns (`fnmatch`) of the names, or of the paths below the folder, of files and folders.
             workers: threads that decode and encode; as many as processors by default.
 
         Raises:
+            DataError: there is nothing at one, nor was.
             ConfigError: another process is adding.
             OSError: the disk is full, and such.
             EdgeclipError: the index is damaged, or the bundle can't be used.
         """
-        given = [folders] if isinstance(folders, str | Path) else list(folders)
-        for folder in given:
-            check_path("`folders`", folder)
-        roots = [os.path.realpath(folder) for folder in given]
+        roots = [self._root(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
+        exclude = texts_of(exclude, "`exclude`")
         with _locked(self.path):
             self._database.insert("INSERT OR IGNORE INTO roots VALUES (?)", [(path_to_text(root),) for root in roots])
             added = Adding(self._database, self.clip, workers=_workers(workers)).run(roots, exclude)
             self._settle()
         return added
+
+    def _root(self, folder: str | Path) -> str:
+        """A folder's real place; one that isn't there must be known, and may be a disk that is away."""
+        check_path("`folders`", folder)
+        root = os.path.realpath(folder)
+        if not os.path.lexists(root) and not any(is_below(root, known) for known in roots_of(self._database)):
+            raise DataError(
+                f"nothing at {printable(str(folder))}", expected="a folder or a picture", fix="give the path of one"
+            )
+        return root
 
     def _settle(self) -> None:
         """Bring up to date what is computed from the vectors."""

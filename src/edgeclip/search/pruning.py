@@ -21,7 +21,7 @@ def prune(database: Database, folders: Sequence[str]) -> Pruned:
     Raises:
         EdgeclipError, OSError: the index can't be written.
     """
-    roots = [path_from_text(path) for (path,) in database.rows("SELECT path FROM roots ORDER BY length(path) DESC")]
+    roots = sorted(roots_of(database), key=len, reverse=True)
     named = [os.path.realpath(folder) for folder in folders]
     away = [root for root in roots if is_away(root) and not any(is_below(root, folder) for folder in named)]
     removed, kept = [], Counter[str]()
@@ -40,9 +40,14 @@ def prune(database: Database, folders: Sequence[str]) -> Pruned:
             names = [(path_to_text(path),) for place, path in removed if place == table]
             connection.executemany(f"DELETE FROM {table} WHERE path = ?", names)  # noqa: S608
         connection.execute(DROP_UNUSED)
-        gone = [(path_to_text(root),) for root in roots if any(is_below(root, folder) for folder in named)]
-        connection.executemany("DELETE FROM roots WHERE path = ?", [root for root in gone if is_gone(root[0])])
+        gone = [root for root in roots if is_gone(root) and any(is_below(root, folder) for folder in named)]
+        connection.executemany("DELETE FROM roots WHERE path = ?", [(path_to_text(root),) for root in gone])
     return Pruned(removed=tuple(path for table, path in removed if table == "photos"), kept=dict(kept))
+
+
+def roots_of(database: Database) -> list[str]:
+    """The folders that were indexed."""
+    return [path_from_text(path) for (path,) in database.rows("SELECT path FROM roots")]
 
 
 def is_away(root: str) -> bool:
