@@ -138,6 +138,26 @@ def test_leftovers_of_killed_processes_go(tmp_path: Path):
     assert not old.exists()
 
 
+LENT = """
+import os, signal, sys
+from pathlib import Path
+from edgeclip.files import scratch_folder
+with scratch_folder(Path(sys.argv[1])) as folder:
+    (folder / "teacher").mkdir()
+    if sys.argv[2:]:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_is_needed_for_a_while_goes_however_a_run_ends(tmp_path: Path):
+    assert subprocess.run([sys.executable, "-c", LENT, tmp_path], check=False).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+    assert subprocess.run([sys.executable, "-c", LENT, tmp_path, "killed"], check=False).returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    output_folder(tmp_path)  # as the next run begins
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_lock_leaves_no_folder_that_it_made(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt), locked(tmp_path / "a" / "b" / "out", "taken", fix="wait"):
         raise KeyboardInterrupt

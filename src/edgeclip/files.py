@@ -65,6 +65,17 @@ def _is_running(process: int) -> bool:
     return True
 
 
+@contextmanager
+def scratch_folder(place: Path) -> Iterator[Path]:
+    """A folder in `place` for what is needed until the block ends; what a killed run leaves goes with the next run."""
+    folder = _part(place / "scratch")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write to a temporary name of this thread's own beside the target, flush to disk, rename."""
     temporary = own_part(path)

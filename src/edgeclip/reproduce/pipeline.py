@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -21,7 +20,7 @@ from edgeclip.evaluate.table import jpeg
 from edgeclip.export import export_bundle
 from edgeclip.export.export_settings import CARD_PAIRS
 from edgeclip.export.samples import Samples
-from edgeclip.files import printable
+from edgeclip.files import printable, scratch_folder
 from edgeclip.image import crop_uint8
 from edgeclip.measure.rows import Contender, bundle_contender, measured_rows
 from edgeclip.model.encode import encode_images, encode_texts
@@ -52,8 +51,8 @@ def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results
     paper = Paper(settings, teacher, teacher_view(teacher, train), out / "state", resume)
     variants, losses, findings = paper.variants()
     sweep = paper.sweep(samples.measure)
-    with tempfile.TemporaryDirectory(dir=out) as scratch:
-        the_teacher, *theirs = [variant.save(teacher, out / "models", Path(scratch)) for variant in variants]
+    with scratch_folder(out) as scratch:
+        the_teacher, *theirs = [variant.save(teacher, out / "models", scratch) for variant in variants]
         contenders = [the_teacher, _edgeclip(settings, teacher, samples, out / "models"), *theirs]
         rows = measured_rows(contenders, samples.measure, test_crop, threads=settings.threads, repeats=settings.repeats)
     if settings.with_better:
