@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 HEAD_BYTES = 1 << 18
 """Where EXIF begins: a JPEG has it in front, WebP and PNG may have it at their end."""
-MARK, MARK_BYTES = re.compile(rb"Exif\0\0|eXIf|EXIF"), 16
+MARKS, MARK_BYTES = (b"Exif\0\0", b"eXIf", b"EXIF"), 16
 """What stands before the TIFF structure: in JPEG and HEIC, in PNG, and in WebP, where the length follows."""
 TIFF = re.compile(rb"II\*\0|MM\0\*")
 EXIF_FOLDER, ORIGINAL, OFFSET_ORIGINAL = 0x8769, 0x9003, 0x9011
@@ -48,9 +48,13 @@ def _start(file: BinaryIO) -> int | None:
 
 
 def _after_mark(data: bytes) -> int | None:
-    for mark in MARK.finditer(data):
-        if start := TIFF.search(data, mark.end(), mark.end() + MARK_BYTES):
-            return start.start()
+    for mark in MARKS:
+        at = data.find(mark)
+        while at >= 0:
+            at += len(mark)
+            if start := TIFF.search(data, at, at + MARK_BYTES):
+                return start.start()
+            at = data.find(mark, at)
     return None
 
 
