@@ -41,6 +41,7 @@ POINTS = {  # a function, and the last of its calls after which a run is killed,
     "edgeclip.distill.metrics:MetricsLog.write": 12,
     "edgeclip.export.graph:_export": 2,
     "edgeclip.files:write_atomically": 6,
+    "edgeclip.measure.rows:measured_rows": 1,
 }
 WORDS = ["a red ball on the table", "two blue boxes", "large white mug in the snow"]
 SCENES = ("--data", "builtin:tabletop", "--samples", "24", "--threads", "1")
