@@ -68,7 +68,7 @@ def _is_running(process: int) -> bool:
 @contextmanager
 def scratch_folder(place: Path) -> Iterator[Path]:
     """A folder in `place` for what is needed until the block ends; what a killed run leaves goes with the next run."""
-    folder = _part(place / "scratch")
+    folder = own_part(place / "scratch")
     folder.mkdir()
     try:
         yield folder
