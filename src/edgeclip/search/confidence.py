@@ -29,7 +29,7 @@ LENGTHS, OF_EACH = (2, 3, 4, 5, 6, 8, 12, 16), 32
 FEWEST_WORDS, SHORTEST = 20, 3
 BORDER = 0.55
 """Share of the disordered texts that are below the border. On the built-in world, whose captions are not used here,
-5 to 7 % of the captions of indexed pictures are below it too (`benchmarks/search.py`)."""
+4 to 7 % of the full captions of indexed pictures are below it too (`benchmarks/search.py`)."""
 NORMAL = 1.4826
 """From the median of absolute deviations to a standard deviation, of a normal distribution."""
 DTYPE = "<f2"

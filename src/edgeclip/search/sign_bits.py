@@ -33,7 +33,7 @@ CHUNK = 1 << 16
 
 
 OUT = np.iinfo(np.uint16).max
-CANDIDATES = 40
+CANDIDATES = 30
 """How many vectors are weighed for each that is wanted."""
 COUNTED = 1 << 16
 RIDGE = 0.01
