@@ -111,7 +111,8 @@ class World:
             return killed, "what an earlier run had made is gone"
         resume = ["--resume"] if any(self._out.rglob("*.pt")) and not with_earlier else []
         if code := self._run(resume=resume):
-            return killed, f"the next run ended with {code}"
+            said = (self._folder / "log").read_text().splitlines()[-1:]
+            return killed, f"the next run ended with {code}: {' '.join(said)[:300]}"
         made = self._made()
         differing = sorted(name for name in {*made, *self._names} if made.get(name) != self._names.get(name))
         return killed, " ".join(differing)
