@@ -241,6 +241,28 @@ def test_the_hand_written_pickle_is_right(tmp_path: Path):
     assert found["a"].tolist() == [[1, 2], [3, 4]]
 
 
+def a_pickle_of_long_numbers() -> bytes:
+    """A size of eight numbers of a million bytes, with strides that keep it within its storage."""
+    number = b"\x8b" + (1 << 20).to_bytes(4, "little") + b"\x7f" * (1 << 20) + b"q\0"
+    whole = a_tensor((2,) * 8, (0,) * 8)
+    sizes = b"(" + b"\x8a\x01\x02" * 8 + b"t"
+    assert whole.count(sizes) == 1
+    return whole.replace(sizes, b"(" + number + b"h\0" * 7 + b"t")
+
+
+def a_pickle_of_long_calls() -> bytes:
+    """A tensor made again and again of 300,000 arguments, of which four count."""
+    whole = a_tensor((1,), (1,))
+    start, end = whole.index(b"ctorch._utils\n"), whole.index(b"Rs.")
+    name, first = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        whole[start + len(b"ctorch._utils\n_rebuild_tensor_v2\n") : end],
+    )
+    arguments = first[:-1] + b"N" * 300_000 + b"t"
+    again = b"0h\1h\0R"
+    return whole[:start] + name + b"q\1" + arguments + b"q\0R" + again * 170_000 + b"s."
+
+
 PROTO = b"\x80\x02"
 MODULE = b"c__torch__\nA\n)\x81}"
 ITEMS = b"}(" + b"".join(b"X\x06\0\0\0%06dN" % number for number in range(100_000)) + b"uq\x010"
@@ -254,6 +276,8 @@ BOMBS = {
     "an offset": a_tensor((1,), (1,), offset=7),
     "a negative size": a_tensor((-1,), (1,)),
     "many dimensions": a_tensor((1,) * 60, (1,) * 60),
+    "a product of endless numbers": a_pickle_of_long_numbers(),
+    "endless arguments, many times": a_pickle_of_long_calls(),
     "memo": PROTO + b"]r\xff\xff\xff\x7f.",
     "long string": PROTO + b"X\xff\xff\xff\xff.",
     "nested": PROTO + b"](" * 200_000 + b".",

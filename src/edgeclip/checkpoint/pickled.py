@@ -17,6 +17,10 @@ MAX_BYTES = 32 << 20
 MAX_STEPS = 1_000_000
 """Twenty times what a training checkpoint of a ViT-H with its optimizer takes."""
 MAX_DIMENSIONS = 8
+MAX_ARGUMENTS = 7
+"""Of the call that makes a tensor; a step with many more would take long."""
+MAX_NUMBER = 1 << 62
+"""Of elements; products of numbers of a million digits would take hours."""
 MAX_NAME = 1_000
 """Letters in the name of a class or a tensor."""
 
@@ -60,6 +64,7 @@ DATA = {
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in PLAIN),
 }
 """What training scripts keep beside the weights. None of it is imported or made: it becomes `Other`."""
+NAMES = CONTAINERS | TENSORS | WRAPPED | DATA
 DATA_PREFIXES = (
     *("collections.", "datetime.", "decimal.", "fractions.", "zoneinfo."),
     *("numpy.core.multiarray.", "numpy._core.multiarray.", "numpy._core.numeric.", "numpy.dtypes.", "numpy.ma."),
@@ -288,7 +293,7 @@ def _known(name: Name) -> Name:
     is_type = name.module in ("torch", "numpy") and any(type_ in name.attribute for type_ in TYPES)
     if not (
         name.module.startswith((SCRIPT, "torch.jit._pickle"))
-        or full in CONTAINERS | TENSORS | WRAPPED | DATA
+        or full in NAMES
         or full.startswith(DATA_PREFIXES)
         or is_type
     ):
@@ -308,6 +313,8 @@ def _make(made: Any, arguments: Any) -> Any:
     if name == WITH_ATTRIBUTES:
         return _make(arguments[0], arguments[2])
     if name in TENSORS:
+        if len(arguments) > MAX_ARGUMENTS:
+            raise ValueError("a damaged tensor")
         return Other("a lazily negated or conjugated tensor") if any(arguments[6:]) else _tensor(*arguments[:4])
     if name in WRAPPED or made.module == "torch.jit._pickle":
         return arguments[0]
@@ -325,7 +332,7 @@ def _storage(identity: Any) -> Storage | Other:
         or not isinstance(type_, Name)
         or type(key) is not str
         or type(numel) is not int
-        or numel < 0
+        or not 0 <= numel < MAX_NUMBER
     ):
         raise ValueError("a damaged reference to a storage")
     dtype = DTYPES.get(type_.attribute)
@@ -335,10 +342,9 @@ def _storage(identity: Any) -> Storage | Other:
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> StoredTensor | Other:
     if isinstance(storage, Other):
         return storage
-    numbers = (offset, *size, *stride)
     if not isinstance(storage, Storage) or len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
         raise ValueError("a damaged tensor")
-    if not all(type(number) is int and number >= 0 for number in numbers):
+    if not all(type(number) is int and 0 <= number < MAX_NUMBER for number in (offset, *size, *stride)):
         raise ValueError("a damaged tensor")
     end = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) + 1
     # An expanded tensor is larger than its memory: a small file would take any amount of it.
