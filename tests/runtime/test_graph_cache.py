@@ -115,6 +115,8 @@ def test_a_graph_that_was_changed_is_not_kept_for_the_one_that_it_should_be(bund
         graph.write_bytes(data)
     with contextlib.suppress(BundleError):
         embedded(bundle, tmp_path / "cache")
+    left = (tmp_path / "cache" / "graphs").glob(".*")
+    assert list(left) == []
     np.testing.assert_array_equal(embedded(intact, tmp_path / "cache"), embedded(intact, None))
 
 

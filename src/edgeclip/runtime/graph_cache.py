@@ -71,8 +71,8 @@ class GraphCache:
                 return open_graph(place / KEPT_GRAPH, threads)
             except RUNTIME_ERRORS as error:
                 logger.debug("%s is made anew: %s", place, error)
-        temporary = self._room_for(entry)
-        if temporary is None or not is_unchanged(graph, entry):  # another bundle may have the cache's key by right
+        # An intact copy of the bundle has the same key: a graph that was changed must not be kept under it.
+        if (temporary := self._room_for(entry) if is_unchanged(graph, entry) else None) is None:
             return open_graph(graph, threads)
         try:
             open_graph(graph, threads, keep_in=temporary)
