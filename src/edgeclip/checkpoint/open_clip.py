@@ -145,17 +145,17 @@ def _other(path: Path, what: str) -> CheckpointError:
 
 def _mlp_act_eps(tower: dict[str, Any], width: int, quick: object, path: Path) -> dict[str, Any]:
     norm, act = section(tower, "norm_kwargs", path), section(tower, "act_kwargs", path)
-    if set(norm) - {"eps"} or act not in ({}, {"approximate": "none"}, {"approximate": "tanh"}) or not _is_bool(quick):
+    if (
+        set(norm) - {"eps"}
+        or act not in ({}, {"approximate": "none"}, {"approximate": "tanh"})
+        or not isinstance(quick, bool)
+    ):
         raise _other(path, f"norm_kwargs {shown(norm)}, act_kwargs {shown(act)} and quick_gelu {shown(quick)}")
     return {
         "intermediate_size": int(width * number(tower, "mlp_ratio", path, 4.0)),
         "hidden_act": "quick_gelu" if quick else "gelu_pytorch_tanh" if act.get("approximate") == "tanh" else "gelu",
         "layer_norm_eps": number(norm, "eps", path, 1e-5),
     }
-
-
-def _is_bool(value: object) -> bool:
-    return isinstance(value, bool)
 
 
 def _text_cleaning(text: dict[str, Any], path: Path) -> tuple[TextCleaning, CheckpointError | None]:

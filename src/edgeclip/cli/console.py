@@ -41,15 +41,17 @@ def open_streams() -> None:
 
 def print_json(value: object) -> None:
     """Print a record as JSON, in UTF-8 whatever the terminal's encoding is."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(as_json(value))
-    sys.stdout.buffer.flush()
+    _print_bytes(as_json(value))
 
 
 def print_json_line(value: object) -> None:
     """Print a record as one line of JSON."""
+    _print_bytes(msgspec.json.format(as_json(value), indent=-1).strip() + b"\n")
+
+
+def _print_bytes(data: bytes) -> None:
     sys.stdout.flush()
-    sys.stdout.buffer.write(msgspec.json.format(as_json(value), indent=-1).strip() + b"\n")
+    sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
