@@ -20,7 +20,7 @@ from typing import BinaryIO, Literal
 import msgspec
 
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
-from edgeclip.errors import BundleError, ConfigError
+from edgeclip.errors import MALFORMED, BundleError, ConfigError
 from edgeclip.files import present, printable, read_whole
 from edgeclip.hf_config import preprocess_from, read_config
 from edgeclip.hf_json import read_json
@@ -266,7 +266,7 @@ def check_replaceable(folder: Path) -> None:
         )
     try:
         known = set(msgspec.json.decode(read_whole(folder / MANIFEST), type=dict)["files"])
-    except (OSError, KeyError, TypeError, RecursionError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, KeyError, TypeError, *MALFORMED):
         known = set()
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     if foreign := next((name for name in found if name not in known | ({MANIFEST} if known else set())), None):
@@ -330,7 +330,7 @@ def _read_manifest(path: Path) -> Manifest:
                 fix="export the model again with `layout` edgeclip",
             )
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise BundleError(f"{path} ({error})", expected="a bundle's manifest", fix="copy the bundle again") from error
     if manifest != sealed(manifest):
         raise BundleError(f"{path}, which was changed", expected=f"seal {manifest.seal}", fix="copy the bundle again")

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from edgeclip.errors import ConfigError
+from edgeclip.errors import MALFORMED, ConfigError
 from edgeclip.files import read_whole
 
 T = TypeVar("T")
@@ -155,7 +155,7 @@ def load_toml(path: Path, type_: type[T]) -> T:
         raise ConfigError(
             f"cannot read {path} ({error.strerror})", expected="a TOML file", fix="give the path of one"
         ) from error
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise ConfigError(
             f"{path}: {error}", expected="the keys that its documentation lists", fix="mend the line that is named"
         ) from error

@@ -11,6 +11,8 @@ DAMAGED = (
 )
 """What a library's parser may raise, beside errors of its own, for a file that is damaged or hostile: a boundary around
 one call of it, never around our own code, makes an `EdgeclipError` of them."""
+MALFORMED = (ValueError, RecursionError)
+"""What parsers of JSON and TOML raise for text that is none, for other fields, and for nesting without an end."""
 LONGEST = 400
 """Letters of what was got: a name of 5,000 would hide the rest of the line."""
 

@@ -7,7 +7,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from edgeclip.errors import CheckpointError
+from edgeclip.errors import MALFORMED, CheckpointError
 from edgeclip.files import read_whole
 
 
@@ -24,7 +24,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(read_whole(path))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, *MALFORMED) as error:
         raise CheckpointError(
             f"{path} cannot be read ({error})", expected="a JSON object", fix="download it again"
         ) from error

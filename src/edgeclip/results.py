@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from edgeclip.config import ClipConfig, Config, PreprocessConfig
-from edgeclip.errors import ConfigError
+from edgeclip.errors import MALFORMED, ConfigError
 from edgeclip.files import as_json, read_whole, write_atomically
 
 SCHEMA = 1
@@ -203,7 +203,7 @@ def read_results(path: Path) -> Results:
     """
     try:
         results = msgspec.json.decode(read_whole(path), type=Results)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise ConfigError(f"{path} ({error})", expected="results of this version", fix="measure again") from error
     if results.schema != SCHEMA:
         raise ConfigError(f"{path} of schema {results.schema}", expected=f"schema {SCHEMA}", fix="measure again")

@@ -11,8 +11,8 @@ import msgspec
 from edgeclip.bulk.known_rows import is_there
 from edgeclip.bulk.path_names import path_from_text
 from edgeclip.config import Config
-from edgeclip.errors import ConfigError, DataError
-from edgeclip.files import part_of, remove_part, write_atomically
+from edgeclip.errors import MALFORMED, ConfigError, DataError
+from edgeclip.files import part_of, read_whole, remove_part, write_atomically
 from edgeclip.runtime.embedding_dtype import EmbeddingDtype
 
 
@@ -99,12 +99,12 @@ def claim(path: Path, origin: Origin) -> Origin:
 def _read_note(path: Path, origin: Origin) -> Origin:
     note = note_of(path)
     try:
-        found = msgspec.json.decode(note.read_bytes(), type=Origin)
+        found = msgspec.json.decode(read_whole(note), type=Origin)
     except FileNotFoundError as error:
         raise ConfigError(
             f"`out` {path}, which edgeclip did not write", expected="a new file", fix="give another `out`"
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise DataError(f"{note} ({error})", expected="what embed wrote", fix="give another `out`") from error
     for field in ("fingerprint", "rows", "dtype", "embedding_size"):
         theirs, ours = getattr(found, field), getattr(origin, field)

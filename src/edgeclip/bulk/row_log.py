@@ -15,7 +15,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from edgeclip.bulk.file_state import FileState
-from edgeclip.errors import DataError
+from edgeclip.errors import MALFORMED, DataError
 
 
 class JsonLines:
@@ -130,7 +130,7 @@ class RowLog:
         for record in records:
             try:
                 name, state = self._layout.read(record)
-            except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            except MALFORMED as error:
                 raise self._foreign(record) from error
             self.names.append(name)
             self.states.append(state)

@@ -10,7 +10,7 @@ import msgspec
 from edgeclip.data.image_folders import ImageFolders
 from edgeclip.data.records import CaptionSet, FileImage, Record
 from edgeclip.data.row_count import RowCount
-from edgeclip.errors import DataError
+from edgeclip.errors import MALFORMED, DataError
 
 SPLIT = re.compile(r"(train|val|test)\d{4}")
 
@@ -55,7 +55,7 @@ def load_coco(annotations: Path, data: bytes) -> CaptionSet:
     """
     try:
         parsed = msgspec.json.decode(data, type=_Captions)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise DataError(
             f"{annotations} ({error})",
             expected='COCO captions with "images" and "annotations"',

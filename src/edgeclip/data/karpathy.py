@@ -11,7 +11,7 @@ from edgeclip.data.hub_data import EVALUATION_SPLITS, TRAINING_SPLITS, choose_sp
 from edgeclip.data.image_folders import ImageFolders
 from edgeclip.data.records import CaptionSet, FileImage, Record
 from edgeclip.data.row_count import RowCount
-from edgeclip.errors import DataError
+from edgeclip.errors import MALFORMED, DataError
 
 MERGED = {"restval": "train"}
 """What COCO has left of its validation part is trained on."""
@@ -47,7 +47,7 @@ def load_karpathy(path: Path, data: bytes, split: str | None, *, training: bool)
     """
     try:
         parsed = msgspec.json.decode(data, type=_Splits)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise DataError(f"{path} ({error})", expected="Karpathy's splits", fix="download it again") from error
     splits: dict[str, list[_Image]] = {}
     for image in parsed.images:

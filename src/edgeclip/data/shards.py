@@ -16,7 +16,7 @@ from edgeclip.bulk.listing import image_suffixes
 from edgeclip.data.folder import CAPTION_COLUMNS
 from edgeclip.data.records import CaptionSet, Record, same_pictures, texts_in
 from edgeclip.data.row_count import RowCount
-from edgeclip.errors import DataError
+from edgeclip.errors import MALFORMED, DataError
 from edgeclip.files import printable
 from edgeclip.text_files import encoding_of
 
@@ -155,7 +155,7 @@ def _add(sample: Sample, path: Path, member: tarfile.TarInfo, ending: str, capti
     elif not is_image:
         try:
             sample.captions[ending] = _captions(content.read(), ending, caption_column)
-        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        except MALFORMED:
             sample.trouble = f"with a .{ending} that can't be read"
     elif sample.image:
         sample.trouble = "with several images"

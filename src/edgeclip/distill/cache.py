@@ -23,7 +23,8 @@ from torch import Tensor
 
 from edgeclip.config import Config, PreprocessConfig
 from edgeclip.data.augment import Augmentation, AugmentConfig
-from edgeclip.errors import DataError
+from edgeclip.errors import MALFORMED, DataError
+from edgeclip.files import read_whole
 
 INDEX = "index.json"
 SCHEMA = 1
@@ -139,8 +140,8 @@ def read_index(folder: Path) -> CacheIndex:
     """
     path = folder / INDEX
     try:
-        index = msgspec.json.decode(path.read_bytes(), type=CacheIndex)
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        index = msgspec.json.decode(read_whole(path), type=CacheIndex)
+    except (OSError, *MALFORMED) as error:
         raise DataError(
             f"{path} cannot be read ({error})", expected="the index of a teacher's cache", fix="build the cache again"
         ) from error

@@ -10,6 +10,7 @@ from typing import BinaryIO
 import msgspec
 
 from edgeclip.config import Config
+from edgeclip.errors import MALFORMED
 from edgeclip.files import write_atomically
 
 
@@ -66,7 +67,7 @@ def _lines(path: Path, done: int) -> list[bytes]:
         for line in path.read_bytes().splitlines(keepends=True):
             try:
                 step = msgspec.json.decode(line, type=StepMetrics).step
-            except (msgspec.DecodeError, msgspec.ValidationError):
+            except MALFORMED:
                 break
             if step > done or not line.endswith(b"\n"):
                 break

@@ -21,6 +21,7 @@ import onnxruntime
 from edgeclip.bundle import FileEntry, is_unchanged
 from edgeclip.config import Config
 from edgeclip.cpu import cpu_flags
+from edgeclip.errors import MALFORMED
 from edgeclip.files import flush, own_part, read_whole, remove_leftovers
 from edgeclip.runtime.session import KEPT_GRAPH, KEPT_WEIGHTS, RUNTIME_ERRORS, open_graph
 
@@ -130,7 +131,7 @@ def _is_sealed(place: Path) -> bool:
         found = {name: _state(place / name) for name in (KEPT_GRAPH, KEPT_WEIGHTS)}
         is_own = not hasattr(os, "geteuid") or (place / KEPT_GRAPH).stat().st_uid == os.geteuid()
         os.utime(place / SEAL)
-    except (OSError, ValueError):  # the latter is what msgspec raises
+    except (OSError, *MALFORMED):
         return False
     return is_own and found == seal.files
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclip.cpu import processors
+from edgeclip.errors import MALFORMED
 from edgeclip.files import write_atomically
 
 MAGIC = b"edgeclip sign bits 1\n"
@@ -201,7 +202,7 @@ def _header(file: BinaryIO) -> Header | None:
         return None
     try:
         header = msgspec.json.decode(file.readline(1000), type=Header)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         return None
     return header if header.rows > 0 and header.embedding_size > 0 else None
 

@@ -21,7 +21,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from python_multipart.exceptions import FormParserError
 
-from edgeclip.errors import ConfigError
+from edgeclip.errors import MALFORMED, ConfigError
 from edgeclip.files import printable
 from edgeclip.serve.inputs import Item, text_of
 from edgeclip.serve.model import Model
@@ -129,7 +129,7 @@ def entries_of(form: dict[str, bytes]) -> Entries:
     """
     try:
         entries = msgspec.json.decode(form.get("entries", b""), type=Entries)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise _unreadable(f"`entries` that can't be read ({error})") from error
     if len(entries) != 1 or not entries.keys() <= {CLIP, *NOTHING_FOUND} or not all(entries.values()):
         raise _unreadable(f"`entries` with the tasks {sorted(map(printable, entries))}")

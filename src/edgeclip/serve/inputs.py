@@ -15,7 +15,7 @@ from typing import TypeAlias, TypeVar
 
 import msgspec
 
-from edgeclip.errors import ConfigError, InputError
+from edgeclip.errors import MALFORMED, ConfigError, InputError
 from edgeclip.files import printable
 from edgeclip.serve.problems import UnreadableError
 
@@ -57,7 +57,7 @@ def decoded(body: bytes, type_: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(body, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise UnreadableError(
             f"a body that is not the route's JSON ({error})",
             expected=f"a {type_.__name__} of /openapi.json",
