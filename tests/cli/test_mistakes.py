@@ -1,5 +1,7 @@
 """What a user reads after a mistake: one line that says what was given, what was expected, and what to do."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,16 @@ def test_a_mistake_is_one_line(
     arguments, message = cases[name]
     assert message in mistake(*arguments)
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [(("serve", "builtin:tabletop"), "serve"), (("mcp", "--db", "a.db"), "mcp")],
+    ids=["serve", "mcp"],
+)
+def test_the_extra_that_is_named_brings_all_that_the_command_needs(command: tuple[str, ...], extra: str):
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['fastapi', 'starlette', 'uvicorn', 'anyio', 'mcp']))"
+    run = f"{blocked}; from edgeclip.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", run, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"expected the {extra} extra; pip install 'edgeclip[{extra}]'\n")

@@ -22,6 +22,8 @@ def command(settings: McpSettings) -> None:
 
     It speaks on standard input and output, and only reads: search_images, similar_images, get_image, index_status.
     """
+    import mcp  # noqa: F401  # first: whose extra brings all that it needs, where another package is missing too
+
     from edgeclip.serve.mcp_tools import run
 
     run(settings.db, settings.bundle)
