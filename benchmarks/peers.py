@@ -1,21 +1,24 @@
 """File to embedding against everything else a user could pick, side by side: `make bench`.
 
 A ViT-B/32 with random weights goes through transformers, PyTorch's dynamic int8, plain exports in ONNX Runtime,
-OpenVINO with NNCF, and edgeclip. Calls are timed in turn in one process (A B C ... A B C ...), with pauses in which
-the threads of the last one come to rest; starts and memory in processes of their own, in turn too. JSON goes to
-standard output or --out; benchmarks/report.py makes a dated report of it. Only ratios within a run mean anything.
+OpenVINO with NNCF, modern-onnx-clip, faster-clip and edgeclip; rclip 4 is left out, which needs Python 3.12 and has a
+model of its own. Calls are timed in turn in one process (A B C ... A B C ...), with pauses in which the threads of the
+last one come to rest; starts and memory in processes of their own, in turn too. JSON goes to standard output or --out;
+benchmarks/report.py makes a dated report of it. Only ratios within a run mean anything.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
+import functools
 import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,8 @@ from peer_bounds import bounds
 from peer_models import (
     CAPTION,
     CONTEXT,
+    FASTER,
+    MODERN,
     ORT_FP32,
     ORT_INT8,
     OURS,
@@ -45,8 +50,8 @@ from edgeclip.evaluate.footprint import bytes_on_disk
 from edgeclip.evaluate.latency import time_calls
 from edgeclip.tokenizer import load_tokenizer
 
-PEERS = (TRANSFORMERS, QNNPACK, X86, ORT_FP32, ORT_INT8, OV_FP32, OV_INT8, OURS_FP32, OURS)
-STARTED = (TRANSFORMERS, ORT_INT8, OV_INT8, OURS)
+PEERS = (TRANSFORMERS, QNNPACK, X86, ORT_FP32, ORT_INT8, OV_FP32, OV_INT8, MODERN, FASTER, OURS_FP32, OURS)
+STARTED = (TRANSFORMERS, ORT_INT8, OV_INT8, FASTER, OURS)
 PAUSE_S = 0.05
 GOALS = (
     ("image tensor", TRANSFORMERS, 3.0),
@@ -88,34 +93,34 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if input_ids.shape != (1, 14):
         raise SystemExit(f"the caption has {input_ids.shape[1]} tokens; expected 14")
     peers = {name: open_peer(name, work, threads) for name in PEERS}
-    works: dict[str, Callable[[Peer], Callable[[], object]]] = {
-        "image tensor": lambda peer: lambda: peer.image(pixels[0]),
-        "caption of 14 tokens": lambda peer: lambda: peer.text(input_ids),
-        "JPEG of 1920x1080": lambda peer: lambda: peer.file(photos.full_hd),
-        "JPEG of 4032x3024": lambda peer: lambda: peer.file(photos.large),
+    works: dict[str, tuple[Callable[[Peer], Callable[[Any], object] | None], object]] = {
+        "image tensor": (lambda peer: peer.image, pixels[0]),
+        "caption of 14 tokens": (lambda peer: peer.text, input_ids),
+        "JPEG of 1920x1080": (lambda peer: peer.file, photos.full_hd),
+        "JPEG of 4032x3024": (lambda peer: peer.file, photos.large),
     }
-    milliseconds = {}
-    for work_name, make in works.items():
+    milliseconds, cpu_milliseconds = {}, {}
+    for work_name, (of, given) in works.items():
         say(work_name)
-        calls = {name: make(peer) for name, peer in peers.items()}
-        milliseconds[work_name] = summary(
-            time_calls(calls, repeats=arguments.repeats, warmup=2, budget_s=600, pause_s=PAUSE_S)
-        )
+        calls = {name: (call, given) for name, peer in peers.items() if (call := of(peer))}
+        milliseconds[work_name], cpu_milliseconds[work_name] = timed(calls, arguments.repeats)
     peers.clear()
     say("bulk")
     bulk = bulk_rates(work, photos.small, threads)
     say("starts and memory")
     starts = started(arguments, photos.small[0])
-    milliseconds["start to first image embedding"] = starts["milliseconds"]
+    milliseconds["start to first image embedding"] = starts.pop("milliseconds")
+    cpu_milliseconds["start to first image embedding"] = starts.pop("cpu_milliseconds")
     return {
         "date": datetime.date.today().isoformat(),
         "command": "python " + " ".join(sys.argv),
         "environment": environment(threads) | versions(),
         "photos": {path.name: path.stat().st_size for path in (photos.full_hd, photos.large)},
         "milliseconds": milliseconds,
+        "cpu_milliseconds": cpu_milliseconds,
         "ratios": [ratio(milliseconds, *goal) for goal in GOALS],
         "bulk_images_per_second": bulk,
-        "peak_rss_mb": starts["peak_rss_mb"],
+        **starts,
         "disk_mb": disk(work),
         "bounds": bounds(work, photos, threads),
     }
@@ -123,6 +128,22 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def say(what: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+
+
+def timed(calls: dict[str, tuple[Callable[[Any], object], object]], repeats: int) -> tuple[Any, Any]:
+    """Of each call on what it is given, milliseconds of the clock, and of all its threads' processor time."""
+    warmup = 2
+    cpu: dict[str, list[float]] = {name: [] for name in calls}
+
+    def run(name: str) -> None:
+        call, given = calls[name]
+        start = time.process_time()
+        call(given)
+        cpu[name].append((time.process_time() - start) * 1e3)
+
+    runs = {name: functools.partial(run, name) for name in calls}
+    times = time_calls(runs, repeats=repeats, warmup=warmup, budget_s=600, pause_s=PAUSE_S)
+    return summary(times), summary({name: spent[warmup:] for name, spent in cpu.items()})
 
 
 def summary(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
@@ -175,23 +196,44 @@ def bulk_rates(work: Path, paths: list[Path], threads: int) -> dict[str, float]:
 
 
 def started(arguments: argparse.Namespace, photo: Path) -> dict[str, Any]:
-    """Seconds from the start of a process to its first embedding, and its peak memory, in turn."""
-    script = Path(__file__).with_name("peer_start.py")
+    """From the start of a process to its first embedding, and its memory, in turn; the last round makes two of each."""
     times: dict[str, list[float]] = {name: [] for name in STARTED}
-    memory: dict[str, dict[str, float]] = {name: {} for name in STARTED}
+    cpu: dict[str, list[float]] = {name: [] for name in STARTED}
+    peak: dict[str, dict[str, float]] = {name: {} for name in STARTED}
     for _ in range(arguments.starts):
         for name in STARTED:
             for what in ("image", "both"):
-                command = [sys.executable, str(script), name, str(arguments.work), str(photo), str(arguments.threads)]
                 start = time.time()
-                done = subprocess.run(
-                    [*command, *(["both"] if what == "both" else [])], capture_output=True, text=True, check=True
-                )
-                answer = json.loads(done.stdout.splitlines()[-1])
+                with _process(arguments, photo, name, what) as (_, answer):
+                    pass
                 if what == "image":
                     times[name].append((answer["ready"] - start) * 1e3)
-                memory[name][what] = round(max(memory[name].get(what, 0), answer["peak_rss_mb"]), 1)
-    return {"milliseconds": summary(times), "peak_rss_mb": memory}
+                    cpu[name].append(answer["cpu"] * 1e3)
+                peak[name][what] = round(max(peak[name].get(what, 0), answer["peak_rss_mb"]), 1)
+    pss = {}
+    for name in STARTED:
+        with _process(arguments, photo, name, "both") as (first, _):
+            alone = pss_mb(first)
+            with _process(arguments, photo, name, "both") as (second, _):
+                pss[name] = {"one process": alone, "each of two": max(pss_mb(first), pss_mb(second))}
+    return {"milliseconds": summary(times), "cpu_milliseconds": summary(cpu), "peak_rss_mb": peak, "pss_mb": pss}
+
+
+@contextlib.contextmanager
+def _process(
+    arguments: argparse.Namespace, photo: Path, name: str, what: str
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """A peer in a process of its own, with its id and what it said when its first embedding was there."""
+    script = str(Path(__file__).with_name("peer_start.py"))
+    command = [sys.executable, script, name, str(arguments.work), str(photo), str(arguments.threads), what]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process.pid, json.loads(process.stdout.readline())
+
+
+def pss_mb(pid: int) -> float:
+    """Memory of a process in MB (10^6 bytes), of what it shares its part only."""
+    lines = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines())
+    return round(next(int(words[1]) for words in lines if words[0] == "Pss:") * 1024 / 1e6, 1)
 
 
 def disk(work: Path) -> dict[str, float]:
@@ -207,7 +249,9 @@ def disk(work: Path) -> dict[str, float]:
 def versions() -> dict[str, str]:
     from importlib import metadata
 
-    return {name: metadata.version(name) for name in ("transformers", "openvino", "nncf")}
+    return {
+        name: metadata.version(name) for name in ("transformers", "openvino", "nncf", "modern-onnx-clip", "faster-clip")
+    }
 
 
 if __name__ == "__main__":

@@ -27,6 +27,10 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         *_times(results["milliseconds"]),
         "",
+        "The same in milliseconds of processor time, of all threads together:",
+        "",
+        *_times(results["cpu_milliseconds"]),
+        "",
         "How many times faster edgeclip's int8 bundle is:",
         "",
         "| work | against | times faster | of the fastest calls | goal | met |",
@@ -63,13 +67,16 @@ def _cell(time: dict[str, float] | None) -> str:
 
 
 def _memory_and_disk(results: dict[str, Any]) -> list[str]:
-    memory, disk = results["peak_rss_mb"], results["disk_mb"]
+    memory, pss, disk = results["peak_rss_mb"], results["pss_mb"], results["disk_mb"]
     share = memory[OURS]["both"] / memory[TRANSFORMERS]["both"]
     times_smaller = disk["the fp32 weights over our int8 bundle"]
     return [
-        "| peak memory, MB | image only | both towers |",
-        "|---|---|---|",
-        *(f"| {name} | {peak['image']} | {peak['both']} |" for name, peak in memory.items()),
+        "| memory, MB | peak, image only | peak, both towers | then, in one process | in each of two |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {peak['image']} | {peak['both']} | {pss[name]['one process']} | {pss[name]['each of two']} |"
+            for name, peak in memory.items()
+        ),
         "",
         f"Goals: {MEMORY_GOALS['image']:.0f} and {MEMORY_GOALS['both']:.0f} MB, and a quarter of transformers' both "
         f"towers; measured {memory[OURS]['image']} and {memory[OURS]['both']}, {share:.2f} of transformers'.",
