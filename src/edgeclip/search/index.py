@@ -20,16 +20,15 @@ from edgeclip.search.adding import Adding
 from edgeclip.search.confidence import Confidence
 from edgeclip.search.database import Database, create
 from edgeclip.search.filters import Filters
-from edgeclip.search.finding import Asked, Finder
+from edgeclip.search.finding import MOST, Asked, asked_of, find
 from edgeclip.search.near_duplicates import groups_of
 from edgeclip.search.pruning import is_below, prune, roots_of
-from edgeclip.search.queries import Query, embed, terms_of, unit
+from edgeclip.search.queries import Query, unit
 from edgeclip.search.reindexing import reindex
 from edgeclip.search.rows import Added, Answer, Duplicates, Photo, Pruned, Status
 from edgeclip.search.scan import Scan, bits_path
+from edgeclip.search.sqlite_store import SqliteStore
 
-MOST = 10_000
-"""Results of one search."""
 NO_FILTERS = Filters()
 
 
@@ -56,7 +55,7 @@ class Index:
             )
         self._scan = Scan(self._database)
         self._confidence = Confidence(self._database, clip.embedding_size)
-        self._finder = Finder(self._database, self._scan, self._confidence)
+        self._store = SqliteStore(self._database, self._scan, self._confidence)
 
     @classmethod
     def open(cls, path: str | Path, bundle: str | Path | ClipRuntime | None = None) -> Index:
@@ -176,19 +175,8 @@ class Index:
         Raises:
             EdgeclipError: the query can't be used, or a picture in it can't be decoded.
         """
-        check_whole("`k`", k, 1, MOST)
-        terms = terms_of(query)
-        weights = np.array([term.weight for term in terms], np.float32)
-        asked = Asked(
-            query=unit(weights @ np.stack(embed(self.clip, terms, raw_prompt=raw_prompt))),
-            k=k,
-            filters=filters,
-            left_out=frozenset(os.path.realpath(term.what) for term in terms if isinstance(term.what, Path)),
-            collapse=collapse,
-            is_picture=not any(term.is_text for term in terms),
-            is_text=len(terms) == 1 and terms[0].is_text and terms[0].weight > 0,
-        )
-        return self._finder.find(asked)
+        asked = asked_of(self.clip, query, k=k, filters=filters, collapse=collapse, raw_prompt=raw_prompt)
+        return find(self._store, asked)
 
     def similar(self, path: str | Path, *, k: int = 10, filters: Filters = NO_FILTERS) -> Answer:
         """The pictures most like an indexed one, which is not read again.
@@ -206,7 +194,7 @@ class Index:
             )
         (embeds_E,) = self._scan.vectors([rows[0][0]])[1]
         asked = Asked(query=unit(embeds_E), k=k, filters=filters, left_out=frozenset((real,)), is_picture=True)
-        return self._finder.find(asked)
+        return find(self._store, asked)
 
     def photo(self, number: int) -> Photo | None:
         """The picture of a row's number, None where there is none by now."""
