@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from edgeclip.inputs import check_path, check_whole, texts_of
 from edgeclip.runtime.clip import ClipRuntime, load
 from edgeclip.search.adding import Adding
 from edgeclip.search.confidence import Confidence
-from edgeclip.search.database import Database, create
-from edgeclip.search.filters import Filters
+from edgeclip.search.database import Database, check_file, create
+from edgeclip.search.filters import NO_FILTERS, Filters
 from edgeclip.search.finding import MOST, Asked, asked_of, find
 from edgeclip.search.near_duplicates import groups_of
 from edgeclip.search.pruning import is_below, prune, roots_of
@@ -28,8 +28,6 @@ from edgeclip.search.reindexing import reindex
 from edgeclip.search.rows import Added, Answer, Duplicates, Photo, Pruned, Status
 from edgeclip.search.scan import Scan, bits_path
 from edgeclip.search.sqlite_store import SqliteStore
-
-NO_FILTERS = Filters()
 
 
 class Index:
@@ -73,6 +71,7 @@ class Index:
         """
         check_path("`path`", path)
         path = Path(path)
+        check_file(path)
         clip = _loaded(path, bundle)
         if not path.exists():
             with _locked(path):
@@ -115,6 +114,7 @@ class Index:
         *,
         exclude: str | Sequence[str] = (),
         workers: int | None = None,
+        to: str | None = None,
     ) -> Added:
         """Index the pictures below folders. Nothing is removed; interrupted at any moment, the next run goes on.
 
@@ -123,20 +123,30 @@ class Index:
                 returned.
             exclude: patterns (`fnmatch`) of the names, or of the paths below the folder, of files and folders.
             workers: threads that decode and encode; as many as processors by default.
+            to: a Qdrant collection that is to have the same rows then, see `Collection.open`; made where there is none.
 
         Raises:
-            DataError: there is nothing at one, nor was.
-            ConfigError: another process is adding.
+            DataError: there is nothing at one, nor was; or the collection holds other vectors.
+            ConfigError: another process is adding; or the collection's server can't be used.
             OSError: the disk is full, and such.
             EdgeclipError: the index is damaged, or the bundle can't be used.
         """
         roots = [self._root(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
         exclude = texts_of(exclude, "`exclude`")
-        with _locked(self.path):
+        with _locked(self.path), self._copier(to) as copy:
             self._database.insert("INSERT OR IGNORE INTO roots VALUES (?)", [(path_to_text(root),) for root in roots])
             added = Adding(self._database, self.clip, workers=_workers(workers)).run(roots, exclude)
             self._settle()
+            added.written, added.withdrawn = copy()
         return added
+
+    def _copier(self, to: str | None) -> AbstractContextManager[Callable[[], tuple[int, int]]]:
+        """What copies to a collection, which is looked at before hours of work."""
+        if to is None:
+            return nullcontext(lambda: (0, 0))
+        from edgeclip.search.copying import copier  # extra `scale`
+
+        return copier(self._database, self.clip, to)
 
     def _root(self, folder: str | Path) -> str:
         """A folder's real place; one that isn't there must be known, and may be a disk that is away."""
