@@ -31,6 +31,8 @@ NOT_RUN = {
     "pip install": "it is installed; tests/e2e/test_base_install.py installs the wheel",
     "curl ": "it asks the server below; tests/e2e/test_serve.py asks one",
     "edgeclip serve ": "it serves until it is stopped; tests/e2e/test_serve.py starts and stops one",
+    "edgeclip index pictures --db photos.db --to ": "it needs a server; tests/search/test_collection.py is without one",
+    'edgeclip search "a red mug" --db qdrant': "the same",
     "make ": "each target is minutes of work; CI runs check and test",
 }
 SHORTER = {"--samples 1000": "--samples 100"}

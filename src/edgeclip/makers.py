@@ -26,6 +26,7 @@ EXTRA = {
     **{"datasets": "data", "webdataset": "data"},
     **dict.fromkeys(("fastapi", "uvicorn", "starlette", "anyio", "prometheus_client", "python_multipart"), "serve"),
     **dict.fromkeys(("mcp", "mcp_types"), "mcp"),
+    "qdrant_client": "scale",
 }
 """The extra that brings a package; `compress` brings all others."""
 

@@ -31,6 +31,12 @@ class IndexSettings(Settings, frozen=True, kw_only=True):
         str | None,
         Meta(description="builtin:tabletop, a folder, or a hub id; by default what the index was made with."),
     ] = None
+    to: Annotated[
+        str | None,
+        Meta(
+            description="Copy the index to a Qdrant server too: qdrant://HOST:PORT/COLLECTION; needs the extra scale."
+        ),
+    ] = None
     exclude: Annotated[
         list[str], Meta(description="A pattern of names or paths that are left out; may be given again.")
     ] = []
@@ -44,9 +50,11 @@ def command(settings: IndexSettings) -> None:
     Rows of files that are gone stay until `edgeclip prune`. Exit code 3: done, but pictures were left out.
     """
     from edgeclip.search import Index
+    from edgeclip.search.database import check_file
 
     if not settings.folders:
         raise ConfigError("no `folders`", expected="folders with pictures", fix="add one")
+    check_file(settings.db)
     if settings.bundle is None and not settings.db.exists():
         raise ConfigError(
             f"a new index {settings.db} without `bundle`",
@@ -54,11 +62,11 @@ def command(settings: IndexSettings) -> None:
             fix="add `bundle` builtin:tabletop, a bundle's folder, or a hub id",
         )
     with Index.open(settings.db, settings.bundle) as index:
-        added = index.add(settings.folders, exclude=settings.exclude, workers=settings.workers)
-    tell(settings.db, added, as_json=settings.as_json)
+        added = index.add(settings.folders, exclude=settings.exclude, workers=settings.workers, to=settings.to)
+    tell(settings.db, added, to=settings.to, as_json=settings.as_json)
 
 
-def tell(db: Path, added: Added, *, as_json: bool) -> None:
+def tell(db: Path, added: Added, *, to: str | None = None, as_json: bool) -> None:
     """Say what a run has come to, and end with `LEFT_OUT` where pictures were.
 
     Raises:
@@ -77,6 +85,8 @@ def tell(db: Path, added: Added, *, as_json: bool) -> None:
         counts = {"new": added.encoded, "copies": added.copied, "moved": added.moved, "unchanged": added.unchanged}
         told = ", ".join(f"{count} {what}" for what, count in counts.items())
         print(f"{printable(str(db))}  {added.found} pictures: {told}")
+        if to is not None:
+            print(f"{printable(to)}  {added.written} points written, {added.withdrawn} removed")
     for folder in added.unreadable:
         logger.warning("can't be read, rows kept: %s", printable(folder))
     if told := in_words(Counter(added.skipped)):

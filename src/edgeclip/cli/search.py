@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Meta
 
-from edgeclip.cli.options import Db, Json
+from edgeclip.cli.options import Json
 from edgeclip.errors import ConfigError
 from edgeclip.search.filters import Filters
 
 if TYPE_CHECKING:
-    from edgeclip.search import Result
+    from edgeclip.search import Collection, Index, Result
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,13 @@ class SearchSettings(Filters, frozen=True, kw_only=True):
         list[str],
         Meta(description='Words or a picture\'s path, with + and - between: horse + stripes, "2:dog" + a.jpg.'),
     ] = []
-    db: Db
+    db: Annotated[
+        str,
+        Meta(description="An index made by edgeclip index, or qdrant://HOST:PORT/COLLECTION that it was copied to."),
+    ]
+    bundle: Annotated[
+        str | None, Meta(description="What the index was made with, where that has another path here.")
+    ] = None
     not_: Annotated[
         list[str],
         Meta(description="What the pictures shouldn't show; may be given again.", extra={"flags": ("--not",)}),
@@ -55,7 +61,6 @@ class SearchSettings(Filters, frozen=True, kw_only=True):
 
 def command(settings: SearchSettings) -> None:
     """Search an index: the best pictures first, with their cosine. It never indexes. Exit code 1: no match."""
-    from edgeclip.search import Index
     from edgeclip.search.queries import parse
 
     terms = parse(settings.query, settings.not_)
@@ -63,7 +68,7 @@ def command(settings: SearchSettings) -> None:
         raise ConfigError("no `query`", expected="words or a picture", fix='say what to search for, such as "a dog"')
     if settings.print0 and settings.as_json:
         raise ConfigError("both `print0` and `as_json`", expected="one of them", fix="leave out `print0`")
-    with Index.open(settings.db) as index:
+    with _opened(settings.db, settings.bundle) as index:
         answer = index.search(
             terms, k=settings.k, filters=settings, collapse=not settings.each, raw_prompt=settings.raw_prompt
         )
@@ -73,6 +78,16 @@ def command(settings: SearchSettings) -> None:
     for result in answer.results:
         _print(result, settings)
     _use(answer.results, settings)
+
+
+def _opened(db: str, bundle: str | None) -> Index | Collection:
+    from edgeclip.runtime import load
+    from edgeclip.search import Collection, Index
+    from edgeclip.search.database import is_collection
+
+    if is_collection(db):
+        return Collection.open(db, bundle)
+    return Index.open(db) if bundle is None else Index(Path(db), load(bundle, threads=1))  # which makes none
 
 
 def _print(result: Result, settings: SearchSettings) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
 import threading
 import uuid
@@ -46,6 +47,28 @@ CREATE TABLE broken (
 DROP_UNUSED = "DELETE FROM vectors WHERE id NOT IN (SELECT vector FROM photos)"
 
 
+COLLECTION = re.compile("qdrants?:/")
+
+
+def is_collection(place: str | Path) -> bool:
+    """Whether an index is said to be in a collection of a server, see `qdrant.address_of`."""
+    return COLLECTION.match(str(place)) is not None
+
+
+def check_file(path: Path) -> None:
+    """Refuse a collection where an index's file is needed.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if is_collection(path):
+        raise ConfigError(
+            "a Qdrant collection for `db`",
+            expected="the SQLite file that was copied there: of a collection only searches are made",
+            fix="give `db` that file, or use edgeclip search",
+        )
+
+
 class Database:
     """A connection that threads may share; each statement runs alone.
 
@@ -59,6 +82,7 @@ class Database:
         Raises:
             DataError: there is none, or it is damaged, of a newer version, or another program's.
         """
+        check_file(path)
         self.path = path
         self._lock = threading.RLock()
         if not path.is_file():

@@ -26,6 +26,9 @@ class Filters(Settings, frozen=True, kw_only=True):
     ext: Annotated[list[str], Meta(description="Only files with this suffix, such as jpg; may be given again.")] = []
 
 
+NO_FILTERS = Filters()
+
+
 def condition(filters: Filters) -> tuple[str, tuple[Any, ...]]:
     """SQL of a table `photos`, and its values; empty where all may be found.
 

@@ -1,28 +1,28 @@
-"""From a query's vector to the rows that are shown.
+"""From a query to the rows that are shown, wherever pictures and their vectors are kept.
 
 Shape legend: K candidates, E embedding size.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclip.bulk.path_names import path_from_text
-from edgeclip.search.confidence import Confidence
-from edgeclip.search.database import Database
-from edgeclip.search.filters import Filters, condition
+from edgeclip.inputs import check_whole
+from edgeclip.runtime.clip import ClipRuntime
+from edgeclip.search.filters import Filters
 from edgeclip.search.near_duplicates import collapsed
+from edgeclip.search.queries import Query, embed, terms_of, unit
 from edgeclip.search.rows import Answer, Photo, Result
-from edgeclip.search.scan import IN_ONE_QUERY, Scan
 
-PHOTOS = """
-SELECT vector, photos.id, path, taken, width, height FROM photos, vectors
-WHERE vectors.id = vector AND vector IN ({places})
-"""
+MOST = 10_000
+"""Results of one search."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,62 +46,65 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     is_picture: bool = False
     is_text: bool = False
 
+    @property
+    def wanted(self) -> int:
+        """How many contents to look for, of which some are left out or alike."""
+        return 2 * (self.k + len(self.left_out))
 
-class Finder:
-    """Finds in a database; threads may share one."""
 
-    def __init__(self, database: Database, scan: Scan, confidence: Confidence) -> None:
-        self._database, self._scan, self._confidence = database, scan, confidence
+class Store(Protocol):
+    """Where pictures and their vectors are kept."""
 
-    def find(self, asked: Asked) -> Answer:
-        """The nearest pictures, and whether they are any good."""
-        sql, values = condition(asked.filters)
-        among = None
-        if sql:
-            among = {vector for (vector,) in self._database.rows(f"SELECT vector FROM photos WHERE {sql}", values)}  # noqa: S608
-        wanted = 2 * (asked.k + len(asked.left_out))
-        ids_K, embeds_KE = self._scan.nearest(asked.query, wanted, among, is_picture=asked.is_picture)
-        files = self._files(ids_K.tolist(), sql, values, asked.left_out)
-        shown_K = np.array([id_ in files for id_ in ids_K.tolist()], bool)
-        ids_K, embeds_KE = ids_K[shown_K], embeds_KE[shown_K]
-        scores_K = embeds_KE @ asked.query
-        results = self._results([files[id_] for id_ in ids_K.tolist()], embeds_KE, scores_K, asked)
-        confidence = None
-        if asked.is_text and results:
-            confidence = self._confidence.of(asked.query, results[0].score)
-        is_match = bool(results) and (confidence is None or confidence >= 0)
-        return Answer(results=results, is_match=is_match, confidence=confidence)
+    def nearest(self, asked: Asked) -> tuple[list[list[Photo]], NDArray[np.float32]]:
+        """The files that may be shown, of each content that has one, and the contents' vectors (K, E), best first."""
+        ...
 
-    def _results(
-        self, files: list[list[Photo]], embeds_KE: NDArray[np.float32], scores_K: NDArray[np.float32], asked: Asked
-    ) -> tuple[Result, ...]:
-        if asked.collapse:
-            groups = [
-                ([photo for row in rows for photo in files[row]], rows[0])
-                for rows in collapsed(embeds_KE, most=asked.k)
-            ]
-        else:
-            groups = [([photo], row) for row, photos in enumerate(files) for photo in photos]
-        return tuple(
-            Result(
-                **msgspec.structs.asdict(photos[0]),
-                score=float(scores_K[row]),
-                alike=tuple(photo.path for photo in photos[1:]),
-            )
-            for photos, row in groups[: asked.k]
+    def confidence(self, asked: Asked, best: float) -> float | None:
+        """See `Answer.confidence`; `best` is the best result's cosine."""
+        ...
+
+
+def asked_of(
+    clip: ClipRuntime, query: Query, *, k: int, filters: Filters, collapse: bool = True, raw_prompt: bool = False
+) -> Asked:
+    """What a caller asks, embedded; arguments and errors are those of `Index.search`."""
+    check_whole("`k`", k, 1, MOST)
+    terms = terms_of(query)
+    weights = np.array([term.weight for term in terms], np.float32)
+    return Asked(
+        query=unit(weights @ np.stack(embed(clip, terms, raw_prompt=raw_prompt))),
+        k=k,
+        filters=filters,
+        left_out=frozenset(os.path.realpath(term.what) for term in terms if isinstance(term.what, Path)),
+        collapse=collapse,
+        is_picture=not any(term.is_text for term in terms),
+        is_text=len(terms) == 1 and terms[0].is_text and terms[0].weight > 0,
+    )
+
+
+def find(store: Store, asked: Asked) -> Answer:
+    """The nearest pictures, and whether they are any good."""
+    files, embeds_KE = store.nearest(asked)
+    results = _results(files, embeds_KE, embeds_KE @ asked.query, asked)
+    confidence = store.confidence(asked, results[0].score) if asked.is_text and results else None
+    is_match = bool(results) and (confidence is None or confidence >= 0)
+    return Answer(results=results, is_match=is_match, confidence=confidence)
+
+
+def _results(
+    files: Sequence[list[Photo]], embeds_KE: NDArray[np.float32], scores_K: NDArray[np.float32], asked: Asked
+) -> tuple[Result, ...]:
+    if asked.collapse:
+        groups = [
+            ([photo for row in rows for photo in files[row]], rows[0]) for rows in collapsed(embeds_KE, most=asked.k)
+        ]
+    else:
+        groups = [([photo], row) for row, photos in enumerate(files) for photo in photos]
+    return tuple(
+        Result(
+            **msgspec.structs.asdict(photos[0]),
+            score=float(scores_K[row]),
+            alike=tuple(photo.path for photo in photos[1:]),
         )
-
-    def _files(
-        self, vectors: list[int], sql: str, values: tuple[Any, ...], left_out: frozenset[str]
-    ) -> dict[int, list[Photo]]:
-        """The files of contents that may be shown, by the content's id."""
-        found: dict[int, list[Photo]] = {}
-        for start in range(0, len(vectors), IN_ONE_QUERY):
-            part = vectors[start : start + IN_ONE_QUERY]
-            query = PHOTOS.format(places=", ".join("?" * len(part))) + (f" AND ({sql})" if sql else "")
-            for vector, id_, name, taken, width, height in self._database.rows(query, (*part, *values)):
-                path = path_from_text(name)
-                if path not in left_out:
-                    photo = Photo(id=id_, path=path, taken=taken, width=width, height=height)
-                    found.setdefault(vector, []).append(photo)
-        return found
+        for photos, row in groups[: asked.k]
+    )

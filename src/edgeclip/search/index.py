@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,16 @@ from edgeclip.inputs import check_path, check_whole, texts_of
 from edgeclip.runtime.clip import ClipRuntime, load
 from edgeclip.search.adding import Adding
 from edgeclip.search.confidence import Confidence
-from edgeclip.search.database import Database, create
-from edgeclip.search.filters import Filters
-from edgeclip.search.finding import Asked, Finder
+from edgeclip.search.database import Database, check_file, create
+from edgeclip.search.filters import NO_FILTERS, Filters
+from edgeclip.search.finding import MOST, Asked, asked_of, find
 from edgeclip.search.near_duplicates import groups_of
 from edgeclip.search.pruning import is_below, prune, roots_of
-from edgeclip.search.queries import Query, embed, terms_of, unit
+from edgeclip.search.queries import Query, unit
 from edgeclip.search.reindexing import reindex
 from edgeclip.search.rows import Added, Answer, Duplicates, Photo, Pruned, Status
 from edgeclip.search.scan import Scan, bits_path
-
-MOST = 10_000
-"""Results of one search."""
-NO_FILTERS = Filters()
+from edgeclip.search.sqlite_store import SqliteStore
 
 
 class Index:
@@ -56,7 +53,7 @@ class Index:
             )
         self._scan = Scan(self._database)
         self._confidence = Confidence(self._database, clip.embedding_size)
-        self._finder = Finder(self._database, self._scan, self._confidence)
+        self._store = SqliteStore(self._database, self._scan, self._confidence)
 
     @classmethod
     def open(cls, path: str | Path, bundle: str | Path | ClipRuntime | None = None) -> Index:
@@ -74,6 +71,7 @@ class Index:
         """
         check_path("`path`", path)
         path = Path(path)
+        check_file(path)
         clip = _loaded(path, bundle)
         if not path.exists():
             with _locked(path):
@@ -116,6 +114,7 @@ class Index:
         *,
         exclude: str | Sequence[str] = (),
         workers: int | None = None,
+        to: str | None = None,
     ) -> Added:
         """Index the pictures below folders. Nothing is removed; interrupted at any moment, the next run goes on.
 
@@ -124,20 +123,30 @@ class Index:
                 returned.
             exclude: patterns (`fnmatch`) of the names, or of the paths below the folder, of files and folders.
             workers: threads that decode and encode; as many as processors by default.
+            to: a Qdrant collection that is to have the same rows then, see `Collection.open`; made where there is none.
 
         Raises:
-            DataError: there is nothing at one, nor was.
-            ConfigError: another process is adding.
+            DataError: there is nothing at one, nor was; or the collection holds other vectors.
+            ConfigError: another process is adding; or the collection's server can't be used.
             OSError: the disk is full, and such.
             EdgeclipError: the index is damaged, or the bundle can't be used.
         """
         roots = [self._root(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
         exclude = texts_of(exclude, "`exclude`")
-        with _locked(self.path):
+        with _locked(self.path), self._copier(to) as copy:
             self._database.insert("INSERT OR IGNORE INTO roots VALUES (?)", [(path_to_text(root),) for root in roots])
             added = Adding(self._database, self.clip, workers=_workers(workers)).run(roots, exclude)
             self._settle()
+            added.written, added.withdrawn = copy()
         return added
+
+    def _copier(self, to: str | None) -> AbstractContextManager[Callable[[], tuple[int, int]]]:
+        """What copies to a collection, which is looked at before hours of work."""
+        if to is None:
+            return nullcontext(lambda: (0, 0))
+        from edgeclip.search.copying import copier  # extra `scale`
+
+        return copier(self._database, self.clip, to)
 
     def _root(self, folder: str | Path) -> str:
         """A folder's real place; one that isn't there must be known, and may be a disk that is away."""
@@ -176,19 +185,8 @@ class Index:
         Raises:
             EdgeclipError: the query can't be used, or a picture in it can't be decoded.
         """
-        check_whole("`k`", k, 1, MOST)
-        terms = terms_of(query)
-        weights = np.array([term.weight for term in terms], np.float32)
-        asked = Asked(
-            query=unit(weights @ np.stack(embed(self.clip, terms, raw_prompt=raw_prompt))),
-            k=k,
-            filters=filters,
-            left_out=frozenset(os.path.realpath(term.what) for term in terms if isinstance(term.what, Path)),
-            collapse=collapse,
-            is_picture=not any(term.is_text for term in terms),
-            is_text=len(terms) == 1 and terms[0].is_text and terms[0].weight > 0,
-        )
-        return self._finder.find(asked)
+        asked = asked_of(self.clip, query, k=k, filters=filters, collapse=collapse, raw_prompt=raw_prompt)
+        return find(self._store, asked)
 
     def similar(self, path: str | Path, *, k: int = 10, filters: Filters = NO_FILTERS) -> Answer:
         """The pictures most like an indexed one, which is not read again.
@@ -206,7 +204,7 @@ class Index:
             )
         (embeds_E,) = self._scan.vectors([rows[0][0]])[1]
         asked = Asked(query=unit(embeds_E), k=k, filters=filters, left_out=frozenset((real,)), is_picture=True)
-        return self._finder.find(asked)
+        return find(self._store, asked)
 
     def photo(self, number: int) -> Photo | None:
         """The picture of a row's number, None where there is none by now."""

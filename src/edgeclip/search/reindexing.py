@@ -21,7 +21,7 @@ DELETE FROM photos;
 DELETE FROM vectors;
 DELETE FROM broken;
 DELETE FROM calibration;
-DELETE FROM meta;
+DELETE FROM meta WHERE key != 'source';
 INSERT INTO vectors SELECT id + {newest}, hash, width, height, embedding FROM made.vectors;
 INSERT INTO photos (path, size, mtime_ns, taken, vector)
     SELECT path, size, mtime_ns, taken, vector + {newest} FROM made.photos;

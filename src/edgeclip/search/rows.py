@@ -66,6 +66,7 @@ class Added(msgspec.Struct, kw_only=True):
         beside: raw pictures that were left out for the JPEG beside them.
         skipped: files that are no picture, by suffix.
         unreadable: folders that can't be read, whose rows are kept.
+        written, withdrawn: points that a collection was given, and that were removed from it.
     """
 
     found: int = 0
@@ -78,6 +79,8 @@ class Added(msgspec.Struct, kw_only=True):
     beside: int = 0
     skipped: dict[str, int] = {}
     unreadable: list[str] = []
+    written: int = 0
+    withdrawn: int = 0
 
 
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):

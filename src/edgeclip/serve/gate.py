@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import os
 import time
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import unquote
@@ -13,8 +12,8 @@ import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgeclip.errors import ConfigError
-from edgeclip.files import printable, read_whole
+from edgeclip.files import printable
+from edgeclip.secret import secret_of
 from edgeclip.serve.metrics import Metrics
 from edgeclip.serve.problems import (
     MisdirectedError,
@@ -29,7 +28,6 @@ from edgeclip.serve.serve_settings import ServeSettings
 logger = logging.getLogger(__name__)
 
 TOKEN_VARIABLE, TOKEN_COOKIE = "EDGECLIP_TOKEN", "edgeclip_token"
-MAX_TOKEN_BYTES = 4096
 OPEN_PATHS = {"/", "/healthz", "/readyz", "/ping"}
 """Without a token: what tells that a server is there, and the page, whose pictures need one."""
 OPEN_FOLDER = "/static/"
@@ -50,19 +48,13 @@ def token_of(settings: ServeSettings) -> bytes | None:
         ConfigError: it is empty, or nothing that a header can hold.
         OSError: its file can't be read.
     """
-    if settings.token_file is not None:
-        name, token = f"`token_file` {settings.token_file}", read_whole(settings.token_file, MAX_TOKEN_BYTES).strip()
-    elif TOKEN_VARIABLE in os.environ:
-        name, token = TOKEN_VARIABLE, os.fsencode(os.environ[TOKEN_VARIABLE]).strip()
-    else:
-        return None
-    if not token or not all(0x21 <= byte <= 0x7E for byte in token):
-        raise ConfigError(
-            f"{name} without a token in it",
-            expected="one line of letters, digits and signs",
-            fix="make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'",
-        )
-    return token
+    token = secret_of(
+        TOKEN_VARIABLE,
+        settings.token_file,
+        "`token_file`",
+        fix="make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'",
+    )
+    return None if token is None else token.encode()
 
 
 class Gate:

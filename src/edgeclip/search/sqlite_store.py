@@ -1,0 +1,61 @@
+"""Pictures and vectors of an index, as a search looks for them: files from SQLite, the nearest from the scan.
+
+Shape legend: K candidates, E embedding size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclip.bulk.path_names import path_from_text
+from edgeclip.search.confidence import Confidence
+from edgeclip.search.database import Database
+from edgeclip.search.filters import condition
+from edgeclip.search.finding import Asked
+from edgeclip.search.rows import Photo
+from edgeclip.search.scan import IN_ONE_QUERY, Scan
+
+PHOTOS = """
+SELECT vector, photos.id, path, taken, width, height FROM photos, vectors
+WHERE vectors.id = vector AND vector IN ({places})
+"""
+
+
+class SqliteStore:
+    """A `finding.Store`; threads may share one."""
+
+    def __init__(self, database: Database, scan: Scan, confidence: Confidence) -> None:
+        self._database, self._scan, self._confidence = database, scan, confidence
+
+    def nearest(self, asked: Asked) -> tuple[list[list[Photo]], NDArray[np.float32]]:
+        """See `finding.Store`."""
+        sql, values = condition(asked.filters)
+        among = None
+        if sql:
+            among = {vector for (vector,) in self._database.rows(f"SELECT vector FROM photos WHERE {sql}", values)}  # noqa: S608
+        ids_K, embeds_KE = self._scan.nearest(asked.query, asked.wanted, among, is_picture=asked.is_picture)
+        files = self._files(ids_K.tolist(), sql, values, asked.left_out)
+        shown_K = np.array([id_ in files for id_ in ids_K.tolist()], bool)
+        return [files[id_] for id_ in ids_K[shown_K].tolist()], embeds_KE[shown_K]
+
+    def confidence(self, asked: Asked, best: float) -> float | None:
+        """See `finding.Store`."""
+        return self._confidence.of(asked.query, best)
+
+    def _files(
+        self, vectors: list[int], sql: str, values: tuple[Any, ...], left_out: frozenset[str]
+    ) -> dict[int, list[Photo]]:
+        """The files of contents that may be shown, by the content's id."""
+        found: dict[int, list[Photo]] = {}
+        for start in range(0, len(vectors), IN_ONE_QUERY):
+            part = vectors[start : start + IN_ONE_QUERY]
+            query = PHOTOS.format(places=", ".join("?" * len(part))) + (f" AND ({sql})" if sql else "")
+            for vector, id_, name, taken, width, height in self._database.rows(query, (*part, *values)):
+                path = path_from_text(name)
+                if path not in left_out:
+                    photo = Photo(id=id_, path=path, taken=taken, width=width, height=height)
+                    found.setdefault(vector, []).append(photo)
+        return found
