@@ -4,7 +4,7 @@
 #   docker run --read-only --tmpfs /tmp -v ./my-bundle:/bundle:ro -p 3003:3003 edgeclip /bundle --immich-name ViT-B-32__openai
 FROM python:3.12-slim AS build
 COPY . /source
-RUN python -m venv /opt/edgeclip && /opt/edgeclip/bin/pip install --no-cache-dir --constraint /source/constraints.txt "/source[serve]"
+RUN python -m venv /opt/edgeclip && /opt/edgeclip/bin/pip install --no-cache-dir --constraint /source/constraints.txt "/source[serve,heic,raw]"
 
 FROM python:3.12-slim
 RUN useradd --system --uid 10001 --create-home --home-dir /cache edgeclip

@@ -17,7 +17,8 @@ NODE_STAMP := tests/node/node_modules/.package-lock.json
 
 LOWEST := .venv-lowest
 LOWEST_STAMP := $(LOWEST)/.installed
-LOWEST_TESTS := tests/image/test_apart.py tests/image/test_metadata.py tests/image/test_hostile_images.py \
+LOWEST_TESTS := tests/image/test_apart.py tests/image/test_extras.py tests/image/test_metadata.py \
+	tests/image/test_hostile_images.py \
 	tests/bulk tests/test_cpu.py tests/test_errors.py tests/test_files.py tests/test_imports.py \
 	tests/test_progress.py tests/test_settings.py tests/runtime/test_hostile_graphs.py
 
@@ -29,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compress,data,mcp,scale,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compress,data,heic,raw,mcp,scale,dev]'
 	touch $(STAMP)
 
 demo: setup
@@ -48,7 +49,7 @@ test-lowest: $(LOWEST_STAMP)
 $(LOWEST_STAMP): pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
-	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[serve,scale]' pytest hypothesis onnx
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[serve,heic,raw,scale]' pytest hypothesis onnx
 	touch $@
 
 hostile: setup

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ["torch", "transformers", "safetensors", "jinja2", "datasets", "huggingface_hub"]
+EXTRAS = ["torch", "transformers", "safetensors", "jinja2", "datasets", "huggingface_hub", "pillow_heif", "rawpy"]
 UNIX = ["fcntl", "resource"]
 IMPORT = """
 import importlib, pkgutil, sys

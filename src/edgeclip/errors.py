@@ -55,6 +55,10 @@ class ImageError(EdgeclipError):
     """An image that cannot be decoded."""
 
 
+class MissingExtraError(ImageError):
+    """An image of a format that takes a package more."""
+
+
 class DataError(EdgeclipError):
     """A data set that is missing, empty, malformed, or too small for what was asked."""
 

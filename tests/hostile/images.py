@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from edgeclip.image import extras
+from tests.hostile.camera_files import directories, dng, heic
 from tests.hostile.webp_tables import webp_of_tables
 
 TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
@@ -63,6 +65,21 @@ def valid_files() -> Iterator[tuple[str, str, bytes]]:
                 except (OSError, ValueError, KeyError, SystemError, RuntimeError, TypeError, AttributeError):
                     continue
                 yield f"{format_} {mode} {options}", format_, buffer.getvalue()
+
+
+def camera_files() -> Iterator[tuple[str, bytes]]:
+    """(name, file) of the formats that extras read, where these are there."""
+    image = picture("RGB")
+    if not extras.is_missing("HEIF"):
+        yield "HEIF", heic(image)
+        yield "HEIF turned", heic(image, turn=6)
+        yield "HEIF in tiles", heic(image.resize((192, 128)), tile_size=64)
+        yield "HEIF transparent", heic(picture("RGBA"))
+        yield "HEIF without loss", heic(picture("L"), quality=-1, chroma=444)
+    if not extras.is_missing("RAW"):
+        jpeg = saved(image, "JPEG", exif=TURNED)
+        yield "RAW", dng(jpeg, image.size)
+        yield "RAW turned", dng(saved(image, "JPEG"), image.size, turn=8)
 
 
 def truncate(data: bytes, draw: random.Random) -> bytes:
@@ -118,7 +135,7 @@ def originals() -> list[tuple[str, bytes]]:
     """What is mutated: files of all formats that are accepted, and of some that are not."""
     valid = [(name, format_, data) for name, format_, data in valid_files()]
     others = random.Random(0).sample([(name, data) for name, format_, data in valid if format_ not in ACCEPTED], 10)
-    return [(name, data) for name, format_, data in valid if format_ in ACCEPTED] + others
+    return [(name, data) for name, format_, data in valid if format_ in ACCEPTED] + list(camera_files()) + others
 
 
 def mutated_images(seed: int, count: int) -> Iterator[tuple[str, bytes]]:
@@ -257,6 +274,7 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "TIFF of a million strips", tiff(*strips, data=bytes(4_000_000))
     yield "TIFF whose next directory is itself", tiff((256, 3, 1, 16), (257, 3, 1, 16), again=True)
     yield "BigTIFF", b"II+\0\x08\0\0\0\x10" + bytes(200)
+    yield from camera_bombs()
     yield "BMP 2^31 wide", saved(grey, "BMP")[:18] + struct.pack("<ii", 2**31 - 1, 2**31 - 1) + saved(grey, "BMP")[26:]
     yield (
         "ICO around a giant PNG",
@@ -269,6 +287,32 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "PPM 10^9 wide", b"P6 1000000000 1000000000 255\n" + bytes(100)
     yield "PPM of endless digits", b"P6 " + b"9" * 1_000_000
     yield "nothing", b""
+
+
+def camera_bombs() -> Iterator[tuple[str, bytes]]:
+    """Those of the formats that extras read."""
+    if not extras.is_missing("HEIF"):
+        large, small = heic(Image.new("RGB", (6900, 6900)), quality=10), heic(picture("RGB"))
+        yield "HEIF of a frame larger than it says", restated(large, 16)
+        yield "HEIF 16,000 x 16,000", restated(small, 16_000)
+        yield "HEIF at the limit", large
+        tiles = heic(Image.new("L", (1920, 1920)), quality=10, tile_size=64)
+        yield "HEIF of 900 tiles", tiles
+        yield "HEIF of tiles that are far larger than their grid", restated(tiles, 9000)
+        yield "HEIF of 50,000 free boxes", small + b"\0\0\0\x08free" * 50_000
+    if not extras.is_missing("RAW"):
+        jpeg = saved(Image.new("L", (9, 9)), "JPEG")
+        yield "RAW around a JPEG of 200 megapixels", dng(resized(jpeg, 9, 14_000), (14_000, 14_000))
+        yield "RAW around no JPEG", dng(b"\xff\xd8\xff" + bytes(2000), (64, 48))
+        yield (
+            "RAW of a sensor of 4 gigapixels",
+            dng(jpeg, (9, 9))
+            .replace(struct.pack("<HHII", 256, 4, 1, 32), struct.pack("<HHII", 256, 4, 1, 65_000))
+            .replace(struct.pack("<HHII", 257, 4, 1, 32), struct.pack("<HHII", 257, 4, 1, 65_000)),
+        )
+        strip = [(262, 3, 2), (273, 4, bytes(1000)), (277, 3, 3), (279, 4, 2**31 - 1), (50706, 1, 1, 4, 0, 0)]
+        sides = [(256, 4, 20_000), (257, 4, 20_000), (258, 3, 8, 8, 8), (259, 3, 1)]
+        yield "RAW around 20,000 x 20,000 pixels", directories(first=[(254, 4, 1), *sides, *strip])
 
 
 def slow_bombs() -> Iterator[tuple[str, bytes]]:

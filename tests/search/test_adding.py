@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from edgeclip.errors import ConfigError, DataError
 from edgeclip.files import locked
+from edgeclip.image import extras
 from edgeclip.runtime import ClipRuntime
-from edgeclip.search import Index
+from edgeclip.search import Filters, Index
 from edgeclip.search.database import PRAGMAS
+from tests.hostile.camera_files import dng, heic
+from tests.hostile.images import saved
 from tests.search.conftest import caption, draw, paths
 
 
@@ -156,3 +161,38 @@ def test_a_folder_that_never_was_is_a_mistake(index: Index, folder: Path):
     with pytest.raises(DataError, match="nothing at"):
         index.add([folder, folder.with_name("other")])
     assert index.status().roots == ()
+
+
+def test_pictures_of_phones_and_cameras_are_found_by_what_they_show_and_by_their_dates(index: Index, tmp_path: Path):
+    pytest.importorskip("pillow_heif")
+    pytest.importorskip("rawpy")
+    folder = tmp_path / "camera"
+    folder.mkdir()
+    scenes = [Image.open(draw(tmp_path / f"{number}.png", number)) for number in range(2)]
+    (folder / "IMG_0.HEIC").write_bytes(heic(scenes[0], taken=datetime(2020, 5, 4, 12)))
+    jpeg = saved(scenes[1], "JPEG", quality=95)
+    (folder / "DSC1.DNG").write_bytes(dng(jpeg, scenes[1].size, taken=datetime(2022, 5, 4, 12)))
+    assert index.add(folder).encoded == 2
+    assert index.search(caption(0), k=1).results[0].path == str(folder / "IMG_0.HEIC")
+    assert index.search(caption(1), k=1).results[0].path == str(folder / "DSC1.DNG")
+    (found,) = index.search("mug", filters=Filters(before="2021")).results
+    assert (found.path, found.taken, (found.width, found.height)) == (
+        str(folder / "IMG_0.HEIC"),
+        datetime(2020, 5, 4, 12).timestamp(),
+        scenes[0].size,
+    )
+
+
+def test_a_picture_without_its_extra_is_read_once_that_is_there(
+    index: Index, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    pytest.importorskip("pillow_heif")
+    (folder / "4.jpg").write_bytes(heic(Image.open(folder / "0.png")))  # as phones name them now and then
+    with monkeypatch.context() as patch:
+        patch.setattr(extras, "find_spec", lambda name: None)
+        for _ in range(2):
+            caplog.clear()
+            assert index.add(folder).broken == 1
+            assert "without the extra `heic`" in caplog.text
+    assert index.status().broken == {}
+    assert index.add(folder).encoded == 1

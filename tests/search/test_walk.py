@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeclip.bulk.listing import image_suffixes
+from edgeclip.image import extras
 from edgeclip.search.walk import Walk
 
 
@@ -31,12 +33,33 @@ def test_what_systems_and_programs_keep_beside_pictures_is_left_out(tmp_path: Pa
     assert +walk.skipped == {".txt": 1, ".mov": 1, "without suffix": 1}
 
 
-def test_raw_files_with_their_jpeg_beside_them_count_once(tmp_path: Path):
-    made(tmp_path, "DSC1.JPG", "DSC1.ARW", "dsc2.jpeg", "DSC2.nef", "DSC3.CR2", "sub/DSC1.dng")
+@pytest.fixture
+def extras_there(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(extras, "find_spec", lambda name: name if name in request.param else None)
+    image_suffixes.cache_clear()
+    yield
+    image_suffixes.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("extras_there", "left", "beside", "skipped"),
+    [
+        ((), [], 2, {".cr2": 1, ".dng": 2, ".heic": 1}),
+        (("rawpy",), ["DSC3.CR2", "IMG4.DNG", "sub/DSC1.dng"], 2, {".heic": 1}),
+        (("rawpy", "pillow_heif"), ["DSC3.CR2", "IMG4.HEIC", "sub/DSC1.dng"], 3, {}),
+    ],
+    indirect=["extras_there"],
+    ids=["base", "raw", "raw and heic"],
+)
+@pytest.mark.usefixtures("extras_there")
+def test_raw_files_count_once_beside_what_the_camera_made_of_them(
+    tmp_path: Path, left: list[str], beside: int, skipped: dict[str, int]
+):
+    made(tmp_path, "DSC1.JPG", "DSC1.ARW", "dsc2.jpeg", "DSC2.nef", "DSC3.CR2", "sub/DSC1.dng", "IMG4.HEIC", "IMG4.DNG")
     found, walk = walked(tmp_path)
-    assert found == ["DSC1.JPG", "dsc2.jpeg"]
-    assert walk.beside == 2
-    assert +walk.skipped == {".cr2": 1, ".dng": 1}
+    assert found == sorted(["DSC1.JPG", "dsc2.jpeg", *left], key=lambda name: ("/" in name, name))
+    assert walk.beside == beside
+    assert +walk.skipped == skipped
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from edgeclip.data.tabletop import render, sample_scene
+from edgeclip.image import extras
 from edgeclip.runtime import ClipRuntime
+from tests.hostile.camera_files import heic
 from tests.serve.conftest import Served
 
 
@@ -157,3 +159,13 @@ BODIES = {
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_bodies_that_are_no_request(served: Served, body: bytes):
     assert served().post("/v1/embeddings", content=body).status_code in (400, 422)
+
+
+def test_pictures_of_phones_are_read_where_the_extra_is_there(served: Served, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("pillow_heif")
+    body = {"input": [{"image": base64.b64encode(heic(Image.new("RGB", (64, 48), "red"))).decode()}]}
+    client = served()
+    assert client.post("/v1/embeddings", json=body).status_code == 200
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    answer = client.post("/v1/embeddings", json=body)
+    assert (answer.status_code, answer.json()["fix"]) == (400, "pip install 'edgeclip[heic]'")

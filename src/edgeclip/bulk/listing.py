@@ -20,6 +20,7 @@ from PIL import Image
 
 from edgeclip.errors import ConfigError
 from edgeclip.files import printable
+from edgeclip.image import extras
 from edgeclip.image.decode import FORMATS
 from edgeclip.runtime.stream import FLUSH, Flush
 from edgeclip.text_files import BOMS, encoding_of, not_text
@@ -35,8 +36,9 @@ MAX_KINDS = 8
 @cache
 def image_suffixes() -> frozenset[str]:
     """Lower-case suffixes of the files that count as images in a folder."""
-    formats = {*FORMATS, "MPO"}  # a JPEG with more pictures after the first
-    return frozenset(suffix for suffix, format_ in Image.registered_extensions().items() if format_ in formats)
+    formats = {kind for kind in FORMATS if not extras.is_missing(kind)} | {"MPO"}  # a JPEG with more after the first
+    by_pillow = {suffix for suffix, format_ in Image.registered_extensions().items() if format_ in formats}
+    return frozenset(by_pillow.union(*(extras.SUFFIXES[kind] for kind in extras.SUFFIXES if kind in formats)))
 
 
 def check_paths(arguments: Sequence[str]) -> None:
@@ -109,10 +111,12 @@ def _raise(error: OSError) -> None:
 
 
 def in_words(skipped: Counter[str]) -> str:
-    """Such as "12 .heic, 3 .mov"; empty where nothing was skipped."""
+    """Such as "12 .heic, 3 .mov"; empty where nothing was skipped. The extras that would have read some are named."""
     kinds = [f"{count} {printable(kind)}" for kind, count in skipped.most_common() if count]
     others = f" and {len(kinds) - MAX_KINDS} other kinds" if len(kinds) > MAX_KINDS else ""
-    return ", ".join(kinds[:MAX_KINDS]) + others
+    missing = sorted({extra for kind, count in skipped.items() if count and (extra := extras.extra_of(kind))})
+    advice = f"; more with pip install 'edgeclip[{','.join(missing)}]'" if missing else ""
+    return ", ".join(kinds[:MAX_KINDS]) + others + advice
 
 
 def read_texts(file: BinaryIO) -> Iterator[str | Flush]:

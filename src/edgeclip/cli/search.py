@@ -49,6 +49,7 @@ class SearchSettings(Filters, frozen=True, kw_only=True):
     ] = False
     each: Annotated[bool, Meta(description="Show near-duplicates one by one.")] = False
     raw_prompt: Annotated[bool, Meta(description="Embed short nouns as they are, without templates.")] = False
+    thumbnails: Annotated[bool, Meta(description="Show the pictures, in a terminal.")] = False
     copy_to: Annotated[Path | None, Meta(description="Copy the pictures into this folder.")] = None
     html: Annotated[Path | None, Meta(description="Write a contact sheet, one HTML file.")] = None
     open_: Annotated[bool, Meta(description="Open the pictures.", extra={"flags": ("--open",)})] = False
@@ -66,8 +67,10 @@ def command(settings: SearchSettings) -> None:
     terms = parse(settings.query, settings.not_)
     if not terms:
         raise ConfigError("no `query`", expected="words or a picture", fix='say what to search for, such as "a dog"')
-    if settings.print0 and settings.as_json:
-        raise ConfigError("both `print0` and `as_json`", expected="one of them", fix="leave out `print0`")
+    forms = [name for name in ("print0", "thumbnails", "as_json") if getattr(settings, name)]
+    if len(forms) > 1:
+        told = " and ".join(f"`{name}`" for name in forms)
+        raise ConfigError(f"both {told}", expected="one of them", fix=f"leave out `{forms[0]}`")
     with _opened(settings.db, settings.bundle) as index:
         answer = index.search(
             terms, k=settings.k, filters=settings, collapse=not settings.each, raw_prompt=settings.raw_prompt
@@ -75,7 +78,12 @@ def command(settings: SearchSettings) -> None:
     if not answer.results or not (answer.is_match or settings.all_):
         logger.info("no good match%s", "; --all shows the nearest" if answer.results else "")
         raise typer.Exit(NO_MATCH)
+    draws = settings.thumbnails and sys.stdout.isatty()
+    if settings.thumbnails and not draws:
+        logger.info("thumbnails are left out: standard output is no terminal")
     for result in answer.results:
+        if draws:
+            _draw(result)
         _print(result, settings)
     _use(answer.results, settings)
 
@@ -88,6 +96,17 @@ def _opened(db: str, bundle: str | None) -> Index | Collection:
     if is_collection(db):
         return Collection.open(db, bundle)
     return Index.open(db) if bundle is None else Index(Path(db), load(bundle, threads=1))  # which makes none
+
+
+def _draw(result: Result) -> None:
+    from edgeclip.cli.terminal_pictures import SIDE, drawn, protocol
+    from edgeclip.errors import ImageError
+    from edgeclip.image.small import open_small
+
+    try:
+        print(drawn(open_small(result.path, SIDE), protocol(os.environ)), end="")
+    except ImageError as error:
+        logger.info("no thumbnail: %s", error.got)
 
 
 def _print(result: Result, settings: SearchSettings) -> None:

@@ -28,14 +28,15 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from edgeclip.errors import ImageError
-from edgeclip.image import apart, formats, orientation
+from edgeclip.errors import ImageError, MissingExtraError
+from edgeclip.image import apart, extras, formats, orientation
 from edgeclip.image.formats import FORMATS as FORMATS
+from edgeclip.image.formats import heif
 from edgeclip.image.formats.bare import Bare
 from edgeclip.image.rgb import bands
 
 # Called directly: `Image.open` would apply Pillow's own limit, which knows nothing of scaled decoding.
-PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+PLUGINS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
     "GIF": GifImageFile,
@@ -44,6 +45,7 @@ PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "TIFF": TiffImageFile,
     "WEBP": WebPImageFile,
     "AVIF": AvifImageFile,
+    "HEIF": lambda file: heif.plugin()(file),
 }
 MAX_DECODE_BYTES = 440_000_000
 """Memory for the decoded picture and the decoder's own buffers."""
@@ -116,9 +118,9 @@ def opened(source: str | Path | bytes | Image.Image, target: Callable[[Size], Si
 
     Args:
         source: path, encoded bytes, or a picture, which is left as it is and never scaled.
-        target: from (width, height) of the original to the size it will be resized to. A JPEG is then decoded at the
-            smallest scale that is still so much larger that the result is the same within a grey level on average;
-            None decodes every pixel.
+        target: from (width, height) of the original to the size it will be resized to. A JPEG is then decoded, and a
+            HEIF scaled once it is, at the smallest scale that is still so much larger that the result is the same
+            within a grey level on average; None keeps every pixel.
 
     Raises:
         ImageError: it is missing, damaged, too large, or of an unknown format; also if what is done with it fails.
@@ -129,7 +131,10 @@ def opened(source: str | Path | bytes | Image.Image, target: Callable[[Size], Si
             yield whole(orientation.turned(source, _orientation(source)))
             return
         with _stream(source) as file:
-            yield _decode(file, target)
+            kind = formats.kind_of(file)
+            if extras.is_missing(kind):
+                raise _missing(_name(source), kind)
+            yield _decode(kind, file, target)
     except (apart.TooCostlyError, MemoryError) as error:
         raise ImageError(
             f"{_name(source)}, {error or 'a picture that takes more memory than there is'}",
@@ -144,10 +149,31 @@ def opened(source: str | Path | bytes | Image.Image, target: Callable[[Size], Si
         ) from error
 
 
-def _decode(file: BinaryIO, target: Callable[[Size], Size] | None) -> Opened:
-    kind = formats.kind_of(file)
+def _missing(name: str, kind: str) -> MissingExtraError:
+    extra, package = extras.PACKAGES[kind]
+    return MissingExtraError(
+        f"{name}, a {kind} picture without the extra `{extra}`",
+        expected=f"the package {package}, which reads it",
+        fix=f"pip install 'edgeclip[{extra}]'",
+    )
+
+
+def _decode(kind: str, file: BinaryIO, target: Callable[[Size], Size] | None) -> Opened:
     bare = None if kind in formats.APART else formats.read(kind, file)
-    return load(bare, target) if bare and not bare.isolated else whole(apart.decode(file))
+    if bare and not bare.isolated:
+        return load(bare, target)
+    found = apart.decode(file, lambda size: _scale(size, 1, target) if target else 1)
+    if isinstance(found, bytes):
+        return _decode_preview(io.BytesIO(found), target)
+    width, height = found.size
+    return Opened(found.image, found.size, (0, 0, width / found.scale, height / found.scale))
+
+
+def _decode_preview(file: BinaryIO, target: Callable[[Size], Size] | None) -> Opened:
+    """The picture that was in a camera's raw file."""
+    if formats.kind_of(file) != "JPEG":
+        raise OSError("a raw file whose picture is no JPEG")
+    return load(formats.read("JPEG", file), target)
 
 
 def whole(image: Image.Image) -> Opened:
@@ -229,7 +255,10 @@ def _begin(bare: Bare, file: BinaryIO, target: Callable[[Size], Size] | None) ->
     """A picture whose pixels are not decoded yet, its stored size, and the scale at which it will be."""
     image = PLUGINS[bare.kind](file)
     stored = image.size
-    scale = _draft(image, bare.orientation, target) if target and bare.can_scale else 1
+    scale = _scale(stored, bare.orientation, target) if target and bare.can_scale else 1
+    # Pillow picks the largest scale that leaves at least the size it is given, or refuses.
+    if scale > 1 and not image.draft(None, (stored[0] // scale, stored[1] // scale)):
+        scale = 1
     each = WEBP_BYTES_A_PIXEL if bare.kind == "WEBP" and not bare.isolated else BYTES_A_PIXEL
     need = image.width * image.height * each + image.height * BYTES_A_ROW + bare.working_bytes
     if need > MAX_DECODE_BYTES:
@@ -257,15 +286,14 @@ def _load_repaired(
     return image
 
 
-def _draft(image: ImageFile.ImageFile, turn: int, target: Callable[[Size], Size]) -> int:
-    """Have a JPEG decoded at 1/8, 1/4, 1/2 or all of its size, and say which."""
-    width, height = image.size
+def _scale(stored: Size, turn: int, target: Callable[[Size], Size]) -> int:
+    """By what a picture may be scaled down before it is resized to its target: 8, 4, 2 or 1."""
+    width, height = stored
     if turn in TURNED:
         wanted_height, wanted_width = target((height, width))
     else:
         wanted_width, wanted_height = target((width, height))
     for scale, margin in MIN_SHRINK.items():
         if width >= scale * margin * wanted_width and height >= scale * margin * wanted_height:
-            # Pillow picks the largest scale that leaves at least the size it is given, or refuses.
-            return scale if image.draft(None, (width // scale, height // scale)) else 1
+            return scale
     return 1

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgeclip.bulk.file_state import FileState, hashed, state_of
 from edgeclip.bulk.path_names import path_from_text, path_to_text
-from edgeclip.errors import ImageError
+from edgeclip.errors import ImageError, MissingExtraError
 from edgeclip.files import printable
 from edgeclip.image import Crop, crop_and_size
 from edgeclip.image.decode import MAX_FILE_BYTES
@@ -118,6 +118,8 @@ class Adding:
                 embeds = self._clip.encode_image(Crop(pixels))[0]
             with Path(path).open("rb") as file:
                 taken = taken_of(file) or taken
+        except MissingExtraError as error:  # which a later run may have
+            return Read(path, state, error=error)
         except ImageError as error:
             return Read(path, state, content, error=error)
         except OSError:
@@ -147,7 +149,7 @@ class Adding:
     def _store_broken(self, connection: sqlite3.Connection, name: str, read: Read) -> None:
         self.added.broken += 1
         connection.execute("DELETE FROM photos WHERE path = ?", (name,))
-        if read.hash is not None:  # else it can't be read, which may change without its date
+        if read.hash is not None:  # else it can't be read now, which may change without its date
             values = (name, read.state.size, read.state.mtime_ns, read.error.got if read.error else "")
             connection.execute("INSERT OR REPLACE INTO broken VALUES (?, ?, ?, ?)", values)
 

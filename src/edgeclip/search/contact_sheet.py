@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from edgeclip.errors import ImageError
 from edgeclip.files import printable, write_atomically
-from edgeclip.image import open_rgb
+from edgeclip.image.small import small_jpeg
 from edgeclip.search.rows import Result
 
 SIDE = 320
@@ -55,10 +54,6 @@ def _figure(result: Result) -> str:
 
 def _thumbnail(path: str) -> str:
     try:
-        picture = open_rgb(path)
+        return "data:image/jpeg;base64," + base64.b64encode(small_jpeg(path, SIDE)).decode()
     except ImageError:
         return "data:,"
-    picture.thumbnail((SIDE, SIDE))
-    data = io.BytesIO()
-    picture.save(data, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

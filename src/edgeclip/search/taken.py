@@ -1,6 +1,7 @@
 """When a picture was taken, by its EXIF, read without a decoder: within bounds whatever the file holds.
 
-Source: EXIF 2.32, 4.6.5 G (DateTimeOriginal, OffsetTimeOriginal), in the TIFF 6.0 structure.
+Source: EXIF 2.32, 4.6.5 G (DateTimeOriginal, OffsetTimeOriginal), in the TIFF 6.0 structure. Cameras' raw files are of
+that structure, or hold one.
 """
 
 from __future__ import annotations
@@ -12,13 +13,19 @@ import struct
 from datetime import UTC, datetime
 from typing import BinaryIO
 
+from edgeclip.image.formats.heif_items import exif_of
+
 HEAD_BYTES = 1 << 18
 """Where EXIF begins: a JPEG has it in front, WebP and PNG may have it at their end."""
-MARKS, MARK_BYTES = (b"Exif\0\0", b"eXIf", b"EXIF"), 16
-"""What stands before the TIFF structure: in JPEG and HEIC, in PNG, and in WebP, where the length follows."""
+MARKS, MARK_BYTES = (b"Exif\0\0", b"eXIf", b"EXIF", b"CMT2"), 16
+"""What stands before the TIFF structure: in JPEG, in PNG, in WebP, where the length follows, and in Canon's CR3."""
 TIFF = re.compile(rb"II\*\0|MM\0\*")
+AT_START = re.compile(rb"II[*U]\0|MM\0\*|IIR[OS]|MMOR")
+"""TIFF, and Panasonic's and Olympus's raw files, which are of the same structure."""
 EXIF_FOLDER, ORIGINAL, OFFSET_ORIGINAL = 0x8769, 0x9003, 0x9011
 ASCII, LONG = 2, 4
+FIRST = 4
+"""Where the pointer to the first directory is."""
 LONGEST = 64
 DATE = re.compile(rb"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)")
 OFFSET = re.compile(rb"([+-])(\d\d):(\d\d)")
@@ -36,8 +43,12 @@ def taken_of(file: BinaryIO) -> float | None:
 def _start(file: BinaryIO) -> int | None:
     """Where the TIFF structure begins; only the file's beginning and its end are looked at."""
     head = file.read(HEAD_BYTES)
-    if TIFF.match(head):
+    if AT_START.match(head):
         return 0
+    if head[4:8] == b"ftyp" and (item := exif_of(file)):
+        file.seek(item[0])
+        start = TIFF.search(file.read(min(item[1], MARK_BYTES)))
+        return item[0] + start.start() if start else None
     found = _after_mark(head)
     if found is None and len(head) == HEAD_BYTES:
         at = max(HEAD_BYTES, file.seek(0, os.SEEK_END) - HEAD_BYTES)
@@ -67,8 +78,8 @@ class _Tiff:
 
     def taken(self) -> float | None:
         """The moment, None where there is none."""
-        pointer = self._entries(4).get(EXIF_FOLDER)
-        entries = self._entries(pointer[0]) if pointer else {}
+        pointer = self._entries(FIRST).get(EXIF_FOLDER)
+        entries = self._entries(pointer[0] if pointer else FIRST)  # CR3 has the folder alone
         date = DATE.match(self._text(entries.get(ORIGINAL)))
         if date is None:
             return None

@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from edgeclip.bulk.listing import image_suffixes
+from edgeclip.image.extras import SUFFIXES
 
 LEFT_OUT = frozenset(
     ("@eadir", "#recycle", "#snapshot", "@recycle", "$recycle.bin", "lost+found", "node_modules", "__macosx", "trash"),
@@ -19,10 +20,9 @@ LEFT_OUT = frozenset(
 """Folders of NAS systems, of trash and of programs, in lower case; hidden ones are left out anyway."""
 NO_MEDIA = (".nomedia", ".edgeclipignore")
 """Files that keep their folder, and those in it, out of an index."""
-CANON_NIKON_SONY = {".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf"}
-OTHER_MAKERS = {".3fr", ".dcr", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".orf", ".pef", ".raf", ".rw2", ".rwl"}
-RAW = CANON_NIKON_SONY | OTHER_MAKERS | {".dng", ".raw", ".srw", ".x3f"}
-"""Suffixes of camera raw files."""
+RAW = SUFFIXES["RAW"]
+DEVELOPED = {".jpg", ".jpeg"} | SUFFIXES["HEIF"]
+"""Suffixes of what a camera writes beside its raw files."""
 
 
 class Walk:
@@ -31,7 +31,7 @@ class Walk:
     Attributes:
         roots: what it was given.
         skipped: other files, by suffix, and linked folders.
-        beside: how many raw files have their JPEG beside them.
+        beside: how many raw files have their JPEG, or a HEIF that can be read, beside them.
         unreadable: folders that can't be read.
     """
 
@@ -78,15 +78,16 @@ class Walk:
         return any(fnmatch(name, pattern) or fnmatch(place, pattern) for pattern in self._exclude)
 
     def _pictures(self, root: str, folder: str, names: list[str]) -> Iterator[str]:
-        stems = {stem.lower() for stem, suffix in map(os.path.splitext, names) if suffix.lower() in (".jpg", ".jpeg")}
+        developed = DEVELOPED & image_suffixes()
+        stems = {stem.lower() for stem, suffix in map(os.path.splitext, names) if suffix.lower() in developed}
         for name in names:
             if name.startswith(".") or self._is_excluded(root, folder, name):
                 continue
             stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a million times
-            if suffix.lower() in image_suffixes():
-                yield os.path.join(folder, name)  # noqa: PTH118
-            elif suffix.lower() in RAW and stem.lower() in stems:
+            if suffix.lower() in RAW and stem.lower() in stems:
                 self.beside += 1
+            elif suffix.lower() in image_suffixes():
+                yield os.path.join(folder, name)  # noqa: PTH118
             else:
                 self.skipped[suffix.lower() or "without suffix"] += 1
 

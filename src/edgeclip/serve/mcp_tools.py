@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from edgeclip.errors import EdgeclipError
+from edgeclip.image.small import small_jpeg
 from edgeclip.search.filters import Filters
 from edgeclip.search.index import Index
 from edgeclip.search.rows import Answer, as_record
 from edgeclip.serve.searching import text_terms
-from edgeclip.serve.thumbnails import smaller
 from edgeclip.version import __version__
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def make_server(index: Index) -> MCPServer:
         with _told():
             real = os.path.realpath(path)
             index.similar(real, k=1)  # refuses what is not indexed
-            return Image(data=smaller(real, max_px), format="jpeg")
+            return Image(data=small_jpeg(real, max_px), format="jpeg")
 
     @server.tool(annotations=reads)
     def index_status(

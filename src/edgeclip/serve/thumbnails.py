@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
-
-from PIL import Image
 
 from edgeclip.files import printable, write_atomically
-from edgeclip.image.decode import Size, opened
-from edgeclip.image.rgb import to_rgb
+from edgeclip.image.small import QUALITY, small_jpeg
 from edgeclip.search.index import Index
 from edgeclip.search.rows import Photo
 from edgeclip.serve.problems import NotFoundError
 
 SIDES = {"thumbnail": 400, "preview": 1600}
 """Pixels of the longer side. Previews, of which few are looked at, are not kept."""
-QUALITY = 82
 ROOTS_SECONDS = 30
 """How old the list of indexed folders may be."""
 
@@ -55,7 +49,7 @@ class Thumbnails:
         kept = self._folder / (hashlib.sha256(os.fsencode(path) + version.encode()).hexdigest()[:40] + ".jpg")
         with suppress(OSError):
             return kept.read_bytes()
-        data = smaller(path, SIDES[size])
+        data = small_jpeg(path, SIDES[size])
         if size == "thumbnail":
             with suppress(OSError):  # a folder that can't be written to, a full disk
                 self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -68,23 +62,3 @@ class Thumbnails:
             roots = [os.path.join(root, "") for root in self._index.status().roots]  # noqa: PTH118
             self._roots = time.monotonic(), roots
         return any(path.startswith(root) or path == root[:-1] for root in roots)
-
-
-def smaller(path: str | Path, side: int) -> bytes:
-    """A JPEG of at most `side` pixels each way, upright, without metadata.
-
-    Raises:
-        ImageError: the picture can't be decoded.
-    """
-
-    def fit(size: Size) -> Size:
-        scale = min(1.0, side / max(size))
-        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-    with opened(path, fit) as picture:
-        left, top, width, height = picture.box
-        box = (left, top, left + width, top + height)
-        image = to_rgb(picture.image).resize(fit(picture.size), Image.Resampling.BICUBIC, box)
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=QUALITY, optimize=True)
-    return data.getvalue()

@@ -153,7 +153,7 @@ function similar() {
 }
 
 function byPicture(file) {
-  if (!file?.type.startsWith('image/')) return state('That is no picture.', { wrong: true });
+  if (!file || (file.type && !file.type.startsWith('image/'))) return state('That is no picture.', { wrong: true });
   const reader = new FileReader();
   reader.onload = () => {
     example = Object.assign(new String(reader.result), { file });
