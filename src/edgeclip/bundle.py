@@ -19,7 +19,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from edgeclip.config import ClipConfig, Config, PreprocessConfig
+from edgeclip.config import ClipConfig, Config, Fusion, PreprocessConfig
 from edgeclip.errors import MALFORMED, BundleError, ConfigError
 from edgeclip.files import present, printable, read_whole
 from edgeclip.hf_config import preprocess_from, read_config
@@ -107,8 +107,8 @@ class Manifest(Config, frozen=True, kw_only=True):
     """The content of edgeclip.json.
 
     `card` is None only while it is being measured; `float_layers` are Linear layers that int8 would have cost too
-    much, as "image: name" or "text: name"; `files` by path within the bundle, all but edgeclip.json itself; `seal` is
-    the hash of all other fields.
+    much, as "image: name" or "text: name"; `fusion` is there where the image tower fuses tokens; `files` by path within
+    the bundle, all but edgeclip.json itself; `seal` is the hash of all other fields.
     """
 
     schema: int
@@ -121,6 +121,7 @@ class Manifest(Config, frozen=True, kw_only=True):
     golden: Golden
     card: Card | None
     files: dict[str, FileEntry]
+    fusion: Fusion | msgspec.UnsetType = msgspec.UNSET  # the seals of manifests without it are of what they say
     seal: str = ""
 
 

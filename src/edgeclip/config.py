@@ -6,6 +6,7 @@ configuration files are read key by key in `hf_config` and `checkpoint/`.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -55,12 +56,64 @@ class TowerConfig(Config, frozen=True, kw_only=True):
     layer_norm_eps: float
 
 
+class Fusion(Config, frozen=True, kw_only=True):
+    """Where an image tower fuses tokens, and which; see `model.fusion`. What it computes is no longer the same.
+
+    `steps` are (layer, how many tokens fewer from there on), layers counted from 1. The powers are MCTF's, of the
+    attention that tokens receive and of their size.
+    """
+
+    criterion: Literal["tome", "mctf"]
+    steps: tuple[tuple[int, int], ...]
+    attention_power: float = 0.0
+    size_power: float = 0.0
+
+    def __post_init__(self) -> None:
+        layers = [layer for layer, _ in self.steps]
+        if not layers or layers != sorted(set(layers)):
+            raise ConfigError(
+                f"token fusion at layers {layers}", expected="ascending ones", fix="export with `fuse_tokens` again"
+            )
+        for power in (self.attention_power, self.size_power):
+            check_range("power of token fusion", power, 0, 10)
+
+    def tokens(self, num_tokens: int) -> list[int]:
+        """How many tokens are left after each step, of so many with the class token."""
+        return [num_tokens - fewer for fewer in accumulate(merged for _, merged in self.steps)]
+
+    def check(self, tower: VisionConfig) -> None:
+        """Refuse steps that a tower has no layers or tokens for.
+
+        Raises:
+            ConfigError: naming the first of them.
+        """
+        last, left = tower.num_hidden_layers - 1, tower.num_patches + 1
+        for layer, merged in self.steps:
+            if not 1 <= layer <= last:
+                raise ConfigError(
+                    f"token fusion at layer {layer} of an image tower of {last + 1}",
+                    expected=f"layers 1 to {last}: of the last one only the class token is used"
+                    if last
+                    else "a tower of 2 layers or more",
+                    fix=f"use layer {min(max(layer, 1), last)}" if last else "leave out `fuse_tokens`",
+                )
+            most = (left - 1) // 2
+            if not 1 <= merged <= most:
+                raise ConfigError(
+                    f"{merged} tokens to fuse at layer {layer}, where an image has {left - 1} beside the class token",
+                    expected=f"1 to {most}, half of them" if most else "at least 2 of them",
+                    fix=f"use {min(max(merged, 1), most)} there" if most else "fuse fewer tokens before it, or none",
+                )
+            left -= merged
+
+
 class VisionConfig(TowerConfig, frozen=True, kw_only=True):
     """The image tower: a square image of `image_size` pixels cut into squares of `patch_size` pixels."""
 
     image_size: int
     patch_size: int
     num_channels: int = 3
+    fusion: Fusion | None = None
 
     @property
     def num_patches(self) -> int:
@@ -106,6 +159,8 @@ class ClipConfig(Config, frozen=True, kw_only=True):
                 expected="an image of at least one patch",
                 fix="write a patch_size from 1 to image_size into its configuration",
             )
+        if self.vision.fusion is not None:
+            self.vision.fusion.check(self.vision)
 
 
 class PreprocessConfig(Config, frozen=True, kw_only=True):

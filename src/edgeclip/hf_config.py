@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeclip.config import CLIP_MEAN, CLIP_STD, ClipConfig, PreprocessConfig, TextConfig, VisionConfig
-from edgeclip.errors import CheckpointError
+import msgspec
+
+from edgeclip.config import CLIP_MEAN, CLIP_STD, ClipConfig, Fusion, PreprocessConfig, TextConfig, VisionConfig
+from edgeclip.errors import MALFORMED, CheckpointError
 from edgeclip.hf_json import integer, number, read_json, section, shown, triple
 
 LEGACY_EOS = 2
@@ -36,6 +38,8 @@ _REFUSED = {
     "auto_map": "that needs no code of its own",
     "pruned_heads": "with all of its heads",
 }
+FUSION_KEY = "token_fusion"
+"""The key of our own in vision_config, where an image tower fuses tokens; others pass over it, and fuse none."""
 _PROCESSORS = ("CLIP", "ChineseCLIP", "Bit", "ViT", "Siglip")
 _STEPS = ("do_convert_rgb", "do_resize", "do_center_crop", "do_rescale", "do_normalize")
 _SIZES = ({"shortest_edge"}, {"height", "width"})
@@ -75,12 +79,18 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
                 raise CheckpointError(
                     f"{path} with {key} {shown(part[key])}", expected="a plain CLIP", fix=f"give one {reason}"
                 )
+    if text.get(FUSION_KEY) is not None:
+        raise CheckpointError(
+            f"{path} with {FUSION_KEY} in its text_config",
+            expected="it in vision_config alone",
+            fix="remove it there",
+        )
     v: dict[str, Any] = {key: integer(vision, key, path, default) for key, default in _VISION.items()}
     t: dict[str, Any] = {key: integer(text, key, path, default) for key, default in _TEXT.items()}
     eos_token_id = t.pop("eos_token_id")
     return ClipConfig(
         projection_dim=integer(raw, "projection_dim", path, 512),
-        vision=VisionConfig(**v, **_act_and_eps(vision, path)),
+        vision=VisionConfig(**v, **_act_and_eps(vision, path), fusion=_fusion(vision, path)),
         text=TextConfig(
             context_length=t.pop("max_position_embeddings"),
             eos_token_id=None if eos_token_id == LEGACY_EOS else eos_token_id,
@@ -100,6 +110,17 @@ def _act_and_eps(raw: dict[str, Any], path: Path) -> dict[str, Any]:
         "hidden_act": _SAME_ACTIVATION.get(act := str(raw.get("hidden_act", "quick_gelu")), act),
         "layer_norm_eps": number(raw, "layer_norm_eps", path, 1e-5),
     }
+
+
+def _fusion(vision: dict[str, Any], path: Path) -> Fusion | None:
+    try:
+        return msgspec.convert(vision.get(FUSION_KEY), Fusion | None)
+    except MALFORMED as error:
+        raise CheckpointError(
+            f"{path} with {FUSION_KEY} {shown(vision[FUSION_KEY])} ({error})",
+            expected="what `fuse_tokens` has written",
+            fix="export it again",
+        ) from error
 
 
 def write_config(config: ClipConfig) -> dict[str, Any]:
@@ -124,6 +145,7 @@ def write_config(config: ClipConfig) -> dict[str, Any]:
             "patch_size": vision.patch_size,
             "num_channels": vision.num_channels,
             **{key: getattr(vision, key) for key in common},
+            **({} if vision.fusion is None else {FUSION_KEY: msgspec.to_builtins(vision.fusion)}),
         },
         "text_config": {
             "model_type": "clip_text_model",

@@ -19,4 +19,9 @@ def command(settings: ExportSettings, out: OutFolder) -> None:
     print(f"{out.resolve()}  {manifest.precision}  {size / 1e6:.1f} MB  fingerprint {manifest.fingerprint}")
     print(card.summary)
     if not card.keeps_accuracy:
-        logger.warning("edgeclip: this bundle lost accuracy; --precision fp32 keeps it")
+        if manifest.fusion:
+            logger.warning(
+                "edgeclip: this bundle fuses tokens and lost accuracy; a smaller --fuse-tokens keeps more of it"
+            )
+        else:
+            logger.warning("edgeclip: this bundle lost accuracy; --precision fp32 keeps it")

@@ -23,7 +23,7 @@ from PIL.Image import Resampling
 
 from edgeclip.bundle import MANIFEST, SCHEMA, Bundle, Card, FileEntry, GraphPrecision, entries, read_bundle
 from edgeclip.checkpoint import Checkpoint
-from edgeclip.config import ClipConfig, Config, PreprocessConfig, TextCleaning
+from edgeclip.config import ClipConfig, Config, Fusion, PreprocessConfig, TextCleaning
 from edgeclip.errors import ConfigError
 from edgeclip.export.make_bundle import Wanted, export_bundle
 from edgeclip.export.samples import Samples
@@ -55,10 +55,17 @@ class ImmichManifest(Config, frozen=True, kw_only=True):
     precision: GraphPrecision
     fingerprint: str
     files: dict[str, FileEntry]
+    fusion: Fusion | msgspec.UnsetType = msgspec.UNSET
 
 
 def export_immich(
-    checkpoint: Checkpoint, out: Path, samples: Samples, *, precision: Wanted, threads: int
+    checkpoint: Checkpoint,
+    out: Path,
+    samples: Samples,
+    *,
+    precision: Wanted,
+    threads: int,
+    teacher: Checkpoint | None = None,
 ) -> tuple[ImmichManifest, Card]:
     """Write a model folder for Immich, whole or not at all. It is made from a bundle in edgeclip's own layout.
 
@@ -68,6 +75,7 @@ def export_immich(
         samples: as for `export_bundle`.
         precision: as for `export_bundle`.
         threads: as for `export_bundle`.
+        teacher: as for `export_bundle`.
 
     Raises:
         ConfigError: Immich cannot preprocess images as the checkpoint asks.
@@ -75,10 +83,11 @@ def export_immich(
     preprocess_cfg(checkpoint.preprocess_config, checkpoint.model.config.vision.image_size)  # refused before the work
     with folder_written_atomically(out) as folder:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            bundle = Path(temporary) / "bundle"
             own, card = export_bundle(
-                checkpoint, Path(temporary) / "bundle", samples, precision=precision, threads=threads
+                checkpoint, bundle, samples, precision=precision, threads=threads, teacher=teacher
             )
-            write_model_folder(read_bundle(Path(temporary) / "bundle"), folder)
+            write_model_folder(read_bundle(bundle), folder)
         manifest = ImmichManifest(
             schema=SCHEMA,
             edgeclip=own.edgeclip,
@@ -87,6 +96,7 @@ def export_immich(
             precision=own.precision,
             fingerprint=own.fingerprint,
             files=entries(folder),
+            fusion=own.fusion,
         )
         _write_json(folder / MANIFEST, msgspec.to_builtins(manifest))
     return manifest, card

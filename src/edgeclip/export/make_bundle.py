@@ -58,7 +58,7 @@ def export_bundle(
     with folder_written_atomically(out) as folder:
         write_model_files(checkpoint.model, checkpoint.preprocess_config, checkpoint.tokenizer, folder)
         draft = _draft(checkpoint, folder, samples, "fp32" if precision == "fp32" else "int8", threads, as_trained)
-        if precision == "auto" and not _keeps_accuracy(draft, reference, samples):
+        if precision == "auto" and not _keeps_accuracy(draft, checkpoint, samples):
             draft = _draft(checkpoint, folder, samples, "fp32", threads, as_trained)
         if combined_graph:
             bundle = draft.bundle
@@ -104,12 +104,12 @@ def _write_int8(checkpoint: Checkpoint, folder: Path, samples: Samples, as_train
     return float_layers
 
 
-def _keeps_accuracy(draft: ClipRuntime, teacher: Checkpoint, samples: Samples) -> bool:
-    """Whether a draft does on the pairs to choose on, which are not those that it is measured on.
+def _keeps_accuracy(draft: ClipRuntime, checkpoint: Checkpoint, samples: Samples) -> bool:
+    """Whether int8 does, beside the same model in float, on pairs to choose on, which are not those to measure on.
 
     They are few: one pair among them is several points, and may be lost.
     """
-    card = card_on(samples.choose, teacher, draft, samples)
+    card = card_on(samples.choose, checkpoint, draft, samples)
     kept = card.is_close and card.lost_r1 <= max(CARD_MAX_LOSS, 100 / card.pairs)
     if not kept:
         logger.warning("int8 does not keep the accuracy: %s", card.summary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
@@ -42,6 +43,7 @@ def open_draft(
         golden=Golden(text=GOLDEN_TEXT, image_embeds=[], text_embeds=[]),
         card=None,
         files={},
+        fusion=checkpoint.model.config.vision.fusion or UNSET,
     )
     return ClipRuntime(Bundle(folder, draft, checkpoint.model.config, checkpoint.preprocess_config), threads=threads)
 

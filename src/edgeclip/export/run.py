@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,11 +10,14 @@ import torch
 from edgeclip.bundle import Card, Manifest, check_replaceable
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.errors import ConfigError
+from edgeclip.export.calibration_batches import image_batches
 from edgeclip.export.export_settings import ExportSettings
 from edgeclip.export.immich import ImmichManifest, export_immich
 from edgeclip.export.make_bundle import export_bundle
 from edgeclip.export.samples import load_samples
 from edgeclip.files import locked
+from edgeclip.shrink.fuse_tokens import fuse_tokens
+from edgeclip.shrink.fusion_schedule import FusionSchedule, read_schedule, steps_of
 
 
 def export(settings: ExportSettings, out: Path) -> tuple[Manifest | ImmichManifest, Card]:
@@ -28,17 +32,31 @@ def export(settings: ExportSettings, out: Path) -> tuple[Manifest | ImmichManife
         raise ConfigError(
             "`combined_graph` with `layout` immich", expected="one of them", fix="leave out `combined_graph`"
         )
+    schedule = None if settings.fuse_tokens is None else read_schedule(settings.fuse_tokens)
     with locked(out, f"{out}, to which another run exports", fix=f"wait for it, or give `out` {out}-2"):
-        return _export(settings, out)
+        return _export(settings, schedule, out)
 
 
-def _export(settings: ExportSettings, out: Path) -> tuple[Manifest | ImmichManifest, Card]:
+def _export(
+    settings: ExportSettings, schedule: FusionSchedule | None, out: Path
+) -> tuple[Manifest | ImmichManifest, Card]:
     torch.set_num_threads(settings.threads)
     checkpoint = load_checkpoint(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
+    if schedule is not None:
+        steps_of(schedule, checkpoint.model.config.vision)  # refused before the work
     samples = load_samples(settings, checkpoint.preprocess_config)
-    precision, threads = settings.precision, settings.threads
+    precision, threads, teacher = settings.precision, settings.threads, checkpoint
+    if schedule is not None:
+        images = image_batches(samples.calibrate, checkpoint.preprocess_config)
+        checkpoint = replace(teacher, model=fuse_tokens(teacher.model, schedule, images))
     if settings.layout == "immich":
-        return export_immich(checkpoint, out, samples, precision=precision, threads=threads)
+        return export_immich(checkpoint, out, samples, precision=precision, threads=threads, teacher=teacher)
     return export_bundle(
-        checkpoint, out, samples, precision=precision, threads=threads, combined_graph=settings.combined_graph
+        checkpoint,
+        out,
+        samples,
+        precision=precision,
+        threads=threads,
+        combined_graph=settings.combined_graph,
+        teacher=teacher,
     )

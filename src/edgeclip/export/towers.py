@@ -14,7 +14,7 @@ from torch.nn import functional
 from edgeclip.export.rewrites import plain_attention
 from edgeclip.export.rewrites.pooled_last_block import PooledBlock
 from edgeclip.model import Clip
-from edgeclip.model.layers import Block, Transformer
+from edgeclip.model.layers import Block, Transformer, through
 from edgeclip.model.text import end_of_text_index
 
 
@@ -36,9 +36,10 @@ class ExportedImageTower(nn.Module):
         patches_BTD = self.tower.patch_embedding(self.tower.unfold(pixel_values)) + self.positions_TD
         x_BTD = torch.cat([self.class_11D.expand(patches_BTD.shape[0], 1, -1), patches_BTD], dim=1)
         x_BTD = self.tower.pre_norm(x_BTD)
+        size_BT = None
         for block in self.blocks:
-            x_BTD = block(x_BTD, False)
-        pooled_BD = self.tower.post_norm(self.last(x_BTD, None))
+            x_BTD, size_BT = through(block, x_BTD, size_BT, False)
+        pooled_BD = self.tower.post_norm(self.last(x_BTD, None, size_BT))
         return functional.normalize(self.tower.projection(pooled_BD), dim=-1)
 
 

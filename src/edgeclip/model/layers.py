@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeclip.config import TowerConfig
+from edgeclip.config import Fusion, TowerConfig
 from edgeclip.errors import ConfigError
+from edgeclip.model.fusion import FusionStep, fuse, log_size
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -60,13 +61,39 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x_BTD: Tensor, causal: bool) -> Tensor:
-        """(B, T, D) -> (B, T, D); `causal` hides later tokens."""
+    def forward(self, x_BTD: Tensor, causal: bool, size_BT: Tensor | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D); `causal` hides later tokens, `size` (B, T) are the patches of fused ones."""
         B, T, D = x_BTD.shape
         qkv_3BHTK = self.qkv(x_BTD).view(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
         query_BHTK, key_BHTK, value_BHTK = qkv_3BHTK.unbind(0)
-        y_BHTK = functional.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, is_causal=causal)
+        y_BHTK = functional.scaled_dot_product_attention(
+            query_BHTK, key_BHTK, value_BHTK, attn_mask=log_size(size_BT), is_causal=causal
+        )
         return self.out(y_BHTK.transpose(1, 2).reshape(B, T, D))
+
+    @property
+    def projections(self) -> tuple[nn.Linear, ...]:
+        """The layers that make query, key and value; the last rows of the last make the value."""
+        return (self.qkv,)
+
+    def query_key(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Query, scaled, and key, (B, T, D) each."""
+        D = x_BTD.shape[-1]
+        query_BTD, key_BTD = functional.linear(x_BTD, self.qkv.weight[: 2 * D], self.qkv.bias[: 2 * D]).chunk(2, -1)
+        return query_BTD * (D // self.num_heads) ** -0.5, key_BTD
+
+    def value(self, x_BTD: Tensor) -> Tensor:
+        """Value, (B, T, D)."""
+        D = x_BTD.shape[-1]
+        return functional.linear(x_BTD, self.qkv.weight[2 * D :], self.qkv.bias[2 * D :])
+
+    def query_key_value(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, scaled, key and value, (B, T, D) each."""
+        return *self.query_key(x_BTD), self.value(x_BTD)
+
+    def project(self, y_BTD: Tensor) -> Tensor:
+        """The output projection."""
+        return self.out(y_BTD)
 
 
 class MLP(nn.Module):
@@ -84,40 +111,52 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); where it has a `step`, `through` fuses tokens in it."""
 
-    def __init__(self, config: TowerConfig) -> None:
+    def __init__(self, config: TowerConfig, step: FusionStep | None = None) -> None:
         super().__init__()
+        self.step = step
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = Attention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x_BTD: Tensor, causal: bool) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        x_BTD = x_BTD + self.attention(self.norm1(x_BTD), causal)
+    def forward(self, x_BTD: Tensor, causal: bool, size_BT: Tensor | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D); `size` (B, T) are the patches of each token, None for one each."""
+        x_BTD = x_BTD + self.attention(self.norm1(x_BTD), causal, size_BT)
         return x_BTD + self.mlp(self.norm2(x_BTD))
 
 
-class Transformer(nn.Module):
-    """A stack of blocks; `causal` for text."""
+def through(block: nn.Module, x_BTD: Tensor, size_BT: Tensor | None, causal: bool) -> tuple[Tensor, Tensor | None]:
+    """A block, with its fusing if it does any: (B, T, D) and the sizes of tokens -> fewer, and theirs."""
+    assert isinstance(block, Block)  # noqa: S101 - for the type checker
+    if block.step is None:
+        return block(x_BTD, causal, size_BT), size_BT
+    x_BMD, size_BM = fuse(block.attention, block.norm1, x_BTD, size_BT, block.step)
+    return x_BMD + block.mlp(block.norm2(x_BMD)), size_BM
 
-    def __init__(self, config: TowerConfig, *, causal: bool) -> None:
+
+class Transformer(nn.Module):
+    """A stack of blocks; `causal` for text, whose tokens are never fused."""
+
+    def __init__(self, config: TowerConfig, *, causal: bool, fusion: Fusion | None = None) -> None:
         super().__init__()
         self.causal = causal
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        steps = {} if fusion is None else {layer: FusionStep(fusion, merged) for layer, merged in fusion.steps}
+        self.blocks = nn.ModuleList(Block(config, steps.get(i + 1)) for i in range(config.num_hidden_layers))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+        """(B, T, D) -> (B, T, D), fewer tokens where some are fused."""
+        size_BT = None
         for block in self.blocks:
-            x_BTD = block(x_BTD, self.causal)
+            x_BTD, size_BT = through(block, x_BTD, size_BT, self.causal)
         return x_BTD
 
     def states(self, x_BTD: Tensor) -> tuple[Tensor, ...]:
         """(B, T, D) -> the output of every block, (B, T, D) each; the last is what `forward` returns."""
-        states = []
+        states, size_BT = [], None
         for block in self.blocks:
-            x_BTD = block(x_BTD, self.causal)
+            x_BTD, size_BT = through(block, x_BTD, size_BT, self.causal)
             states.append(x_BTD)
         return tuple(states)
 

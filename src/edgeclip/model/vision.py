@@ -30,7 +30,7 @@ class VisionTower(nn.Module):
             torch.randn(config.num_patches + 1, config.hidden_size) * config.hidden_size**-0.5
         )
         self.pre_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.transformer = Transformer(config, causal=False)
+        self.transformer = Transformer(config, causal=False, fusion=config.fusion)
         self.post_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.projection = nn.Linear(config.hidden_size, projection_dim, bias=False)
         init_transformer(self.transformer, config)
@@ -66,7 +66,7 @@ class VisionTower(nn.Module):
         return self.projection(self.post_norm(x_BTD[:, 0]))
 
     def features(self, pixel_values_BCHW: Tensor) -> tuple[Tensor, Tokens]:
-        """(B, C, H, W) float -> what `forward` returns, and the class token with every patch."""
+        """(B, C, H, W) float -> what `forward` returns, and the class token with every patch, or fused patches."""
         states = self.transformer.states(self.embed(pixel_values_BCHW))
         embeds_BTE = self.projection(self.post_norm(states[-1]))
         mask_BT = torch.ones(embeds_BTE.shape[:2], dtype=torch.bool, device=embeds_BTE.device)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeclip.model import Clip
+from edgeclip.model.fusion import fuse, log_size
 from edgeclip.model.layers import Attention, Block, Transformer
 from edgeclip.model.text import end_of_text_index
 from edgeclip.quantize.fake_quant import fake_quant_activation, fake_quant_weight
@@ -62,9 +63,44 @@ def _project(projection: nn.Linear, x_BD: Tensor) -> Tensor:
 def _run(transformer: Transformer, x_BTD: Tensor, pooled_B: Tensor, seen_B1TT: Tensor | None) -> Tensor:
     """All blocks, the last one for the pooled tokens only: (B, T, D) -> (B, D)."""
     blocks = [block for block in transformer.blocks if isinstance(block, Block)]
+    size_BT = None
     for block in blocks[:-1]:
-        x_BTD = _block(block, x_BTD, seen_B1TT)
-    return _last_block(blocks[-1], x_BTD, pooled_B, seen_B1TT)
+        if block.step is None:
+            x_BTD = _block(block, x_BTD, log_size(size_BT) if seen_B1TT is None else seen_B1TT)
+        else:
+            x_BTD, size_BT = fuse(_Int8Attention(block.attention), block.norm1, x_BTD, size_BT, block.step)
+            x_BTD = _mlp(block, x_BTD)
+    rows_B = torch.arange(len(x_BTD), device=x_BTD.device)
+    seen_B11T = log_size(size_BT) if seen_B1TT is None else seen_B1TT[rows_B, :, pooled_B, None]
+    return _last_block(blocks[-1], x_BTD, pooled_B, seen_B11T)
+
+
+class _Int8Attention:
+    """The parts of an attention that fuses tokens, for `fuse`."""
+
+    def __init__(self, attention: Attention) -> None:
+        self.num_heads, self._qkv, self._out = attention.num_heads, attention.qkv, attention.out
+        self._D = attention.out.in_features
+
+    def query_key(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        query_BTD, key_BTD = self._rows(x_BTD, slice(2 * self._D)).chunk(2, dim=-1)
+        return self._scaled(query_BTD), key_BTD
+
+    def query_key_value(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query_BTD, key_BTD, value_BTD = self._rows(x_BTD, slice(None)).chunk(3, dim=-1)
+        return self._scaled(query_BTD), key_BTD, value_BTD
+
+    def value(self, x_BTD: Tensor) -> Tensor:
+        return self._rows(x_BTD, slice(2 * self._D, None))
+
+    def project(self, y_BTD: Tensor) -> Tensor:
+        return _int8(y_BTD, self._out.weight, self._out.bias)
+
+    def _rows(self, x_BTD: Tensor, rows: slice) -> Tensor:
+        return _int8(x_BTD, self._qkv.weight[rows], self._qkv.bias[rows])
+
+    def _scaled(self, query_BTD: Tensor) -> Tensor:
+        return query_BTD * (self._D // self.num_heads) ** -0.5
 
 
 def _block(block: Block, x_BTD: Tensor, seen_B1TT: Tensor | None) -> Tensor:
@@ -73,19 +109,21 @@ def _block(block: Block, x_BTD: Tensor, seen_B1TT: Tensor | None) -> Tensor:
     return _mlp(block, x_BTD + _attend(block.attention, query_BTD, key_BTD, value_BTD, seen_B1TT))
 
 
-def _last_block(block: Block, x_BTD: Tensor, pooled_B: Tensor, seen_B1TT: Tensor | None) -> Tensor:
+def _last_block(block: Block, x_BTD: Tensor, pooled_B: Tensor, seen_B11T: Tensor | None) -> Tensor:
     B, _, D = x_BTD.shape
     rows_B = torch.arange(B, device=x_BTD.device)
     qkv, normed_BTD = block.attention.qkv, block.norm1(x_BTD)
     query_B1D = _int8(normed_BTD[rows_B, pooled_B, None], qkv.weight[:D], qkv.bias[:D])
     key_BTD, value_BTD = _int8(normed_BTD, qkv.weight[D:], qkv.bias[D:]).chunk(2, dim=-1)
-    seen_B11T = None if seen_B1TT is None else seen_B1TT[rows_B, :, pooled_B, None]
     y_B1D = _attend(block.attention, query_B1D, key_BTD, value_BTD, seen_B11T)
     return _mlp(block, x_BTD[rows_B, pooled_B, None] + y_B1D).squeeze(1)
 
 
 def _attend(attention: Attention, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
-    """Queries (B, Q, D) over keys and values (B, T, D), and the output projection; `seen` (B, 1, Q, T) bool."""
+    """Queries (B, Q, D) over keys and values (B, T, D), and the output projection.
+
+    `seen` (B, 1, Q, T) is bool, or added to the scores.
+    """
     query, key, value = (x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in (query, key, value))
     y_BHQK = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
     return _int8(y_BHQK.transpose(1, 2).flatten(2), attention.out.weight, attention.out.bias)

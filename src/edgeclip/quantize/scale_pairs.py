@@ -27,10 +27,10 @@ def pairs_of_clip(model: Clip) -> list[ScalePair]:
 def pairs_of_block(name: str, block: nn.Module) -> list[ScalePair]:
     """The three pairs of a block, whichever attention it has."""
     assert isinstance(block, Block)  # noqa: S101 - for the type checker
-    qkv, out = block.attention.qkv, block.attention.out
+    projections, out = block.attention.projections, block.attention.out
     return [
-        after_norm(f"{name}.norm1", block.norm1, qkv),
-        values(f"{name}.values", qkv, out),
+        after_norm(f"{name}.norm1", block.norm1, *projections),
+        values(f"{name}.values", projections[-1], out),
         after_norm(f"{name}.norm2", block.norm2, block.mlp.fc1),
     ]
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgeclip.config import TowerConfig
+from edgeclip.config import TowerConfig, VisionConfig
 from edgeclip.report.explain import headlines
 from edgeclip.report.results_table import WHOLE_WIDTH, results_table
 from edgeclip.report.row_order import interval
@@ -92,6 +92,7 @@ def print_inspection(inspection: Inspection) -> None:
     lines = [
         f"layout     {inspection.layout}, stored as {inspection.stored_dtype}",
         f"image      {vision.image_size} px in patches of {vision.patch_size}, " + tower(vision),
+        *fused(vision),
         f"text       {text.vocab_size:,} tokens, context {text.context_length}, "
         + tower(text)
         + f", pools {'the highest id' if text.eos_token_id is None else f'token {text.eos_token_id}'}",
@@ -115,6 +116,17 @@ def tower(config: TowerConfig) -> str:
         f"{config.num_hidden_layers} layers of width {config.hidden_size}, {config.num_attention_heads} heads,"
         f" {config.hidden_act}, eps {config.layer_norm_eps:g}"
     )
+
+
+def fused(config: VisionConfig) -> list[str]:
+    """A line on the tokens that an image tower fuses, if it does."""
+    if config.fusion is None:
+        return []
+    before, counts = config.num_patches + 1, config.fusion.tokens(config.num_patches + 1)
+    steps = ", ".join(
+        f"{left} from layer {layer}" for (layer, _), left in zip(config.fusion.steps, counts, strict=True)
+    )
+    return [f"FUSES      {before} tokens to {steps} ({config.fusion.criterion}): not the embeddings of all tokens"]
 
 
 def _shortened(names: list[str], shown: int = 6) -> str:

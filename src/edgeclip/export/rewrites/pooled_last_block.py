@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgeclip.export.rewrites.plain_attention import PlainAttention
+from edgeclip.export.rewrites.plain_attention import PlainAttention, divided
+from edgeclip.model.fusion import log_size
 from edgeclip.model.layers import Block
 
 
@@ -25,22 +26,19 @@ class PooledBlock(nn.Module):
         attention = block.attention
         D = attention.out.in_features
         self.norm1, self.norm2, self.mlp, self.attention = block.norm1, block.norm2, block.mlp, attention
-        self.query, self.key_value = nn.Linear(D, D), nn.Linear(D, 2 * D)
-        self.query.weight = nn.Parameter(attention.qkv.weight[:D].detach().clone())
-        self.query.bias = nn.Parameter(attention.qkv.bias[:D].detach().clone())
-        self.key_value.weight = nn.Parameter(attention.qkv.weight[D:].detach().clone())
-        self.key_value.bias = nn.Parameter(attention.qkv.bias[D:].detach().clone())
+        self.query, self.key_value = divided(attention.qkv, D)
         del attention.qkv
 
-    def forward(self, x_BTD: Tensor, index_B: Tensor | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, index_B: Tensor | None, size_BT: Tensor | None = None) -> Tensor:
         """(B, T, D) and the pooled positions (B,), None for the first token -> (B, D).
 
-        A text's pooled token sees only what is before it; with None, every token is seen.
+        A text's pooled token sees only what is before it; with None, every token is seen, one of several patches, of
+        which `size` (B, T) tells, as that many.
         """
         normed_BTD = self.norm1(x_BTD)
         key_BTD, value_BTD = self.key_value(normed_BTD).chunk(2, dim=-1)
         query_B1D = self.query(take(normed_BTD, index_B))
-        mask = None if index_B is None else later_mask(x_BTD.shape[1], index_B)
+        mask = log_size(size_BT) if index_B is None else later_mask(x_BTD.shape[1], index_B)
         pooled_B1D = take(x_BTD, index_B) + self.attention.attend(query_B1D, key_BTD, value_BTD, mask)
         return (pooled_B1D + self.mlp(self.norm2(pooled_B1D))).squeeze(1)
 
