@@ -22,5 +22,5 @@ peer.file(Path(photo))
 ready, cpu = time.time(), time.process_time()
 if what == "both" and peer.text:
     peer.text(np.array([[49406, 320, 1929, 49407]], np.int64))
-print(json.dumps({"ready": ready, "cpu": cpu, "peak_rss_mb": peak_rss_mb()}), flush=True)
+print(json.dumps({"ready": ready, "cpu": cpu, "texts": bool(peer.text), "peak_rss_mb": peak_rss_mb()}), flush=True)
 sys.stdin.read()

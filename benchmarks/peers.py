@@ -206,12 +206,14 @@ def started(arguments: argparse.Namespace, photo: Path) -> dict[str, Any]:
                 start = time.time()
                 with _process(arguments, photo, name, what) as (_, answer):
                     pass
+                if what == "both" and not answer["texts"]:
+                    continue
                 if what == "image":
                     times[name].append((answer["ready"] - start) * 1e3)
                     cpu[name].append(answer["cpu"] * 1e3)
                 peak[name][what] = round(max(peak[name].get(what, 0), answer["peak_rss_mb"]), 1)
     pss = {}
-    for name in STARTED:
+    for name in (name for name, of in peak.items() if "both" in of):
         with _process(arguments, photo, name, "both") as (first, _):
             alone = pss_mb(first)
             with _process(arguments, photo, name, "both") as (second, _):

@@ -74,7 +74,8 @@ def _memory_and_disk(results: dict[str, Any]) -> list[str]:
         "| memory, MB | peak, image only | peak, both towers | then, in one process | in each of two |",
         "|---|---|---|---|---|",
         *(
-            f"| {name} | {peak['image']} | {peak['both']} | {pss[name]['one process']} | {pss[name]['each of two']} |"
+            f"| {name} | {peak['image']} | {peak.get('both', '')} | "
+            + (f"{pss[name]['one process']} | {pss[name]['each of two']} |" if name in pss else "| |")
             for name, peak in memory.items()
         ),
         "",
