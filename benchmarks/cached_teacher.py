@@ -97,7 +97,7 @@ def compare(name: str, arguments: argparse.Namespace) -> dict[str, float]:
 def train(student: Any, context: StageContext, *, runs_teacher: bool) -> float:
     """Milliseconds a step."""
     loss = DistillationLoss(context.recipe.loss, student.model.config, context.teacher.config)
-    from_cache = StepLoss(student.model, loss, context)
+    from_cache = StepLoss(student, loss, context)
 
     def from_teacher(numbered: tuple[int, Batch]) -> tuple[Tensor, dict[str, Tensor]]:
         step, batch = numbered

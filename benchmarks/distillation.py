@@ -151,7 +151,7 @@ def run(bench: Bench, name: str, method: str, seed: int) -> dict[str, float]:
         teach(student.model, bench, data, mix, train, qad_share=0.0, seed=seed)
     if method != RECIPE:
         equalize_student(student, bench.calibration)
-    return scores(DeployedClip(student.model).eval(), bench, batch_size=BATCH)
+    return scores(DeployedClip(student.model, student.preprocess_config).eval(), bench, batch_size=BATCH)
 
 
 def first_steps(data: DistillData, count: int) -> DistillData:

@@ -30,7 +30,9 @@ from edgeclip.results import Recalls
 from edgeclip.tokenizer import ClipTokenizer, load_tokenizer
 
 MANIFEST = "edgeclip.json"
-SCHEMA = 2
+SCHEMA = 3
+EARLIER_SCHEMA = 2
+"""Still read: its int8 weights have 7 bits, and no proof is needed for them."""
 CARD_MAX_LOSS = 1.0
 CARD_MIN_COSINE = 0.995
 GraphPrecision = Literal["fp32", "int8"]
@@ -146,6 +148,11 @@ class Bundle:
             if name.startswith("tokenizer"):
                 _check_hash(self.folder / name, entry)
         return load_tokenizer(self.folder, self.config.text.context_length)
+
+    @property
+    def needs_proof(self) -> bool:
+        """Whether its int8 weights are right only where products are added in the pairs of `runtime.int8_proof`."""
+        return self.manifest.precision == "int8" and self.manifest.schema != EARLIER_SCHEMA
 
     @property
     def image_graph(self) -> Path:
@@ -321,7 +328,7 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         raw = msgspec.json.decode(data, type=dict)
         schema, layout = raw.get("schema"), raw.get("layout")
-        if isinstance(schema, int) and schema != SCHEMA:
+        if isinstance(schema, int) and schema not in (EARLIER_SCHEMA, SCHEMA):
             fix = "update edgeclip" if schema > SCHEMA else "export the model again"
             raise BundleError(f"{path} of schema {schema}", expected=f"schema {SCHEMA}", fix=fix)
         if layout is not None:

@@ -17,6 +17,7 @@ from edgeclip.errors import ConfigError
 from edgeclip.model.outliers import outlier_twin
 from edgeclip.quantize.deployed import DeployedClip
 from edgeclip.shrink.plan import ShrinkPlan, TowerPlan, count_parameters
+from tests.byte_images import byte_images
 
 
 @pytest.fixture
@@ -75,11 +76,17 @@ def test_equalizing_repairs_the_outlier_twin(teacher: Checkpoint, pairs: Prepare
     for parameter in teacher.model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     twin = dataclasses.replace(teacher, model=outlier_twin(teacher.model))
-    pixel_values = torch.randn(8, 3, 32, 32)
+    pixel_values = byte_images(8)
     exact = teacher.model.encode_image(pixel_values)
 
     def lost() -> float:
-        return 1 - (DeployedClip(twin.model).encode_image(pixel_values) * exact).sum(dim=1).mean().item()
+        return (
+            1
+            - (DeployedClip(twin.model, twin.preprocess_config).encode_image(pixel_values) * exact)
+            .sum(dim=1)
+            .mean()
+            .item()
+        )
 
     damaged = lost()
     equalize_student(twin, pairs)

@@ -73,6 +73,6 @@ def test_losses_of_tokens_need_one_process(teacher: Checkpoint, captioned_folder
     given = context(teacher, captioned_folder, tmp_path, LossMix(patch_word=1.0), 0.0)
     several = replace(given, accelerator=SimpleNamespace(num_processes=2, device=given.accelerator.device))
     loss = DistillationLoss(given.recipe.loss, teacher.model.config, teacher.model.config)
-    StepLoss(teacher.model, loss, given)
+    StepLoss(teacher, loss, given)
     with pytest.raises(ConfigError, match="2 processes"):
-        StepLoss(teacher.model, loss, several)
+        StepLoss(teacher, loss, several)

@@ -108,7 +108,7 @@ def test_the_bundle_computes_what_was_trained(run: Path, captioned_folder: Path)
     student, clip = load_checkpoint(run / "checkpoint"), package.load(run / "bundle", threads=1)
     assert clip.bundle.manifest.float_layers == []
     assert clip.bundle.manifest.card.pairs == 5
-    deployed = DeployedClip(student.model)
+    deployed = DeployedClip(student.model, student.preprocess_config)
     for index in range(6):
         image, text = captioned_folder / "images" / f"{index:03}.jpg", f"the {index}th picture"
         # A value at the border of two levels may fall either way.

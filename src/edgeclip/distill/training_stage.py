@@ -72,11 +72,11 @@ class StudentWithLoss(nn.Module):
 class StepLoss:
     """The loss of a step's batch, the student being in float at first, and in the last part of a stage as int8."""
 
-    def __init__(self, student: Clip, loss: DistillationLoss, context: StageContext) -> None:
+    def __init__(self, student: Checkpoint, loss: DistillationLoss, context: StageContext) -> None:
         """Check that the loss can be had.
 
         Raises:
-            ConfigError: it is one of tokens, and several processes train.
+            ConfigError: it is one of tokens, and several processes train; see also `DeployedClip`.
         """
         if loss.needs_student_tokens and context.accelerator.num_processes > 1:
             raise ConfigError(
@@ -84,7 +84,8 @@ class StepLoss:
                 expected="one, which has the tokens of the whole batch",
                 fix="start one process, or leave out " + " and ".join(TOKEN_LOSSES),
             )
-        self._student, self._deployed, self._loss, self._context = student, DeployedClip(student), loss, context
+        self._student, self._loss, self._context = student.model, loss, context
+        self._deployed = DeployedClip(student.model, student.preprocess_config)
         share = context.recipe.qad_share
         self._first_int8 = context.steps - (max(round(context.steps * share), 1) if share > 0 else 0)
         self._scale = torch.tensor(context.cache.logit_scale, device=context.accelerator.device)
@@ -157,7 +158,7 @@ def train_stage(
     return fit(
         StudentWithLoss(student.model, loss),
         batches,
-        StepLoss(student.model, loss, context),
+        StepLoss(student, loss, context),
         recipe.train,
         steps=steps,
         identity={"recipe": settings_of(recipe), "seed": context.seed, "cache": context.cache.identity},

@@ -18,6 +18,7 @@ from edgeclip.export.tower_pairs import pairs_of_tower
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.progress import task
 from edgeclip.quantize.equalize import equalize
+from edgeclip.quantize.pixels import PixelBytes
 from edgeclip.quantize.sensitivity import embed
 
 Tower: TypeAlias = ExportedImageTower | ExportedTextTower
@@ -39,6 +40,17 @@ class FloatGraphs:
     checkpoint: Checkpoint
     image: FloatTower
     text: FloatTower
+
+    @property
+    def pixels(self) -> PixelBytes:
+        """What the image tower's `pixel_values` were made of.
+
+        Raises:
+            ConfigError: see `PixelBytes.of`.
+        """
+        return PixelBytes.of(
+            self.checkpoint.preprocess_config, self.checkpoint.model.vision.patch_embedding.in_features
+        )
 
 
 def write_float_graphs(checkpoint: Checkpoint, folder: Path, *, calibrate: Prepared | None = None) -> FloatGraphs:

@@ -1,6 +1,6 @@
 """From a float graph to int8 graphs as `quantize.scheme` describes them, with any layers left in float.
 
-Shape legend: O output channels, I input channels.
+Shape legend: O output channels, I input channels; "..." the rows of one call.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgeclip.export.graph import SCOPES
-from edgeclip.export.stored_int8 import gather_int8, is_transposed, store_int8
+from edgeclip.export.stored import gather_stored, is_transposed, store_projection
 from edgeclip.export.surgery import load_graph
-from edgeclip.quantize.scheme import quantize_rows
+from edgeclip.quantize.pixels import PATCH_EMBEDDING, PixelBytes
+from edgeclip.quantize.scheme import in_steps, weight_step
 
 PROJECTION = "tower.projection"
 EMBEDDING = "tower.token_embedding.weight"
@@ -27,8 +29,14 @@ class Int8Tower:
     Its projection and its token embedding are only stored as int8, whichever layers are.
     """
 
-    def __init__(self, source: Path) -> None:
-        """Read a graph that was written by `graph.write_image_graph` or `write_text_graph`."""
+    def __init__(self, source: Path, pixels: PixelBytes | None = None) -> None:
+        """Read a graph.
+
+        Args:
+            source: written by `graph.write_image_graph` or `write_text_graph`.
+            pixels: of an image tower, what its patches were made of.
+        """
+        self._pixels = pixels
         self._rest = load_graph(source)  # at last without nodes, and without the weights of the layers
         self._nodes: list[onnx.NodeProto] = []
         self._layers: dict[str, str] = {}  # the module of each Linear that may be int8, by what its node puts out
@@ -41,9 +49,9 @@ class Int8Tower:
             is_linear = node.op_type in ("MatMul", "Gemm") and node.input[1] in weights
             del node.metadata_props[:]
             if node.op_type == "Gather" and node.input[0] == EMBEDDING:
-                self._nodes += gather_int8(graph, node)
+                self._nodes += gather_stored(graph, node)
             elif is_linear and module == PROJECTION:
-                self._nodes += store_int8(graph, node)
+                self._nodes += store_projection(graph, node)
             else:
                 self._nodes.append(node)
                 if is_linear:
@@ -55,7 +63,15 @@ class Int8Tower:
     def _add_layer(self, node: onnx.NodeProto, module: str, weight: onnx.TensorProto) -> None:
         self._layers[node.output[0]] = module
         self._float[weight.name] = weight
-        self._int8[weight.name] = _quantized(weight, is_transposed(node))
+        array = numpy_helper.to_array(weight)
+        weight_OI = array if is_transposed(node) else array.T
+        if (pixels := self._pixels_of(module)) is not None:
+            self._int8[weight.name] = _quantized_patches(weight.name, weight_OI, pixels)
+        else:
+            self._int8[weight.name] = _quantized(weight.name, weight_OI)
+
+    def _pixels_of(self, module: str) -> PixelBytes | None:
+        return self._pixels if module.endswith(PATCH_EMBEDDING) else None
 
     def write(self, target: Path, *, float_layers: Collection[str] = ()) -> None:
         """Write the graph with every Linear layer in int8 but the projection and the modules of the tower named."""
@@ -68,7 +84,8 @@ class Int8Tower:
                 model.graph.node.append(node)
                 used = [] if layer is None else [self._float[node.input[1]]]
             else:
-                model.graph.node.extend(_int8_nodes(node, rounded))
+                is_plain = self._pixels_of(layer) is None
+                model.graph.node.extend(_int8_nodes(node, rounded) if is_plain else _patch_nodes(node))
                 used = self._int8[node.input[1]]
             weights |= {tensor.name: tensor for tensor in used}  # which layers may share
         model.graph.initializer.extend(weights.values())
@@ -84,16 +101,32 @@ def _module(node: onnx.NodeProto) -> str:
     return ""
 
 
-def _quantized(tensor: onnx.TensorProto, transposed: bool) -> list[onnx.TensorProto]:
-    """A Linear's weight (I, O), or (O, I) where it is transposed, as (I, O) int8 with scales and zero points (O,)."""
-    weight = numpy_helper.to_array(tensor)
-    integers_OI, scale_O = quantize_rows(weight if transposed else weight.T)
-    integers_IO, zeros_O = np.ascontiguousarray(integers_OI.T), np.zeros(len(scale_O), np.int8)
-    return [
-        numpy_helper.from_array(integers_IO, f"{tensor.name}_quantized"),
-        numpy_helper.from_array(scale_O, f"{tensor.name}_scale"),
-        numpy_helper.from_array(zeros_O, f"{tensor.name}_zero_point"),
-    ]
+def _quantized(name: str, weight_OI: NDArray[np.float32]) -> list[onnx.TensorProto]:
+    """A Linear's weight as (I, O) int8, with scales and zero points (O,)."""
+    step_O = weight_step(weight_OI)
+    integers_IO = np.ascontiguousarray(in_steps(weight_OI, step_O).T, np.int8)
+    return _named(name, quantized=integers_IO, scale=step_O, zero_point=np.zeros(len(step_O), np.int8))
+
+
+def _quantized_patches(name: str, weight_OI: NDArray[np.float32], pixels: PixelBytes) -> list[onnx.TensorProto]:
+    """A patch embedding's weight as one of bytes, and what makes bytes of its input: see `PixelBytes`."""
+    step_I, zero_I = pixels.step.numpy(), pixels.zero.numpy()
+    step_O = weight_step(weight_OI * step_I)
+    integers_OI = in_steps(weight_OI * step_I, step_O)
+    return _named(
+        name,
+        quantized=np.ascontiguousarray(integers_OI.T, np.int8),
+        scale=step_O,
+        black=(integers_OI * step_O[:, None]) @ (zero_I / step_I),
+        bytes_a_unit=1 / step_I,
+        byte_of_zero=-zero_I / step_I,
+        one=np.float32(1),
+        zero_point=np.uint8(0),
+    )
+
+
+def _named(name: str, **arrays: NDArray[np.generic] | np.generic) -> list[onnx.TensorProto]:
+    return [numpy_helper.from_array(np.asarray(array), f"{name}_{part}") for part, array in arrays.items()]
 
 
 def _int8_nodes(node: onnx.NodeProto, rounded: set[str]) -> Iterator[onnx.NodeProto]:
@@ -111,3 +144,17 @@ def _int8_nodes(node: onnx.NodeProto, rounded: set[str]) -> Iterator[onnx.NodePr
     yield helper.make_node("Mul", [f"{out}_steps", f"{out}_step"], [product])
     if bias:
         yield helper.make_node("Add", [product, *bias], [out])
+
+
+def _patch_nodes(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """A patch embedding's node in int8: `pixel_values` (..., I) back to bytes, which are multiplied as they are."""
+    x, weight = node.input
+    (out,) = node.output
+    yield helper.make_node("Mul", [x, f"{weight}_bytes_a_unit"], [f"{out}_steps_from_zero"])
+    yield helper.make_node("Add", [f"{out}_steps_from_zero", f"{weight}_byte_of_zero"], [f"{out}_pixels"])
+    pixels = [f"{out}_pixels", f"{weight}_one", f"{weight}_zero_point"]
+    yield helper.make_node("QuantizeLinear", pixels, [f"{out}_bytes"])
+    yield helper.make_node("MatMulInteger", [f"{out}_bytes", f"{weight}_quantized"], [f"{out}_integers"])
+    yield helper.make_node("Cast", [f"{out}_integers"], [f"{out}_steps"], to=onnx.TensorProto.FLOAT)
+    yield helper.make_node("Mul", [f"{out}_steps", f"{weight}_scale"], [f"{out}_product"])
+    yield helper.make_node("Add", [f"{out}_product", f"{weight}_black"], [out])

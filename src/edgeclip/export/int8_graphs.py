@@ -13,7 +13,8 @@ from edgeclip.data.prepare import Prepared
 from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.float_graphs import FloatGraphs, Tower
 from edgeclip.export.int8 import PROJECTION, Int8Tower
-from edgeclip.export.stored_int8 import round_what_is_stored
+from edgeclip.export.stored import round_what_is_stored
+from edgeclip.quantize.pixels import PixelBytes
 from edgeclip.quantize.sensitivity import choose_float_layers, embed
 
 CHOICE_MIN_COSINE = 0.997
@@ -28,7 +29,7 @@ class Int8Graphs:
     """Both towers, read once; every `write` leaves other layers in float."""
 
     def __init__(self, floats: FloatGraphs) -> None:
-        self._image, self._text = Int8Tower(floats.image.graph), Int8Tower(floats.text.graph)
+        self._image, self._text = Int8Tower(floats.image.graph, floats.pixels), Int8Tower(floats.text.graph)
 
     def write(self, folder: Path, float_layers: Collection[str] = ()) -> None:
         """Write both graphs under their names in a bundle.
@@ -55,16 +56,22 @@ def float_layers_of(floats: FloatGraphs, choose: Prepared) -> list[str]:
     """
     images = image_batches(choose, floats.checkpoint.preprocess_config)
     texts = text_batches(choose, floats.checkpoint.tokenizer)
-    return [f"{IMAGE}{name}" for name in _chosen(floats.image.tower, images)] + [
+    return [f"{IMAGE}{name}" for name in _chosen(floats.image.tower, images, floats.pixels)] + [
         f"{TEXT}{name}" for name in _chosen(floats.text.tower, texts)
     ]
 
 
-def _chosen(tower: Tower, batches: Sequence[Tensor]) -> list[str]:
+def _chosen(tower: Tower, batches: Sequence[Tensor], pixels: PixelBytes | None = None) -> list[str]:
     exact_NE = embed(tower, batches)
     stored = copy.deepcopy(tower)
     round_what_is_stored(stored)
     layers = [name for name, module in stored.named_modules() if isinstance(module, nn.Linear) and name != PROJECTION]
     return choose_float_layers(
-        stored, layers, batches, exact_NE, min_cosine=CHOICE_MIN_COSINE, at_most=len(layers) // FLOAT_SHARE
+        stored,
+        layers,
+        batches,
+        exact_NE,
+        min_cosine=CHOICE_MIN_COSINE,
+        at_most=len(layers) // FLOAT_SHARE,
+        pixels=pixels,
     )

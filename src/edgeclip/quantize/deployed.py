@@ -1,11 +1,13 @@
 """A model in float that computes, with gradients, what its int8 bundle computes (see `quantize.scheme`).
 
-Three things differ from the model itself, besides the rounding. Ranges are those of one image or one text, as a device
-encodes them. The last block is computed for the pooled token alone, so that its query, its output projection and its
-MLP have that token's range. And padding must not count, since a device runs a text up to its end only: a token after
-the end of text is a copy of it in every layer (the same embedding, sight of the same tokens), which changes no range.
+Four things differ from the model itself, besides the rounding. Ranges are those of one image or one text, as a device
+encodes them. Pixels are the bytes that they were, see `quantize.pixels`. The last block is computed for the pooled
+token alone, so that its query, its output projection and its MLP have that token's range. And padding must not count,
+since a device runs a text up to its end only: a token after the end of text is a copy of it in every layer (the same
+embedding, sight of the same tokens), which changes no range.
 
-Shape legend: B images or texts, C channels, H and W pixels, T tokens, D hidden size, E projection size.
+Shape legend: B images or texts, C channels, H and W pixels, I of one patch, T tokens, D hidden size, E
+projection size.
 """
 
 from __future__ import annotations
@@ -14,25 +16,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgeclip.config import PreprocessConfig
 from edgeclip.model import Clip
 from edgeclip.model.fusion import fuse, log_size
 from edgeclip.model.layers import Attention, Block, Transformer
 from edgeclip.model.text import end_of_text_index
-from edgeclip.quantize.fake_quant import fake_quant_activation, fake_quant_weight
-from edgeclip.quantize.scheme import ROW_LIMIT
+from edgeclip.quantize.fake_quant import fake_quant_activation, fake_quant_stored, fake_quant_weight
+from edgeclip.quantize.pixels import PixelBytes
+from edgeclip.quantize.scheme import PROJECTION_LIMIT, TABLE_LIMIT
 
 
 class DeployedClip(nn.Module):
     """The two encoders of a model as int8 computes them; the parameters are the model's own."""
 
-    def __init__(self, model: Clip) -> None:
+    def __init__(self, model: Clip, preprocess: PreprocessConfig) -> None:
+        """For images that were preprocessed so.
+
+        Raises:
+            ConfigError: see `PixelBytes.of`.
+        """
         super().__init__()
         self.model = model
+        self.pixels = PixelBytes.of(preprocess, model.vision.patch_embedding.in_features)
 
     def encode_image(self, pixel_values_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) float -> (B, E) L2-normalised `image_embeds`."""
         tower = self.model.vision
-        patches_BTD = _int8(tower.unfold(pixel_values_BCHW), tower.patch_embedding.weight, None)
+        patches_BTI = self.pixels.round(tower.unfold(pixel_values_BCHW))
+        weight_DI = self.pixels.fake_quant_weight(tower.patch_embedding.weight)
+        patches_BTD = functional.linear(patches_BTI, weight_DI)
         class_B1D = tower.class_embedding.expand(len(patches_BTD), 1, -1)
         x_BTD = tower.pre_norm(torch.cat([class_B1D, patches_BTD], dim=1) + tower.position_embedding)
         first_B = torch.zeros(len(x_BTD), dtype=torch.int64, device=x_BTD.device)
@@ -46,7 +58,7 @@ class DeployedClip(nn.Module):
         end_B = end_of_text_index(input_ids_BT, tower.config.eos_token_id)
         source_BT = torch.minimum(position_T, end_B[:, None])
         seen_B1TT = (position_T <= source_BT[:, :, None])[:, None]
-        table_VD = fake_quant_weight(tower.token_embedding.weight, ROW_LIMIT)
+        table_VD = fake_quant_stored(tower.token_embedding.weight, TABLE_LIMIT)
         x_BTD = functional.embedding(input_ids_BT.gather(1, source_BT), table_VD) + tower.position_embedding[source_BT]
         return _project(tower.projection, tower.final_norm(_run(tower.transformer, x_BTD, end_B, seen_B1TT)))
 
@@ -57,7 +69,8 @@ def _int8(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
 
 
 def _project(projection: nn.Linear, x_BD: Tensor) -> Tensor:
-    return functional.normalize(functional.linear(x_BD, fake_quant_weight(projection.weight, ROW_LIMIT)), dim=-1)
+    weight_ED = fake_quant_stored(projection.weight, PROJECTION_LIMIT)
+    return functional.normalize(functional.linear(x_BD, weight_ED), dim=-1)
 
 
 def _run(transformer: Transformer, x_BTD: Tensor, pooled_B: Tensor, seen_B1TT: Tensor | None) -> Tensor:

@@ -9,15 +9,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeclip.quantize.scheme import ACTIVATION_LEVELS, WEIGHT_LIMIT
+from edgeclip.quantize.scheme import ACTIVATION_LEVELS, PAIR_LIMIT, SLACK, WEIGHT_LIMIT
 
 
 @torch.no_grad()
-def round_weight(weight_OI: Tensor, limit: int = WEIGHT_LIMIT) -> Tensor:
-    """(O, I) rounded to the steps of its rows."""
-    scale_O1 = weight_OI.abs().amax(dim=1, keepdim=True) / limit
-    scale_O1 = torch.where(scale_O1 > 0, scale_O1, 1.0)
-    return (weight_OI / scale_O1).round_().mul_(scale_O1)
+def round_weight(weight_OI: Tensor) -> Tensor:
+    """(O, I) rounded as `scheme.weight_step` says."""
+    paired = weight_OI.shape[1] // 2 * 2
+    largest_O = weight_OI.abs().amax(dim=1) / WEIGHT_LIMIT
+    if paired:
+        sums_OP = weight_OI[:, 0:paired:2] + weight_OI[:, 1:paired:2]
+        largest_O = torch.maximum(largest_O, sums_OP.abs_().amax(dim=1) / PAIR_LIMIT)
+    return _to_steps(weight_OI, largest_O * SLACK)
+
+
+@torch.no_grad()
+def round_stored(table_VD: Tensor, limit: int) -> Tensor:
+    """(V, D) rounded as `scheme.stored_step` says."""
+    return _to_steps(table_VD, table_VD.abs().amax(dim=1) / limit)
+
+
+def _to_steps(weight_OI: Tensor, step_O: Tensor) -> Tensor:
+    step_O1 = torch.where(step_O > 0, step_O, 1.0)[:, None]
+    return (weight_OI / step_O1).round_().mul_(step_O1)
 
 
 @torch.no_grad()
@@ -27,9 +41,14 @@ def round_activation(x: Tensor, smallest: Tensor, largest: Tensor) -> Tensor:
     return (x / scale).round_().add_(zero_point).clamp_(0, ACTIVATION_LEVELS).sub_(zero_point).mul_(scale)
 
 
-def fake_quant_weight(weight_OI: Tensor, limit: int = WEIGHT_LIMIT) -> Tensor:
+def fake_quant_weight(weight_OI: Tensor) -> Tensor:
     """(O, I) as `round_weight` gives it; the gradient passes straight through (Bengio et al. 2013)."""
-    return weight_OI + (round_weight(weight_OI, limit) - weight_OI).detach()
+    return weight_OI + (round_weight(weight_OI) - weight_OI).detach()
+
+
+def fake_quant_stored(table_VD: Tensor, limit: int) -> Tensor:
+    """(V, D) as `round_stored` gives it, likewise."""
+    return table_VD + (round_stored(table_VD, limit) - table_VD).detach()
 
 
 def fake_quant_activation(x: Tensor, *, per_sample: bool = False) -> Tensor:

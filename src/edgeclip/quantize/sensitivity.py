@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeclip.quantize.fake_quant import FakeQuantLinear
+from edgeclip.quantize.pixels import PATCH_EMBEDDING, FakeQuantPatches, PixelBytes
 
 PROBES = 6
 """Random directions a sample; of 16 samples, a layer's loss is then known to a seventh."""
@@ -37,10 +38,19 @@ def replaced(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[None
 
 
 @contextmanager
-def fake_quantized(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
-    """Within, the named Linear layers compute what int8 computes."""
-    with replaced(model, {name: FakeQuantLinear(_linear(model, name)) for name in names}):
+def fake_quantized(model: nn.Module, names: Iterable[str], pixels: PixelBytes | None = None) -> Iterator[None]:
+    """Within, the named Linear layers compute what int8 computes; see `as_int8`."""
+    with replaced(model, as_int8(model, names, pixels)):
         yield
+
+
+def as_int8(model: nn.Module, names: Iterable[str], pixels: PixelBytes | None = None) -> dict[str, nn.Module]:
+    """What the named Linear layers are in int8; with `pixels` a tower of images, whose first is given them."""
+    twins: dict[str, nn.Module] = {name: FakeQuantLinear(_linear(model, name)) for name in names}
+    if pixels is not None:
+        first = {name for name in twins if name.endswith(PATCH_EMBEDDING)}
+        twins |= {name: FakeQuantPatches(_linear(model, name), pixels) for name in first}
+    return twins
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:
@@ -52,7 +62,7 @@ def _linear(model: nn.Module, name: str) -> nn.Linear:
 class _Gated(nn.Module):
     """A Linear layer and g times the error of its int8 twin, with g = 0 for each sample of a batch."""
 
-    def __init__(self, exact: nn.Linear, rounded: FakeQuantLinear, B: int) -> None:
+    def __init__(self, exact: nn.Linear, rounded: nn.Module, B: int) -> None:
         super().__init__()
         self.exact, self.rounded = exact, rounded
         self.gate_B11 = torch.zeros(B, 1, 1, requires_grad=True)
@@ -62,9 +72,7 @@ class _Gated(nn.Module):
         return y + self.gate_B11 * (self.rounded(x) - y).detach()
 
 
-def sensitivity(
-    model: nn.Module, int8_layers: Mapping[str, FakeQuantLinear], batches: Sequence[Tensor]
-) -> dict[str, float]:
+def sensitivity(model: nn.Module, int8_layers: Mapping[str, nn.Module], batches: Sequence[Tensor]) -> dict[str, float]:
     """What 1 - mean cosine of the embeddings would be with one layer alone in int8, to first order.
 
     Args:
@@ -97,6 +105,7 @@ def choose_float_layers(
     *,
     min_cosine: float,
     at_most: int,
+    pixels: PixelBytes | None = None,
 ) -> list[str]:
     """Leave the most sensitive layers in float until the embeddings are close enough to `exact_NE`.
 
@@ -107,11 +116,12 @@ def choose_float_layers(
         exact_NE: what the embeddings of all batches should be.
         min_cosine: how close the mean must be.
         at_most: how many layers may stay in float, 1 or more.
+        pixels: of a tower of images, see `as_int8`.
 
     Returns:
         The layers to leave in float, most sensitive first.
     """
-    int8_layers = {name: FakeQuantLinear(_linear(model, name)) for name in names}
+    int8_layers = as_int8(model, names, pixels)
 
     def is_close(float_layers: Sequence[str]) -> bool:
         with replaced(model, {name: layer for name, layer in int8_layers.items() if name not in float_layers}):

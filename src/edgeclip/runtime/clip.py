@@ -5,13 +5,14 @@ Shape legend: N images, M texts or labels, E embedding size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 
 from edgeclip.bundle import Bundle, find_bundle, read_bundle
 from edgeclip.cpu import processors
@@ -22,8 +23,9 @@ from edgeclip.runtime.classifier import Classifier, Label
 from edgeclip.runtime.embedding_dtype import EmbeddingDtype, as_dtype, check_dtype
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, images_of, images_or_flush
 from edgeclip.runtime.graph_cache import GraphCache
+from edgeclip.runtime.int8_proof import proved
 from edgeclip.runtime.prompt_cache import NOWHERE, USUAL_CACHE, PromptCache, cache_folder
-from edgeclip.runtime.session import LazySession
+from edgeclip.runtime.session import LazySession, open_graph
 from edgeclip.runtime.stream import Embedded, Flush, embedded, in_groups, in_order, threads
 
 MAX_BATCH = 4096
@@ -45,10 +47,11 @@ class ClipRuntime:
         self._prompts = PromptCache(cache or NOWHERE, bundle.manifest.fingerprint, self.embedding_size)
 
     def _graph(self, path: Path) -> LazySession:
-        if self._cache is None:
-            return LazySession(path, self._threads)
-        entry = self.bundle.manifest.files[path.relative_to(self.bundle.folder).as_posix()]
-        return LazySession(path, self._threads, partial(GraphCache(self._cache / "graphs").open, entry=entry))
+        open_: Callable[..., InferenceSession] = open_graph
+        if self._cache is not None:
+            entry = self.bundle.manifest.files[path.relative_to(self.bundle.folder).as_posix()]
+            open_ = partial(GraphCache(self._cache / "graphs").open, entry=entry)
+        return LazySession(path, self._threads, proved(open_) if self.bundle.needs_proof else open_)
 
     def __repr__(self) -> str:
         manifest, config = self.bundle.manifest, self.bundle.config
@@ -110,8 +113,8 @@ class ClipRuntime:
         Args:
             images: one image, or any iterable of images, each a path, encoded bytes, a Pillow image, or a uint8 array
                 of shape (H, W, 3), (H, W, 4) or (H, W). An array (N, H, W, 3) is N images.
-            batch_size: images a run of the graph. int8 graphs choose one activation scale for a whole batch; 1 keeps
-                an embedding independent of its neighbours.
+            batch_size: images a run of the graph. int8 graphs choose one activation scale a layer for a whole batch; 1
+                keeps an embedding independent of its neighbours, and is as fast.
             workers: threads, each of which decodes images and runs the graph; 0 does both in this one. For many images
                 one for each processor, with a graph of 1 thread (`load(..., threads=1)`), gives the most.
             dtype: float32, float16, or int8: see `embedding_dtype.INT8_SCALE`.

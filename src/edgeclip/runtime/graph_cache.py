@@ -13,6 +13,7 @@ import platform
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,7 @@ from edgeclip.errors import MALFORMED
 from edgeclip.files import flush, own_part, read_whole, remove_leftovers
 from edgeclip.runtime.session import KEPT_GRAPH, KEPT_WEIGHTS, RUNTIME_ERRORS, open_graph
 
-FORMAT = 1
+FORMAT = 2
 """Counts up whenever what is kept, or how it is opened, changes."""
 MIN_BYTES = 16 << 20
 """A smaller graph is opened from its bundle in less time than it is worth."""
@@ -53,35 +54,39 @@ class GraphCache:
 
     folder: Path
 
-    def open(self, graph: Path, threads: int, *, entry: FileEntry) -> onnxruntime.InferenceSession:
+    def open(
+        self, graph: Path, threads: int, *, entry: FileEntry, precise: bool = False
+    ) -> onnxruntime.InferenceSession:
         """Open a graph from the cache, or from its bundle and into the cache.
 
         Args:
             graph: the bundle's file.
             threads: of the session.
             entry: the file's hash and size by the manifest.
+            precise: see `session_options`.
 
         Raises:
             RUNTIME_ERRORS: the bundle's file is damaged.
         """
+        opened = partial(open_graph, threads=threads, precise=precise)
         if entry.bytes < MIN_BYTES:
-            return open_graph(graph, threads)
-        place = self.folder / _key(entry)
+            return opened(graph)
+        place = self.folder / _key(entry, precise)
         if _is_sealed(place):
             try:
-                return open_graph(place / KEPT_GRAPH, threads)
+                return opened(place / KEPT_GRAPH)
             except RUNTIME_ERRORS as error:
                 logger.debug("%s is made anew: %s", place, error)
         # An intact copy of the bundle has the same key: a graph that was changed must not be kept under it.
         if (temporary := self._room_for(entry) if is_unchanged(graph, entry) else None) is None:
-            return open_graph(graph, threads)
+            return opened(graph)
         try:
-            open_graph(graph, threads, keep_in=temporary)
+            opened(graph, keep_in=temporary)
             self._put(temporary, place)
-            return open_graph(place / KEPT_GRAPH, threads)  # whose weights are the file's pages, not this process's own
+            return opened(place / KEPT_GRAPH)  # whose weights are the file's pages, not this process's own
         except (OSError, *RUNTIME_ERRORS) as error:  # the disk's fault, or the graph's, which is raised from here
             logger.debug("no graph is kept in %s: %s", self.folder, error)
-            return open_graph(graph, threads)
+            return opened(graph)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -118,9 +123,9 @@ class GraphCache:
             shutil.rmtree(places.pop(0), ignore_errors=True)
 
 
-def _key(entry: FileEntry) -> str:
+def _key(entry: FileEntry, precise: bool) -> str:
     """What the packed weights depend on: the graph, the runtime, and the processor that chooses its kernels."""
-    told = [str(FORMAT), entry.sha256, onnxruntime.__version__, platform.machine(), *sorted(cpu_flags())]
+    told = [str(FORMAT), entry.sha256, str(precise), onnxruntime.__version__, platform.machine(), *sorted(cpu_flags())]
     return hashlib.sha256(" ".join(told).encode()).hexdigest()[:32]
 
 
