@@ -11,8 +11,8 @@ from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.config import PreprocessConfig
 from edgeclip.data.load_data import load_data
 from edgeclip.data.prepare import Prepared, prepare
-from edgeclip.distill.make_student import Share, equalize_student, kept_by_stage, make_student
-from edgeclip.distill.recipe import ShrinkConfig
+from edgeclip.distill.make_student import Share, equalize_student, fuse_student, kept_by_stage, make_student
+from edgeclip.distill.recipe import FuseConfig, ShrinkConfig
 from edgeclip.errors import ConfigError
 from edgeclip.model.outliers import outlier_twin
 from edgeclip.quantize.deployed import DeployedClip
@@ -92,3 +92,18 @@ def test_equalizing_repairs_the_outlier_twin(teacher: Checkpoint, pairs: Prepare
     equalize_student(twin, pairs)
     torch.testing.assert_close(twin.model.encode_image(pixel_values), exact, atol=1e-4, rtol=0)
     assert lost() < damaged / 4
+
+
+def test_a_student_of_a_recipe_with_fuse_fuses_tokens_and_its_own_students_anew(teacher: Checkpoint, pairs: Prepared):
+    whole = fuse_student(teacher, None, pairs)
+    assert whole is teacher
+    student = fuse_student(make_student(teacher, None, teacher, pairs, None), FuseConfig(schedule="2@1"), pairs)
+    fusion = student.model.config.vision.fusion
+    assert fusion is not None
+    assert fusion.steps == ((1, 2),)
+    equalize_student(student, pairs)
+    smaller = make_student(student, Share(0.9, 1.0, 1.0), teacher, pairs, None)
+    assert smaller.model.config.vision.fusion is None
+    assert teacher.model.config.vision.fusion is None
+    with pytest.raises(ConfigError, match="fuse_tokens"):
+        fuse_student(student, FuseConfig(schedule="3@1"), pairs)

@@ -104,3 +104,18 @@ def test_an_unknown_name_lists_the_known_ones(name: str):
 def test_a_recipe_survives_its_json():
     recipe = load_recipe("half")
     assert msgspec.convert(msgspec.to_builtins(recipe), DistillRecipe) == recipe
+
+
+def test_a_recipe_may_fuse_tokens(tmp_path: Path):
+    recipe = tmp_path / "fused.toml"
+    recipe.write_text(TEXT + '[fuse]\nschedule = "35%x3"\n')
+    fuse = load_recipe(str(recipe)).fuse
+    assert fuse is not None
+    assert fuse.schedule == "35%x3"
+    recipe.write_text(TEXT + '[fuse]\nschedule = "a third"\n')
+    with pytest.raises(ConfigError, match="fuse_tokens.*a third"):
+        load_recipe(str(recipe))
+    hidden = "feature = 1.0\nhidden_state = 1.0\nvision_layers = [[1, 1]]"
+    recipe.write_text(TEXT.replace("feature = 1.0", hidden) + '[fuse]\nschedule = "8"\n')
+    with pytest.raises(ConfigError, match="vision_layers with .fuse."):
+        load_recipe(str(recipe))

@@ -25,7 +25,7 @@ from edgeclip.data.split import CALIBRATE
 from edgeclip.distill.batches import check_batch_size
 from edgeclip.distill.cache import INDEX, CachedTeacher
 from edgeclip.distill.losses.distillation import DistillationLoss
-from edgeclip.distill.make_student import equalize_student, kept_by_stage, make_student
+from edgeclip.distill.make_student import equalize_student, fuse_student, kept_by_stage, make_student
 from edgeclip.distill.recipe import DistillRecipe, load_recipe
 from edgeclip.distill.teacher import build_cache
 from edgeclip.distill.trainer import start_accelerator
@@ -210,6 +210,7 @@ def _train(
     for number, kept in enumerate(plan, 1):
         if number > 1:
             student = make_student(student, kept, teacher, data.calibration, captions)
+            student = fuse_student(student, recipe.fuse, data.calibration)
         if recipe.qad_share > 0:
             equalize_student(student, data.calibration)
         name = f"{STATE_PREFIX}{number}"
@@ -232,7 +233,8 @@ def _first_student(
     """The student of the first stage, once it is known that those of all stages can be made and taught."""
     students: list[Checkpoint] = []
     for kept in kept_by_stage(recipe.shrink):
-        students.append(make_student(students[-1] if students else teacher, kept, teacher, data.calibration, captions))
+        student = make_student(students[-1] if students else teacher, kept, teacher, data.calibration, captions)
+        students.append(fuse_student(student, recipe.fuse, data.calibration))
         DistillationLoss(recipe.loss, students[-1].model.config, teacher.model.config)
         if kept is not None and accelerator.is_main_process:
             logger.info("%s", explain(teacher.model.config, students[-1].model.config))

@@ -11,15 +11,21 @@ import torch
 
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.prepare import Prepared
-from edgeclip.distill.recipe import ShrinkConfig
+from edgeclip.distill.recipe import FuseConfig, ShrinkConfig
 from edgeclip.image import normalize
 from edgeclip.model.text import end_of_text_index
 from edgeclip.quantize.equalize import equalize
 from edgeclip.quantize.scale_pairs import pairs_of_clip
+from edgeclip.shrink.fuse_tokens import fuse_tokens, with_fusion
+from edgeclip.shrink.fusion_schedule import read_schedule
 from edgeclip.shrink.importance import Calibration
 from edgeclip.shrink.plan import ShrinkPlan, count_parameters, propose
 from edgeclip.shrink.student import shrink
 from edgeclip.shrink.trim_vocabulary import trim_vocabulary
+
+
+FUSION_BATCH = 8
+"""Images at a time while a fusion is chosen."""
 
 
 class Share(NamedTuple):
@@ -47,7 +53,7 @@ def kept_by_stage(config: ShrinkConfig | None) -> tuple[Kept, ...]:
 def make_student(
     parent: Checkpoint, kept: Kept, teacher: Checkpoint, pairs: Prepared, captions: Sequence[str] | None
 ) -> Checkpoint:
-    """The student of a stage, with its tokenizer.
+    """The student of a stage, with its tokenizer; where it is smaller it fuses no tokens, see `fuse_student`.
 
     Args:
         parent: the student of the stage before; at first the teacher.
@@ -71,8 +77,20 @@ def make_student(
         vocab_size = None if kept_tokens is None else len(kept_tokens)
         fraction = min(kept.fraction * whole / current, 1)
         plan = propose(parent.model.config, fraction, vocab_size=vocab_size, depth=kept.depth, width=kept.width)
-    model = shrink(parent.model, plan, _calibration(parent, pairs), kept_tokens=kept_tokens)
+    model = shrink(with_fusion(parent.model, None), plan, _calibration(parent, pairs), kept_tokens=kept_tokens)
     return replace(parent, model=model, tokenizer_or_reason=small.tokenizer if small else parent.tokenizer)
+
+
+def fuse_student(student: Checkpoint, config: FuseConfig | None, pairs: Prepared) -> Checkpoint:
+    """The student with the fusion that a recipe asks for, if it does.
+
+    Raises:
+        ConfigError: the student has not the layers or the tokens.
+    """
+    if config is None:
+        return student
+    batches = _calibration(student, pairs).pixel_values.split(FUSION_BATCH)
+    return replace(student, model=fuse_tokens(student.model, read_schedule(config.schedule), batches))
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from edgeclip.data.augment import AugmentConfig
 from edgeclip.distill.losses.mix import TOKEN_LOSSES, LossMix
 from edgeclip.distill.train_config import TrainConfig
 from edgeclip.errors import ConfigError
+from edgeclip.shrink.fusion_schedule import read_schedule
 from edgeclip.shrink.plan import ShrinkPlan
 
 NAMES = ("qad", "half", "quarter", "eighth")
@@ -63,6 +64,20 @@ class ShrinkConfig(Config, frozen=True, kw_only=True):
         return self.plan.vocabulary if self.plan else self.vocabulary
 
 
+class FuseConfig(Config, frozen=True, kw_only=True):
+    """[fuse]: the student fuses tokens of its images, in training and in its bundle, as `schedule` says.
+
+    It is written as for `export`, see `shrink.fusion_schedule`, and what it leaves open is chosen on the calibration
+    images before each stage. The teacher keeps all of its tokens, so that any loss of embeddings is one of consistency
+    with them (Lee et al. 2024, Multi-criteria Token Fusion, section 3.4, which also trains the student without fusing).
+    """
+
+    schedule: str
+
+    def __post_init__(self) -> None:
+        read_schedule(self.schedule)
+
+
 class CacheConfig(Config, frozen=True, kw_only=True):
     """[cache]: how many views of each image the teacher and the student see, the first being the plain crop."""
 
@@ -87,6 +102,7 @@ class DistillRecipe(Config, frozen=True, kw_only=True):
     train: TrainConfig
     qad_share: float
     shrink: ShrinkConfig | None = None
+    fuse: FuseConfig | None = None
     cache: CacheConfig = CacheConfig()
 
     def __post_init__(self) -> None:
@@ -97,6 +113,12 @@ class DistillRecipe(Config, frozen=True, kw_only=True):
                 f"mixed_precision {self.train.mixed_precision} with qad_share {self.qad_share:g}",
                 expected="full precision, in which int8 is computed exactly",
                 fix="set one of them to no or 0",
+            )
+        if self.fuse is not None and self.loss.vision_layers:
+            raise ConfigError(
+                "vision_layers with [fuse]",
+                expected="a student that has its teacher's tokens",
+                fix="leave one of them out; text_layers may stay",
             )
         of_tokens = [name for name in self.loss.weights if name in TOKEN_LOSSES]
         if of_tokens and self.train.chunk_size is not None:

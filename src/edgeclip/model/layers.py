@@ -77,19 +77,17 @@ class Attention(nn.Module):
         return (self.qkv,)
 
     def query_key(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Query, scaled, and key, (B, T, D) each."""
-        D = x_BTD.shape[-1]
-        query_BTD, key_BTD = functional.linear(x_BTD, self.qkv.weight[: 2 * D], self.qkv.bias[: 2 * D]).chunk(2, -1)
-        return query_BTD * (D // self.num_heads) ** -0.5, key_BTD
+        """Query, scaled, and key, (B, T, D) each; by the whole product, whose layer others look at."""
+        return self.query_key_value(x_BTD)[:2]
 
     def value(self, x_BTD: Tensor) -> Tensor:
         """Value, (B, T, D)."""
-        D = x_BTD.shape[-1]
-        return functional.linear(x_BTD, self.qkv.weight[2 * D :], self.qkv.bias[2 * D :])
+        return self.query_key_value(x_BTD)[2]
 
     def query_key_value(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, scaled, key and value, (B, T, D) each."""
-        return *self.query_key(x_BTD), self.value(x_BTD)
+        query_BTD, key_BTD, value_BTD = self.qkv(x_BTD).chunk(3, dim=-1)
+        return query_BTD * (x_BTD.shape[-1] // self.num_heads) ** -0.5, key_BTD, value_BTD
 
     def project(self, y_BTD: Tensor) -> Tensor:
         """The output projection."""
