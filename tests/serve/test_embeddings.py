@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from edgeclip.data.tabletop import render, sample_scene
 from edgeclip.runtime import ClipRuntime
+from edgeclip.tokenizer import ClipTokenizer
 from tests.serve.conftest import Served
 
 
@@ -157,3 +159,19 @@ BODIES = {
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_bodies_that_are_no_request(served: Served, body: bytes):
     assert served().post("/v1/embeddings", content=body).status_code in (400, 422)
+
+
+def test_tokens_are_not_counted_where_requests_are_taken(served: Served, monkeypatch: pytest.MonkeyPatch):
+    threads: set[str] = set()
+    token_ids = ClipTokenizer.token_ids
+
+    def noted(*arguments: object) -> object:
+        threads.add(threading.current_thread().name.rpartition("_")[0])
+        return token_ids(*arguments)
+
+    client = served()
+    monkeypatch.setattr(ClipTokenizer, "token_ids", noted)
+    assert client.post("/v1/embeddings", json={"input": ["a red ball"]}).json()["usage"]["total_tokens"] > 3
+    assert client.post("/v2/embed", json={"texts": ["a red ball"]}).status_code == 200
+    assert client.post("/v1/classify", json={"input": ["a red ball"], "labels": ["ball"]}).status_code == 200
+    assert threads == {"edgeclip-lane", "edgeclip-decode"}
