@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from edgeclip.data.tabletop import render, sample_scene
 from edgeclip.image import extras
 from edgeclip.runtime import ClipRuntime
+from edgeclip.tokenizer import ClipTokenizer
 from tests.hostile.camera_files import heic
 from tests.serve.conftest import Served
 
@@ -169,3 +171,19 @@ def test_pictures_of_phones_are_read_where_the_extra_is_there(served: Served, mo
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     answer = client.post("/v1/embeddings", json=body)
     assert (answer.status_code, answer.json()["fix"]) == (400, "pip install 'edgeclip[heic]'")
+
+
+def test_tokens_are_not_counted_where_requests_are_taken(served: Served, monkeypatch: pytest.MonkeyPatch):
+    threads: set[str] = set()
+    token_ids = ClipTokenizer.token_ids
+
+    def noted(*arguments: object) -> object:
+        threads.add(threading.current_thread().name.rpartition("_")[0])
+        return token_ids(*arguments)
+
+    client = served()
+    monkeypatch.setattr(ClipTokenizer, "token_ids", noted)
+    assert client.post("/v1/embeddings", json={"input": ["a red ball"]}).json()["usage"]["total_tokens"] > 3
+    assert client.post("/v2/embed", json={"texts": ["a red ball"]}).status_code == 200
+    assert client.post("/v1/classify", json={"input": ["a red ball"], "labels": ["ball"]}).status_code == 200
+    assert threads == {"edgeclip-lane", "edgeclip-decode"}

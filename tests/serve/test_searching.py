@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from edgeclip.data.tabletop import describe, render, sample_scene
 from edgeclip.errors import DataError
 from edgeclip.runtime import ClipRuntime
 from edgeclip.search import Index
+from edgeclip.serve.lane import Lane
 from edgeclip.serve.searching import text_terms
 from tests.serve.conftest import Served
 
@@ -50,6 +52,34 @@ def found(client: TestClient, **body: Any) -> list[dict[str, Any]]:
 
 def uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def test_each_part_of_a_query_has_a_turn_of_its_own(client: TestClient, photos: Path, monkeypatch: pytest.MonkeyPatch):
+    turns: list[list[str]] = []
+    run = Lane.run
+
+    async def noted(lane: Lane, kind: str, work: Callable[[], Any]) -> Any:
+        def in_turn() -> Any:
+            turns.append([kind])
+            return work()
+
+        return await run(lane, kind, in_turn)
+
+    def noting(name: str) -> Callable[..., Any]:
+        encode = getattr(ClipRuntime, name)
+
+        def encoded(*arguments: Any, **options: Any) -> Any:
+            turns[-1].append(name)
+            return encode(*arguments, **options)
+
+        return encoded
+
+    monkeypatch.setattr(Lane, "run", noted)
+    for name in ("encode_text", "encode_image"):
+        monkeypatch.setattr(ClipRuntime, name, noting(name))
+    pictures = [{"image": uri(photos / "even" / f"0{number}.png"), "weight": 0.5} for number in (0, 2)]
+    found(client, terms=[*pictures, {"text": "mug"}, {"text": "snow"}])
+    assert turns == [["image", "encode_image"]] * 2 + [["text", "encode_text"]] * 2 + [["text"]]
 
 
 def test_a_sentence_is_searched_as_the_index_does(client: TestClient, db: Path, clip: ClipRuntime):

@@ -54,10 +54,17 @@ NO_NOUN = DETERMINERS | PREPOSITIONS | {"photo", "picture", "people", "someone"}
 
 
 class Term(msgspec.Struct, frozen=True):
-    """A part of a query: a text, or a picture's source."""
+    """A part of a query.
+
+    Attributes:
+        weight: negative ones take away.
+        what: a text, or a picture's source.
+        embeds: its unit vector (E,), where that is known already.
+    """
 
     weight: float
     what: Any
+    embeds: NDArray[np.float32] | None = None
 
     @property
     def is_text(self) -> bool:
@@ -176,16 +183,16 @@ def embed(clip: ClipRuntime, terms: Sequence[Term], *, raw_prompt: bool) -> list
         ImageError: a picture can't be decoded.
         BundleError: a graph can't be opened.
     """
-    return [_embed_text(clip, term.what, raw_prompt) if term.is_text else _embed_image(clip, term) for term in terms]
+    return [_embed(clip, term, raw_prompt) if term.embeds is None else term.embeds for term in terms]
+
+
+def _embed(clip: ClipRuntime, term: Term, raw_prompt: bool) -> NDArray[np.float32]:
+    return _embed_text(clip, term.what, raw_prompt) if term.is_text else clip.encode_image(term.what)[0]
 
 
 def _embed_text(clip: ClipRuntime, text: str, raw_prompt: bool) -> NDArray[np.float32]:
     templates = TEMPLATES if is_noun(text) and not raw_prompt else ("{}",)
     return unit(clip.encode_text([template.replace("{}", text) for template in templates]).mean(0))
-
-
-def _embed_image(clip: ClipRuntime, term: Term) -> NDArray[np.float32]:
-    return clip.encode_image(term.what)[0]
 
 
 def unit(vector_E: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -56,6 +56,6 @@ async def classify(request: Request) -> Response:
         }
         for index, labels in enumerate(classifier(embeds[len(prompts) :]))
     ]
-    tokens = model.tokens([*prompts, *(item for item in items if isinstance(item, str))])
+    tokens = await model.tokens([*prompts, *(item for item in items if isinstance(item, str))])
     answer = {"object": "list", "model": request.app.state.name, "data": data, "usage": {"total_tokens": tokens}}
     return Response(msgspec.json.encode(answer), media_type="application/json")

@@ -66,7 +66,7 @@ async def _embed(request: Request, version: str) -> Response:
     is_plain = version == "1" and body.embedding_types is None
     texts = [item for item in items if isinstance(item, str)]
     pictures = [size for size in sizes if size is not None]
-    billed = {"input_tokens": model.tokens(texts), "images": len(pictures)}
+    billed = {"input_tokens": await model.tokens(texts), "images": len(pictures)}
     answer = {
         "id": str(uuid.uuid4()),
         "embeddings": by_type["float"] if is_plain else by_type,

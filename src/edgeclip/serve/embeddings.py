@@ -114,7 +114,7 @@ async def embeddings(request: Request) -> Response:
         {"object": "embedding", "index": index, "embedding": as_base64(row) if is_base64 else row.tolist()}
         for index, row in enumerate(embeds_NE)
     ]
-    tokens = model.tokens([item for item in items if isinstance(item, str)])
+    tokens = await model.tokens([item for item in items if isinstance(item, str)])
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     answer = {"object": "list", "model": request.app.state.name, "data": data, "usage": usage}
     return Response(msgspec.json.encode(answer), media_type="application/json")

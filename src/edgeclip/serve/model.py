@@ -124,9 +124,9 @@ class Model:
         """Do what uses neither, in one of as many threads as there are processors."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 
-    def tokens(self, texts: Sequence[str]) -> int:
-        """How many tokens texts have, each cut at the context length."""
-        return sum(map(len, self.bundle.tokenizer.token_ids(texts))) if texts else 0
+    async def tokens(self, texts: Sequence[str]) -> int:
+        """How many tokens texts have, each cut at the context length; counted aside, for they may be long and many."""
+        return sum(map(len, await self.aside(partial(self.bundle.tokenizer.token_ids, texts)))) if texts else 0
 
     def _crop(self, picture: bytes) -> tuple[Crop, tuple[int, int]]:
         with self.metrics.decode_seconds.time():

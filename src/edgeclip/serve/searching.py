@@ -13,7 +13,7 @@ from edgeclip.errors import ConfigError, InputError
 from edgeclip.inputs import check_path
 from edgeclip.search.filters import Filters
 from edgeclip.search.index import Index
-from edgeclip.search.queries import OPERATOR, WEIGHT, Query, Term
+from edgeclip.search.queries import OPERATOR, WEIGHT, Term, embed
 from edgeclip.search.rows import Answer, Photo, as_record
 from edgeclip.serve.embeddings import check_count
 from edgeclip.serve.inputs import Item, Part, decoded, item_of, picture_of, text_of
@@ -26,7 +26,7 @@ router = APIRouter()
 MOST = 1000
 """Results of one request."""
 MOST_TERMS = 32
-"""Parts of a query, which are embedded in one turn."""
+"""Parts of a query."""
 
 
 class WeightedPart(Part, kw_only=True):
@@ -99,13 +99,9 @@ async def search(request: Request) -> Response:
             work: Any = partial(index.similar, photo.path, k=body.k, filters=filters)
             answer: Answer = await model.run("text", work)
         else:
-            terms = _terms(body)
-            query: Query = [Term(weight, await _embeddable(model, item)) for weight, item in terms]
-            find = partial(
-                index.search, query, k=body.k, filters=filters, collapse=body.collapse, raw_prompt=body.raw_prompt
-            )
-            has_picture = any(isinstance(item, bytes) for _, item in terms)
-            answer = await model.run("image" if has_picture else "text", find)
+            query = [await _embedded(model, weight, item, body.raw_prompt) for weight, item in _terms(body)]
+            find = partial(index.search, query, k=body.k, filters=filters, collapse=body.collapse)
+            answer = await model.run("text", find)
     results = [as_record(result) for result in answer.results]
     found = {"results": results, "is_match": answer.is_match, "confidence": answer.confidence}
     return Response(msgspec.json.encode(found), media_type="application/json")
@@ -129,8 +125,15 @@ def _terms(body: SearchRequest) -> list[tuple[float, Item]]:
     return list(text_terms(body.query or ""))
 
 
-async def _embeddable(model: Model, item: Item) -> Any:
-    return item if isinstance(item, str) else (await model.crop(item))[0]
+async def _embedded(model: Model, weight: float, item: Item, raw_prompt: bool) -> Term:
+    """A part of a query, embedded in a turn of its own: nobody waits for several."""
+    term = Term(weight, item if isinstance(item, str) else (await model.crop(item))[0])
+
+    def work() -> Any:
+        return embed(model.clip, [term], raw_prompt=raw_prompt)[0]  # the clip of then: graphs may be opened anew
+
+    embeds_E = await model.run("text" if term.is_text else "image", work)
+    return msgspec.structs.replace(term, embeds=embeds_E)
 
 
 async def _photo(model: Model, number: str) -> Photo:
