@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
@@ -37,7 +38,8 @@ def open_draft(
         teacher=checkpoint.name,
         precision=precision,
         float_layers=float_layers,
-        logit_scale=checkpoint.model.logit_scale.item(),
+        logit_scale=checkpoint.logit_scale,
+        logit_bias=UNSET if checkpoint.logit_bias is None else checkpoint.logit_bias,
         fingerprint="",
         golden=Golden(text=GOLDEN_TEXT, image_embeds=[], text_embeds=[]),
         card=None,

@@ -10,21 +10,21 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from torch import nn
 
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.quantize.fake_quant import round_weight
 from edgeclip.quantize.scheme import ROW_LIMIT, quantize_rows
 
+STORED = ("projection", "token_embedding")
+
 
 @torch.no_grad()
 def round_what_is_stored(tower: ExportedImageTower | ExportedTextTower) -> None:
     """Give the projection and the token embedding the values that their int8 storage will hold."""
-    tables: list[nn.Linear | nn.Embedding] = [tower.tower.projection]
-    if isinstance(tower, ExportedTextTower):
-        tables.append(tower.tower.token_embedding)
-    for table in tables:
-        table.weight.copy_(round_weight(table.weight, ROW_LIMIT))
+    for name in STORED:
+        table = getattr(tower.tower, name, None)
+        if table is not None:
+            table.weight.copy_(round_weight(table.weight, ROW_LIMIT))
 
 
 def gather_int8(graph: onnx.GraphProto, gather: onnx.NodeProto) -> list[onnx.NodeProto]:
