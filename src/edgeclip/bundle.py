@@ -109,8 +109,9 @@ class Manifest(Config, frozen=True, kw_only=True):
     """The content of edgeclip.json.
 
     `card` is None only while it is being measured; `float_layers` are Linear layers that int8 would have cost too
-    much, as "image: name" or "text: name"; `fusion` is there where the image tower fuses tokens; `files` by path within
-    the bundle, all but edgeclip.json itself; `seal` is the hash of all other fields.
+    much, as "image: name" or "text: name"; `logit_bias` is there where the model is `sigmoid`, see `ClipConfig`;
+    `fusion` where the image tower fuses tokens; `files` by path within the bundle, all but edgeclip.json itself; `seal`
+    is the hash of all other fields.
     """
 
     schema: int
@@ -119,6 +120,7 @@ class Manifest(Config, frozen=True, kw_only=True):
     precision: GraphPrecision
     float_layers: list[str]
     logit_scale: float
+    logit_bias: float | msgspec.UnsetType = msgspec.UNSET
     fingerprint: str
     golden: Golden
     card: Card | None
@@ -147,7 +149,8 @@ class Bundle:
         for name, entry in self.manifest.files.items():
             if name.startswith("tokenizer"):
                 _check_hash(self.folder / name, entry)
-        return load_tokenizer(self.folder, self.config.text.context_length)
+        text = self.config.text
+        return load_tokenizer(self.folder, text.context_length, fixed_length=not text.causal)
 
     @property
     def needs_proof(self) -> bool:

@@ -24,8 +24,10 @@ MAX_IMAGE_SIZE = 4096
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-TextCleaning = Literal["none", "openai", "lower", "whitespace", "canonicalize"]
-"""What is done to a text before it is divided into words, see `text_cleaning`; the last three by open_clip's names."""
+SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
+
+TextCleaning = Literal["none", "openai", "lower", "whitespace", "canonicalize", "siglip"]
+"""What is done to a text before it is divided into words, see `text_cleaning`; three of them by open_clip's names."""
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
@@ -54,6 +56,11 @@ class TowerConfig(Config, frozen=True, kw_only=True):
     intermediate_size: int
     hidden_act: str
     layer_norm_eps: float
+
+    @property
+    def pools_by_attention(self) -> bool:
+        """Whether a block with a learned query gives the embedding, in place of a projection."""
+        return False
 
 
 class Fusion(Config, frozen=True, kw_only=True):
@@ -87,6 +94,12 @@ class Fusion(Config, frozen=True, kw_only=True):
         Raises:
             ConfigError: naming the first of them.
         """
+        if not tower.has_class_token:
+            raise ConfigError(
+                "token fusion in an image tower that pools by attention",
+                expected="one that pools a class token, as CLIP's",
+                fix="leave out `fuse_tokens`",
+            )
         last, left = tower.num_hidden_layers - 1, tower.num_patches + 1
         for layer, merged in self.steps:
             if not 1 <= layer <= last:
@@ -108,11 +121,16 @@ class Fusion(Config, frozen=True, kw_only=True):
 
 
 class VisionConfig(TowerConfig, frozen=True, kw_only=True):
-    """The image tower: a square image of `image_size` pixels cut into squares of `patch_size` pixels."""
+    """The image tower: a square image of `image_size` pixels cut into squares of `patch_size` pixels.
+
+    `pooling` "class" is CLIP's tower: a class token, a normalisation before the blocks, a projection of that token.
+    "attention" is SigLIP's: a bias of the patches, and a learned query over all of them that gives the embedding.
+    """
 
     image_size: int
     patch_size: int
     num_channels: int = 3
+    pooling: Literal["class", "attention"] = "class"
     fusion: Fusion | None = None
 
     @property
@@ -120,21 +138,52 @@ class VisionConfig(TowerConfig, frozen=True, kw_only=True):
         """Number of patches, without the class token."""
         return (self.image_size // self.patch_size) ** 2
 
+    @property
+    def pools_by_attention(self) -> bool:
+        """See `TowerConfig`."""
+        return self.pooling == "attention"
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the first token is a class token; with it goes the normalisation before the blocks."""
+        return self.pooling == "class"
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens that the blocks see."""
+        return self.num_patches + self.has_class_token
+
 
 class TextConfig(TowerConfig, frozen=True, kw_only=True):
-    """The text tower. `eos_token_id` None means "the highest id of the row", the rule of OpenAI's code."""
+    """The text tower. `eos_token_id` None means "the highest id of the row", the rule of OpenAI's code.
+
+    `pooling` "end" is CLIP's tower: causal, its end of text is projected. "last" is SigLIP's: every token sees every
+    other, padding included, so that each text is padded to the context length; the last position is projected, with a
+    bias. It has no use for `eos_token_id`.
+    """
 
     vocab_size: int
     context_length: int
     eos_token_id: int | None
+    pooling: Literal["end", "last"] = "end"
+
+    @property
+    def causal(self) -> bool:
+        """Whether tokens see only what is before them: then nothing after the pooled one needs to be computed."""
+        return self.pooling == "end"
 
 
 class ClipConfig(Config, frozen=True, kw_only=True):
-    """Both towers and the width E of the space they share."""
+    """Both towers and the width E of the space they share.
+
+    `sigmoid` models were trained to judge each pair for itself: a pair's probability is the sigmoid of its scaled
+    cosine plus a bias. The others compare the pairs of a batch: softmax.
+    """
 
     projection_dim: int
     vision: VisionConfig
     text: TextConfig
+    sigmoid: bool = False
 
     def __post_init__(self) -> None:
         check_range("projection_dim", self.projection_dim, 1, MAX_WIDTH)
@@ -153,6 +202,18 @@ class ClipConfig(Config, frozen=True, kw_only=True):
                     expected="a width that the heads divide",
                     fix="write a num_attention_heads that divides it into its configuration",
                 )
+        if self.vision.pools_by_attention != (self.text.pooling == "last"):
+            raise ConfigError(
+                f"vision pooling {self.vision.pooling} with text pooling {self.text.pooling}",
+                expected="class with end, as CLIP has them, or attention with last, as SigLIP",
+                fix='write pooling = "class" and pooling = "end"',
+            )
+        if self.vision.pools_by_attention and self.vision.hidden_size != self.projection_dim:
+            raise ConfigError(
+                f"an image tower {self.vision.hidden_size} wide, without a projection to {self.projection_dim}",
+                expected="the width of the embeddings",
+                fix=f"write {self.vision.hidden_size} as the width of the text's embeddings",
+            )
         if self.vision.patch_size < 1 or self.vision.image_size < self.vision.patch_size:
             raise ConfigError(
                 f"image_size {self.vision.image_size} with patch_size {self.vision.patch_size}",
@@ -196,6 +257,12 @@ class PreprocessConfig(Config, frozen=True, kw_only=True):
     def clip(cls, image_size: int) -> PreprocessConfig:
         """CLIP's own preprocessing at `image_size` pixels."""
         return cls(shortest_edge=image_size, crop_size=(image_size, image_size))
+
+    @classmethod
+    def siglip(cls, image_size: int) -> PreprocessConfig:
+        """SigLIP's own: squashed to a square of `image_size` pixels."""
+        side = (image_size, image_size)
+        return cls(shortest_edge=None, resize_to=side, crop_size=None, mean=SIGLIP_MEAN, std=SIGLIP_STD)
 
 
 def load_toml(path: Path, type_: type[T]) -> T:

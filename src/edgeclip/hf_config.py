@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,9 +12,15 @@ from edgeclip.errors import MALFORMED, CheckpointError
 from edgeclip.hf_json import integer, number, read_json, section, shown, triple
 
 LEGACY_EOS = 2
-"""An eos_token_id that configurations before transformers 4.31 carry by mistake; it stands for "the highest id"."""
+"""An eos_token_id that CLIP's configurations before transformers 4.31 carry by mistake, for "the highest id".
 
-# Defaults of transformers' CLIPConfig: published configurations leave out what equals them.
+MetaCLIP 2 has it in earnest, which is all that its configuration has of its own.
+"""
+IMAGE_OUTPUTS = {"class": "image_embeds", "attention": "pooler_output"}
+TEXT_OUTPUTS = {"end": "text_embeds", "last": "pooler_output"}
+"""What transformers.js calls the embeddings, by the tower's pooling."""
+
+# Defaults of transformers' configurations: published ones leave out what equals them.
 _VISION = {
     "hidden_size": 768,
     "num_hidden_layers": 12,
@@ -33,6 +39,40 @@ _TEXT = {
     "max_position_embeddings": 77,
     "eos_token_id": 49407,
 }
+
+
+class _Family(NamedTuple):
+    """What a `model_type` stands for where its configuration is silent."""
+
+    vision: dict[str, int]
+    text: dict[str, int]
+    hidden_act: str
+    layer_norm_eps: float
+    is_siglip: bool = False
+
+
+_SIGLIP = _Family(
+    {**_VISION, "patch_size": 16},
+    {
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "vocab_size": 32000,
+        "max_position_embeddings": 64,
+    },
+    "gelu_pytorch_tanh",
+    1e-6,
+    is_siglip=True,
+)
+_FAMILIES = {
+    "clip": _Family(_VISION, _TEXT, "quick_gelu", 1e-5),
+    "metaclip_2": _Family(_VISION, _TEXT, "quick_gelu", 1e-5),
+    "siglip": _SIGLIP,
+    "siglip2": _SIGLIP,
+}
+MODEL_TYPES = tuple(_FAMILIES)
+"""The architectures that are read, by transformers' names."""
 _REFUSED = {
     "quantization_config": "that is not quantized",
     "auto_map": "that needs no code of its own",
@@ -48,6 +88,8 @@ _SAME_ACTIVATION = {
     **dict.fromkeys(("gelu_fast", "gelu_accurate", "gelu_python_tanh"), "gelu_pytorch_tanh"),
 }
 """Other names of transformers for the same function."""
+SIGMOID = "sigmoid"
+"""Our own key of a CLIP that was trained with SigLIP's loss; SigLIP's configuration needs none."""
 
 
 def read_config(folder: Path) -> ClipConfig:
@@ -63,14 +105,18 @@ def read_config(folder: Path) -> ClipConfig:
 def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
     """The configuration that config.json has; `path` is for errors.
 
-    Keys that are not read are not read by transformers' CLIP either, but for those in `_REFUSED`.
+    Keys that are not read are not read by transformers either, but for those in `_REFUSED`.
 
     Raises:
         CheckpointError: it is malformed or of another architecture.
     """
-    if raw.get("model_type") != "clip":
+    model_type = raw.get("model_type")
+    family = _FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
         raise CheckpointError(
-            f"{path} of model_type {shown(raw.get('model_type'))}", expected="'clip'", fix="give a CLIP checkpoint"
+            f"{path} of model_type {shown(model_type)}",
+            expected=" or ".join(map(repr, MODEL_TYPES)),
+            fix="give a CLIP, SigLIP or MetaCLIP 2 checkpoint",
         )
     vision, text = (_tower(raw, name, path) for name in ("vision_config", "text_config"))
     for part in (raw, vision, text):
@@ -85,19 +131,41 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
             expected="it in vision_config alone",
             fix="remove it there",
         )
-    v: dict[str, Any] = {key: integer(vision, key, path, default) for key, default in _VISION.items()}
-    t: dict[str, Any] = {key: integer(text, key, path, default) for key, default in _TEXT.items()}
-    eos_token_id = t.pop("eos_token_id")
+    v: dict[str, Any] = {key: integer(vision, key, path, default) for key, default in family.vision.items()}
+    t: dict[str, Any] = {key: integer(text, key, path, default) for key, default in family.text.items()}
+    t["context_length"] = t.pop("max_position_embeddings")
+    v |= _act_and_eps(vision, family, path)
+    v["fusion"] = _fusion(vision, path)
+    t |= _act_and_eps(text, family, path)
+    if family.is_siglip:
+        _refuse_other_siglips(model_type, vision, path)
+        return ClipConfig(
+            projection_dim=integer(text, "projection_size", path, t["hidden_size"]),
+            vision=VisionConfig(**v, pooling="attention"),
+            text=TextConfig(**t, eos_token_id=None, pooling="last"),
+            sigmoid=True,
+        )
+    if model_type == "clip" and t["eos_token_id"] == LEGACY_EOS:
+        t["eos_token_id"] = None
     return ClipConfig(
         projection_dim=integer(raw, "projection_dim", path, 512),
-        vision=VisionConfig(**v, **_act_and_eps(vision, path), fusion=_fusion(vision, path)),
-        text=TextConfig(
-            context_length=t.pop("max_position_embeddings"),
-            eos_token_id=None if eos_token_id == LEGACY_EOS else eos_token_id,
-            **t,
-            **_act_and_eps(text, path),
-        ),
+        vision=VisionConfig(**v),
+        text=TextConfig(**t),
+        sigmoid=raw.get(SIGMOID) is True,
     )
+
+
+def _refuse_other_siglips(model_type: object, vision: dict[str, Any], path: Path) -> None:
+    """Refuse SigLIP's towers that give no embedding of a square image."""
+    fix = "give one of a fixed resolution, such as google/siglip2-base-patch16-224"
+    if model_type == "siglip2" and "image_size" not in vision:
+        raise CheckpointError(
+            f"{path}, a NaFlex checkpoint, which takes images of any shape", expected="an image_size", fix=fix
+        )
+    if not vision.get("vision_use_head", True):
+        raise CheckpointError(
+            f"{path} with vision_use_head false", expected="an image tower with its attention pooling", fix=fix
+        )
 
 
 def _tower(raw: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
@@ -105,10 +173,10 @@ def _tower(raw: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
     return section(raw, f"{name}_dict" if raw.get(f"{name}_dict") is not None else name, path)
 
 
-def _act_and_eps(raw: dict[str, Any], path: Path) -> dict[str, Any]:
+def _act_and_eps(raw: dict[str, Any], family: _Family, path: Path) -> dict[str, Any]:
     return {
-        "hidden_act": _SAME_ACTIVATION.get(act := str(raw.get("hidden_act", "quick_gelu")), act),
-        "layer_norm_eps": number(raw, "layer_norm_eps", path, 1e-5),
+        "hidden_act": _SAME_ACTIVATION.get(act := str(raw.get("hidden_act", family.hidden_act)), act),
+        "layer_norm_eps": number(raw, "layer_norm_eps", path, family.layer_norm_eps),
     }
 
 
@@ -134,28 +202,45 @@ def write_config(config: ClipConfig) -> dict[str, Any]:
         "hidden_act",
         "layer_norm_eps",
     )
+    common_vision = {key: getattr(vision, key) for key in (*common, "image_size", "patch_size", "num_channels")}
+    common_text = {key: getattr(text, key) for key in (*common, "vocab_size")}
+    common_text["max_position_embeddings"] = text.context_length
+    if vision.pooling == "attention":
+        return {
+            "architectures": ["SiglipModel"],
+            "model_type": "siglip",
+            "vision_config": {"model_type": "siglip_vision_model", **common_vision},
+            "text_config": {
+                "model_type": "siglip_text_model",
+                "projection_size": config.projection_dim,
+                **common_text,
+            },
+        }
+    name, class_name = ("metaclip_2", "MetaClip2") if text.eos_token_id == LEGACY_EOS else ("clip", "CLIP")
     return {
-        "architectures": ["CLIPModel"],
-        "model_type": "clip",
+        "architectures": [f"{class_name}Model"],
+        "model_type": name,
         "projection_dim": config.projection_dim,
+        **({SIGMOID: True} if config.sigmoid else {}),
         "vision_config": {
-            "model_type": "clip_vision_model",
+            "model_type": f"{name}_vision_model",
             "projection_dim": config.projection_dim,
-            "image_size": vision.image_size,
-            "patch_size": vision.patch_size,
-            "num_channels": vision.num_channels,
-            **{key: getattr(vision, key) for key in common},
+            **common_vision,
             **({} if vision.fusion is None else {FUSION_KEY: msgspec.to_builtins(vision.fusion)}),
         },
         "text_config": {
-            "model_type": "clip_text_model",
+            "model_type": f"{name}_text_model",
             "projection_dim": config.projection_dim,
-            "vocab_size": text.vocab_size,
-            "max_position_embeddings": text.context_length,
             "eos_token_id": LEGACY_EOS if text.eos_token_id is None else text.eos_token_id,
-            **{key: getattr(text, key) for key in common},
+            **common_text,
         },
     }
+
+
+def own_preprocess(vision: VisionConfig) -> PreprocessConfig:
+    """CLIP's own preprocessing, or SigLIP's, at the model's size: for want of an image processor's configuration."""
+    own = PreprocessConfig.clip if vision.pooling == "class" else PreprocessConfig.siglip
+    return own(vision.image_size)
 
 
 def read_preprocess(folder: Path, image_size: int) -> PreprocessConfig:

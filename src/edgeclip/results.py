@@ -183,6 +183,7 @@ class Inspection(Config, frozen=True, kw_only=True):
     config: ClipConfig
     preprocess: PreprocessConfig
     logit_scale: float
+    logit_bias: float | None
     parts: list[Part]
     fp32_bytes: int
     disk_bytes: int | None

@@ -1,8 +1,10 @@
-"""What OpenAI's and open_clip's code do to a text before it is divided into words: repair, unescape, squeeze, fold.
+"""What OpenAI's, open_clip's and SigLIP's code do to a text before it is divided into words: repair, unescape, squeeze,
+fold.
 
-Sources: openai/CLIP, clip/simple_tokenizer.py; mlfoundations/open_clip, src/open_clip/tokenizer.py; ftfy for the repair
-(mojibake, curly quotes, ligatures, full-width letters, control characters, surrogates). Hugging Face's tokenizers do
-none of it.
+Sources: openai/CLIP, clip/simple_tokenizer.py; mlfoundations/open_clip, src/open_clip/tokenizer.py; big_vision,
+evaluators/proj/image_text/prompt_engineering.py, as in transformers' SiglipTokenizer; ftfy for the repair (mojibake,
+curly quotes, ligatures, full-width letters, control characters, surrogates). Hugging Face's other tokenizers do none of
+it.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from edgeclip.files import printable
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 OPEN_CLIP_BOS, OPEN_CLIP_EOS = "<start_of_text>", "<end_of_text>"
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _WITHOUT_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 # Where their patterns find special tokens: not after punctuation, which has taken the "<" along by then.
 _SPECIAL = {
     names: re.compile(rf"(?<![^\w\s]|_)((?i:{'|'.join(map(re.escape, names))})+)|<\|(?=(start|end)oftext\|>)")
     for names in ((BOS, EOS), (OPEN_CLIP_BOS, OPEN_CLIP_EOS))
 }
+PUNCTUATION = r"[!-/:-@\[-`{-~]"
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&#x27;": "'", "&apos;": "'", "&nbsp;": " "}
 
 
@@ -39,10 +43,13 @@ def cleaned(text: str, how: TextCleaning) -> str:
         text: any string.
         how: "none" makes it printable only; "openai" repairs, unescapes HTML twice, makes white space one space and
             letters small; open_clip's "lower" does the same, "whitespace" leaves capitals, and "canonicalize" removes
-            ASCII punctuation too. open_clip spells the special tokens in its own way.
+            ASCII punctuation too. open_clip spells the special tokens in its own way. "siglip" makes letters small,
+            removes ASCII punctuation and makes white space one space.
     """
     if how == "none":
         return printable(text)
+    if how == "siglip":
+        return " ".join(printable(text).lower().translate(_NO_PUNCTUATION).split())
     if not (text.isascii() and text.isprintable()) or "&" in text:  # else there is nothing to repair
         from ftfy import fix_text  # takes as long to import as everything else that a prompt needs
 
@@ -67,6 +74,8 @@ def normalizer(how: TextCleaning) -> normalizers.Normalizer:
 
     It can't say: mojibake, other entities than the common ones, and final sigmas between punctuation.
     """
+    if how == "siglip":
+        return normalizers.Sequence([*_lowercase(), normalizers.Replace(Regex(PUNCTUATION), ""), *_squeeze()])
     from ftfy.chardata import CONTROL_CHARS, DOUBLE_QUOTE_RE, LIGATURES, SINGLE_QUOTE_RE, WIDTH_MAP
 
     controls = "".join(map(chr, CONTROL_CHARS))
@@ -77,8 +86,14 @@ def normalizer(how: TextCleaning) -> normalizers.Normalizer:
     steps += [normalizers.Replace(Regex(SINGLE_QUOTE_RE.pattern), "'")]
     steps += [normalizers.Replace(Regex(DOUBLE_QUOTE_RE.pattern), '"'), normalizers.NFC()]
     if how == "canonicalize":
-        steps += [normalizers.Replace("_", " "), normalizers.Replace(Regex(r"[!-/:-@\[-`{-~]"), "")]
-    steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
-    if how != "whitespace":
-        steps += [normalizers.Replace(Regex(r"(?<=\p{L})Σ(?![\p{L}\p{M}'.:·])"), "ς"), normalizers.Lowercase()]
-    return normalizers.Sequence(steps)
+        steps += [normalizers.Replace("_", " "), normalizers.Replace(Regex(PUNCTUATION), "")]
+    steps += _squeeze()
+    return normalizers.Sequence(steps if how == "whitespace" else [*steps, *_lowercase()])
+
+
+def _squeeze() -> list[normalizers.Normalizer]:
+    return [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+
+
+def _lowercase() -> list[normalizers.Normalizer]:
+    return [normalizers.Replace(Regex(r"(?<=\p{L})Σ(?![\p{L}\p{M}'.:·])"), "ς"), normalizers.Lowercase()]

@@ -1,4 +1,5 @@
-"""Text to token ids, without torch: CLIP's byte-level BPE from any of the layouts that checkpoints come in.
+"""Text to token ids, without torch: CLIP's byte-level BPE from any of the layouts that checkpoints come in, and other
+vocabularies as their tokenizer.json has them.
 
 Shape legend: B texts, T tokens.
 """
@@ -32,10 +33,18 @@ MAX_VOCABULARY_BYTES = 16 << 20
 """Of OpenAI's vocabulary, unpacked: five times what it takes."""
 CLEANING = "text_cleaning"
 """The key of tokenizer_config.json that says what is done to a text first; without it nothing is."""
+PIECES = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+"""What SentencePiece's vocabularies are called."""
+LOWERCASED = ("Siglip2Tokenizer",)
+"""Classes of transformers that make letters small before what tokenizer.json does."""
+CANONICALIZED = ("SiglipTokenizer",)
+"""Classes that do what `cleaned(text, "siglip")` does first."""
+PADDING_LEFT = ("GemmaTokenizer", "Siglip2Tokenizer")
+"""Classes that put padding before the text, where tokenizer_config.json does not say."""
 
 
 class ClipTokenizer:
-    """Token ids framed by start and end of text, cut and padded to the context length."""
+    """Token ids framed as the vocabulary's model has it, with the end of text at least, cut to the context length."""
 
     def __init__(
         self,
@@ -45,8 +54,12 @@ class ClipTokenizer:
         eos_token: str = EOS,
         pad_token: str | int = EOS,
         clean: TextCleaning = "none",
+        fixed_length: bool = False,
+        padding_left: bool = False,
     ) -> None:
         """Wrap a `tokenizers.Tokenizer`; `pad_token` is a token or an id, `clean` what is done to texts first.
+
+        `fixed_length` is for models that were trained on texts padded to the context length, and see the padding.
 
         Raises:
             TokenizerError: the vocabulary lacks the end-of-text or padding token.
@@ -54,6 +67,7 @@ class ClipTokenizer:
         self._tokenizer = tokenizer
         self.context_length = context_length
         self.clean = clean
+        self.fixed_length, self._padding_left = fixed_length, padding_left
         self.eos_token_id = self._id_of(eos_token)
         self.pad_token_id = pad_token if isinstance(pad_token, int) else self._id_of(pad_token)
         tokenizer.no_padding()
@@ -95,7 +109,7 @@ class ClipTokenizer:
 
         Args:
             texts: one, or any iterable of them; unpaired surrogates are replaced.
-            pad_to_longest: pad to the longest text of the batch instead of the context length.
+            pad_to_longest: pad to the longest text of the batch instead of the context length, unless `fixed_length`.
 
         Returns:
             (B, T) int64, T = context_length or the longest text; one text is a row too.
@@ -113,12 +127,20 @@ class ClipTokenizer:
             return [encoding.ids for encoding in self._tokenizer.encode_batch(clean)]
 
     def padded(self, ids: Sequence[Sequence[int]], length: int | None = None) -> NDArray[np.int64]:
-        """Token ids of B texts as one array (B, T) int64; T is `length`, or that of the longest."""
+        """Token ids of B texts as one array (B, T) int64; T is `length`, or that of the longest, unless it is fixed."""
+        if self.fixed_length:
+            length = self.context_length
         T = max(map(len, ids), default=0) if length is None else length
         input_ids_BT = np.full((len(ids), T), self.pad_token_id, np.int64)
         for row, text_ids in zip(input_ids_BT, ids, strict=True):
-            row[: len(text_ids)] = text_ids
+            start = T - len(text_ids) if self._padding_left else 0
+            row[start : start + len(text_ids)] = text_ids
         return input_ids_BT
+
+    @property
+    def ends_texts(self) -> bool:
+        """Whether every text ends in the end-of-text token, however long it is."""
+        return all(ids[-1:] == [self.eos_token_id] for ids in self.token_ids(["a", "a " * self.context_length]))
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` in the Hugging Face layout.
@@ -130,13 +152,14 @@ class ClipTokenizer:
             content["normalizer"] = _sequence(json.loads(normalizer(self.clean).__getstate__()), content["normalizer"])
         compact = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         (folder / "tokenizer.json").write_text(compact, encoding="utf-8")
+        is_clip = {BOS, EOS} <= self.vocab.keys()
         config = {
-            "tokenizer_class": "CLIPTokenizer",
+            "tokenizer_class": "CLIPTokenizer" if is_clip else "PreTrainedTokenizerFast",
             "model_max_length": self.context_length,
-            "bos_token": BOS,
+            **({"bos_token": BOS, "unk_token": EOS} if is_clip else {}),
             "eos_token": self._tokenizer.id_to_token(self.eos_token_id),
-            "unk_token": EOS,
             "pad_token": self._tokenizer.id_to_token(self.pad_token_id),
+            **({"padding_side": "left"} if self._padding_left else {}),
             **({} if self.clean == "none" else {CLEANING: self.clean}),
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -227,26 +250,46 @@ def _byte_alphabet() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
 
 
-def load_tokenizer(folder: Path, context_length: int, *, clean: TextCleaning | None = None) -> ClipTokenizer:
+def load_tokenizer(
+    folder: Path, context_length: int, *, clean: TextCleaning | None = None, fixed_length: bool = False
+) -> ClipTokenizer:
     """Load the tokenizer of a checkpoint folder: `tokenizer.json`, or `vocab.json` with `merges.txt`.
 
     Args:
         folder: the folder.
         context_length: of the model.
         clean: what is done to texts first; by default what the folder says, nothing where it doesn't.
+        fixed_length: see `ClipTokenizer`.
 
     Raises:
         TokenizerError: there is neither, or a file is malformed.
     """
     config = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-    recorded = _recorded_cleaning(config, folder)
-    special: dict[str, Any] = {**_special_tokens(config), "clean": clean or recorded or "none"}
+    recorded, kind = _recorded_cleaning(config, folder), str(config.get("tokenizer_class")).removesuffix("Fast")
+    own: TextCleaning = "siglip" if kind in CANONICALIZED else "none"
+    special: dict[str, Any] = {
+        **_special_tokens(config),
+        "clean": clean or recorded or own,
+        "fixed_length": fixed_length,
+    }
+    if fixed_length:  # no other model sees its padding
+        side = config.get("padding_side", "left" if kind in PADDING_LEFT else "right")
+        special["padding_left"] = side == "left"
     if (folder / "tokenizer.json").is_file():
         tokenizer = _parse(folder / "tokenizer.json", for_others=recorded is not None)
+        if kind in LOWERCASED:
+            rest = [tokenizer.normalizer] if tokenizer.normalizer else []
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         vocab = _read_json(folder / "vocab.json")
         merges = _parse_merges(_read(folder / "merges.txt").decode("utf-8", "replace").splitlines())
         tokenizer = build_tokenizer(vocab, merges, special["clean"])
+    elif pieces := next((name for name in PIECES if (folder / name).is_file()), None):
+        raise TokenizerError(
+            f"{folder / pieces} without tokenizer.json",
+            expected="tokenizer.json, which transformers makes of it",
+            fix=f"with transformers, AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})",
+        )
     else:
         raise TokenizerError(
             f"no tokenizer in {folder}",

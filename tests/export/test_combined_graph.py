@@ -73,5 +73,7 @@ def test_towers_too_large_for_one_file_are_refused(
 ):
     monkeypatch.setattr("edgeclip.export.combined_graph.MAX_BYTES", 1000)
     with pytest.raises(ConfigError, match="limit of an ONNX file"):
-        write_combined_graph(joint_bundle.image_graph, joint_bundle.text_graph, 1.0, tmp_path / "joint.onnx")
+        write_combined_graph(
+            joint_bundle.image_graph, joint_bundle.text_graph, tmp_path / "joint.onnx", logit_scale=1.0
+        )
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ import torch
 
 from edgeclip.export.graph import write_image_graph, write_text_graph
 from edgeclip.export.rewrites import plain_attention
-from edgeclip.export.rewrites.pooled_last_block import PooledBlock
+from edgeclip.export.rewrites.pooled_last_block import PooledBlock, later_mask
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.model import Clip
 from edgeclip.model.layers import Transformer
@@ -43,7 +43,8 @@ def test_a_pooled_block_equals_the_block_and_the_choice_of_a_token(varied: Clip)
         chosen = torch.zeros(3, dtype=torch.int64) if index_B is None else index_B
         expected = block(x_BTD, transformer.causal)[torch.arange(3), chosen]
         plain_attention.rewrite(transformer)
-        torch.testing.assert_close(PooledBlock(block)(x_BTD, index_B), expected, atol=1e-5, rtol=0)
+        at, mask = (0, None) if index_B is None else (index_B, later_mask(7, index_B))
+        torch.testing.assert_close(PooledBlock(block)(x_BTD, at, mask), expected, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -7,9 +7,9 @@ import torch
 from edgeclip.config import PreprocessConfig
 from edgeclip.errors import ConfigError
 from edgeclip.model import Clip
+from edgeclip.model.anatomy import end_of_text_index
 from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.model.layers import activation, quick_gelu
-from edgeclip.model.text import end_of_text_index
 from edgeclip.tokenizer import ClipTokenizer
 
 

@@ -67,4 +67,4 @@ def test_other_things_than_embeddings(embeds: object):
     classifier = Classifier(("x",), np.zeros((1, 2), np.float32), 1.0)
     with pytest.raises(InputError, match=r"`image_embeds`.*expected what `encode_image` gives, \(N, 2\)"):
         classifier(embeds)
-    assert repr(classifier) == "Classifier(labels=('x',), logit_scale=1.0)"
+    assert repr(classifier) == "Classifier(labels=('x',), logit_scale=1.0, logit_bias=None)"

@@ -18,7 +18,7 @@ from edgeclip.checkpoint.torch_file import TensorFile
 from edgeclip.config import ClipConfig, PreprocessConfig
 from edgeclip.errors import CheckpointError
 from edgeclip.files import read_whole
-from edgeclip.hf_config import config_from, find_preprocess, preprocess_from
+from edgeclip.hf_config import MODEL_TYPES, config_from, find_preprocess, preprocess_from
 from edgeclip.hf_json import read_json, shown
 
 HUGGING_FACE = "config.json"
@@ -47,7 +47,7 @@ def configured(folder: Path, model_config: str | None, *, hugging_face: bool) ->
     for path in reversed(files) if hugging_face else files:
         if path.is_file():
             raw = read_json(path)
-            is_clip = path.name == open_clip.CONFIG_NAME or "vision_cfg" in raw or raw.get("model_type") == "clip"
+            is_clip = path.name == open_clip.CONFIG_NAME or "vision_cfg" in raw or raw.get("model_type") in MODEL_TYPES
             if is_clip or (hugging_face and "model_type" in raw):  # else it is of something else in this folder
                 return _read(raw, path)
     logs = [folder / TRAINING_LOG, folder.parent / TRAINING_LOG]

@@ -31,6 +31,18 @@ def same(ours: str, theirs: str) -> Rule:
     return Rule(ours, (theirs,), lambda tensors: tensors[0], lambda tensor: (tensor,))
 
 
+def one_number(ours: str, theirs: str, *, is_vector: bool = False) -> Rule:
+    """A tensor of one number, which files have with or without an axis; `is_vector` is how it is written."""
+    shape = (1,) if is_vector else ()
+    return Rule(ours, (theirs,), lambda tensors: tensors[0].reshape(()), lambda tensor: (tensor.reshape(shape),))
+
+
+def vector(ours: str, theirs: str, *, leading: int) -> Rule:
+    """A vector stored with so many axes of size 1 before its own."""
+    ones = (1,) * leading
+    return Rule(ours, (theirs,), lambda tensors: tensors[0].flatten(), lambda tensor: (tensor.reshape(*ones, -1),))
+
+
 def linear(ours: str, theirs: str) -> list[Rule]:
     """Weight and bias of a Linear or LayerNorm."""
     return [same(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
@@ -124,6 +136,8 @@ def to_ours(
         tensors = [state[name].to(torch.float32) for name in rule.theirs]
         wanted = [tuple(t.shape) for t in rule.theirs_of(torch.empty(shapes[rule.ours], device="meta"))]
         got = [tuple(t.shape) for t in tensors]
+        if {got[0], wanted[0]} == {(), (1,)}:
+            wanted = got
         if got != wanted:
             misshapen += [f"{n} {g} not {w}" for n, g, w in zip(rule.theirs, got, wanted, strict=True) if g != w]
         else:

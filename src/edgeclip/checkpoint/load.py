@@ -23,10 +23,12 @@ from edgeclip.checkpoint.reader import read_tensors, read_weights
 from edgeclip.checkpoint.torch_file import TensorFile
 from edgeclip.config import ClipConfig, PreprocessConfig, TextCleaning, TextConfig
 from edgeclip.errors import CheckpointError, EdgeclipError, TokenizerError
+from edgeclip.hf_config import own_preprocess
 from edgeclip.hub import download_checkpoint
 from edgeclip.image import ImageSource, crop_uint8, normalize
 from edgeclip.inputs import texts_of
 from edgeclip.model import Clip
+from edgeclip.model.anatomy import pooled_index
 from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.names import BUILTIN, is_hub_id
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, crops_of
@@ -78,6 +80,11 @@ class Checkpoint:
     def logit_scale(self) -> float:
         """The factor on cosines that makes logits of them."""
         return self.model.logit_scale.item()
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What is added to logits before the sigmoid makes probabilities of them; None where softmax does."""
+        return None if self.model.logit_bias is None else self.model.logit_bias.item()
 
     def __repr__(self) -> str:
         config = self.model.config
@@ -214,8 +221,9 @@ def _assemble(
     said = with_processor(said, folder)
     config, preprocess, preprocess_origin = said.config, said.preprocess, said.preprocess_origin
     if preprocess is None:
-        preprocess, preprocess_origin = PreprocessConfig.clip(config.vision.image_size), "CLIP's own, for want of any"
-        logger.warning("%s does not say how images are prepared: CLIP's own preprocessing is used", name)
+        owner = "CLIP" if config.vision.pooling == "class" else "SigLIP"
+        preprocess, preprocess_origin = own_preprocess(config.vision), f"{owner}'s own, for want of any"
+        logger.warning("%s does not say how images are prepared: %s's own preprocessing is used", name, owner)
     weights = without_constants(file.tensors, name)
     rules = hf.rules(config) if file.is_hugging_face else openai.rules(config, openai.text_prefix(weights))
     model = _model(name, config, weights, rules)
@@ -281,7 +289,7 @@ def _tokenizer(
         if vocabulary is not None:
             tokenizer = load_openai_vocabulary(vocabulary, text.context_length, clean=clean or "openai")
         else:
-            tokenizer = load_tokenizer(folder, text.context_length, clean=clean)
+            tokenizer = load_tokenizer(folder, text.context_length, clean=clean, fixed_length=not text.causal)
     except TokenizerError as error:
         return error
     if tokenizer.vocab_size > text.vocab_size:
@@ -290,9 +298,9 @@ def _tokenizer(
             expected=f"at most the model's {text.vocab_size}",
             fix="copy tokenizer.json from this checkpoint's page",
         )
-    ids = tokenizer(["a"])[0]
-    pooled = int(ids.argmax() if text.eos_token_id is None else (ids == text.eos_token_id).argmax())
-    if ids[pooled] != tokenizer.eos_token_id:
+    input_ids = torch.from_numpy(tokenizer(["a"]))
+    ids, pooled = input_ids[0].tolist(), int(pooled_index(input_ids, text))
+    if text.pooling == "end" and ids[pooled] != tokenizer.eos_token_id:
         logger.warning(
             "%s pools token %d of a text, not the tokenizer's end of text %d: it will tell texts apart badly",
             name,

@@ -13,7 +13,7 @@ from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.prepare import Prepared
 from edgeclip.distill.recipe import FuseConfig, ShrinkConfig
 from edgeclip.image import normalize
-from edgeclip.model.text import end_of_text_index
+from edgeclip.model.anatomy import texts_alone
 from edgeclip.quantize.equalize import equalize
 from edgeclip.quantize.scale_pairs import pairs_of_clip
 from edgeclip.shrink.fuse_tokens import fuse_tokens, with_fusion
@@ -22,7 +22,6 @@ from edgeclip.shrink.importance import Calibration
 from edgeclip.shrink.plan import ShrinkPlan, count_parameters, propose
 from edgeclip.shrink.student import shrink
 from edgeclip.shrink.trim_vocabulary import trim_vocabulary
-
 
 FUSION_BATCH = 8
 """Images at a time while a fusion is chosen."""
@@ -97,11 +96,10 @@ def fuse_student(student: Checkpoint, config: FuseConfig | None, pairs: Prepared
 def equalize_student(student: Checkpoint, pairs: Prepared) -> None:
     """Move the size of large channels into weights, in place, so that int8 starts near the float model."""
     model, seen = student.model, _calibration(student, pairs)
-    end_N = end_of_text_index(seen.input_ids, model.config.text.eos_token_id).tolist()
 
     def run() -> None:
-        for pixels, ids, end in zip(seen.pixel_values, seen.input_ids, end_N, strict=True):
-            model(pixels[None], ids[None, : end + 1])
+        for pixels, ids_1T in zip(seen.pixel_values, texts_alone(seen.input_ids, model.config.text), strict=True):
+            model(pixels[None], ids_1T)
 
     equalize(pairs_of_clip(model), run)
 

@@ -90,7 +90,7 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
             embed_in_chunks(model.encode_image, batch.pixel_values, recipe.train.chunk_size), accelerator
         )
         text_embeds = gather(embed_in_chunks(model.encode_text, batch.input_ids, recipe.train.chunk_size), accelerator)
-        return contrastive_loss(similarities(image_embeds, text_embeds, model.logit_scale))
+        return contrastive_loss(similarities(image_embeds, text_embeds, model.logit_scale), model.logit_bias)
 
     def batches(steps: range) -> Iterable[Batch]:
         return stream_batches(

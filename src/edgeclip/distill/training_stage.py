@@ -112,6 +112,7 @@ class StepLoss:
             gather(embed_in_chunks(encoder.encode_image, batch.pixel_values, chunk), accelerator),
             gather(embed_in_chunks(encoder.encode_text, batch.input_ids, chunk), accelerator),
             self._student.logit_scale,
+            logit_bias=self._student.logit_bias,
         )
 
     @torch.no_grad()

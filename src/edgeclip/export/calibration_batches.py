@@ -26,8 +26,8 @@ def image_batches(pairs: Prepared, preprocess: PreprocessConfig) -> list[Tensor]
 
 
 def text_batches(pairs: Prepared, tokenizer: ClipTokenizer) -> list[Tensor]:
-    """The first captions by length, (B, T) int64."""
+    """The first captions by length, (B, T) int64; all of one length where the model sees padding."""
     by_length: dict[int, list[list[int]]] = defaultdict(list)
     for ids in tokenizer.token_ids(pairs.first_captions):
         by_length[len(ids)].append(ids)
-    return [batch for same in by_length.values() for batch in torch.tensor(same).split(BATCH)]
+    return [batch for same in by_length.values() for batch in torch.from_numpy(tokenizer.padded(same)).split(BATCH)]

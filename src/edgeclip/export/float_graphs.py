@@ -76,7 +76,8 @@ def write_float_graphs(checkpoint: Checkpoint, folder: Path, *, calibrate: Prepa
         advance(1)
         text_alphas = _equalized(text, texts)
         write_text_graph(text, text_graph)
-        end_texts(text_graph, checkpoint.tokenizer.eos_token_id)
+        if checkpoint.tokenizer.ends_texts:
+            end_texts(text_graph, checkpoint.tokenizer.eos_token_id)
         advance(1)
     return FloatGraphs(
         checkpoint, FloatTower(image, image_graph, image_alphas), FloatTower(text, text_graph, text_alphas)

@@ -16,6 +16,7 @@ from torch.export import Dim
 
 from edgeclip.errors import ConfigError
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
+from edgeclip.hf_config import IMAGE_OUTPUTS, TEXT_OUTPUTS
 
 OPSET = 18
 MAX_BATCH = 4096
@@ -26,18 +27,21 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def write_image_graph(tower: ExportedImageTower, path: Path) -> None:
-    """Write the image tower: pixel_values (B, 3, H, W) float32 -> image_embeds (B, E), dynamic B."""
+    """Write the image tower: pixel_values (B, 3, H, W) float32 -> embeddings (B, E), dynamic B."""
     config = tower.tower.config
     example = torch.zeros(2, config.num_channels, config.image_size, config.image_size)
-    _export(tower, example, "pixel_values", "image_embeds", {0: _dim("batch", MAX_BATCH)}, path)
+    _export(tower, example, "pixel_values", IMAGE_OUTPUTS[config.pooling], {0: _dim("batch", MAX_BATCH)}, path)
 
 
 def write_text_graph(tower: ExportedTextTower, path: Path) -> None:
-    """Write the text tower: input_ids (N, T) int64 -> text_embeds (N, E), dynamic N and T."""
-    context = tower.tower.config.context_length
-    example = torch.ones(2, min(7, context), dtype=torch.int64)
-    dims = {0: _dim("batch", MAX_BATCH), 1: _dim("tokens", context)}
-    _export(tower, example, "input_ids", "text_embeds", dims, path)
+    """Write the text tower: input_ids (N, T) int64 -> embeddings (N, E), dynamic N, and T unless texts are padded."""
+    config, dims = tower.tower.config, {0: _dim("batch", MAX_BATCH)}
+    if config.causal:
+        dims[1] = _dim("tokens", config.context_length)
+    example = torch.ones(
+        2, min(7, config.context_length) if config.causal else config.context_length, dtype=torch.int64
+    )
+    _export(tower, example, "input_ids", TEXT_OUTPUTS[config.pooling], dims, path)
 
 
 def _dim(name: str, largest: int) -> Dim:

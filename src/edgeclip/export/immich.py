@@ -179,7 +179,7 @@ def open_clip_config(config: ClipConfig, clean: TextCleaning) -> dict[str, Any]:
 def _write_visual(bundle: Bundle, path: Path) -> None:
     """Image (1, 3, S, S) float32 -> embedding (1, E)."""
     model = prefixed(load_graph(bundle.image_graph), "tower/")
-    rename(model, {"pixel_values": "image", "image_embeds": "embedding"})
+    rename(model, {"pixel_values": "image", model.graph.output[0].name: "embedding"})
     name_sizes(model, {"batch": 1})
     onnx.save_model(model, path)
 
@@ -192,7 +192,7 @@ def _write_textual(bundle: Bundle, path: Path) -> None:
     """
     model = prefixed(load_graph(bundle.text_graph), "tower/")
     name_sizes(model, {"batch": 1})
-    rename(model, {"text_embeds": "embedding"})
+    rename(model, {model.graph.output[0].name: "embedding"})
     front = CUT_AT_END.format(length=bundle.config.text.context_length, eos=bundle.tokenizer.eos_token_id)
     onnx.save_model(put_in_front(model, front), path)
 

@@ -63,7 +63,13 @@ def export_bundle(
         if combined_graph:
             bundle = draft.bundle
             combined = folder / COMBINED_GRAPHS[bundle.manifest.precision]
-            write_combined_graph(bundle.image_graph, bundle.text_graph, draft.logit_scale, combined)
+            write_combined_graph(
+                bundle.image_graph,
+                bundle.text_graph,
+                combined,
+                logit_scale=draft.logit_scale,
+                logit_bias=draft.logit_bias or 0.0,
+            )
         manifest, card = measured(draft, reference, samples)
         if not all(map(math.isfinite, manifest.golden.image_embeds + manifest.golden.text_embeds)):
             raise CheckpointError(

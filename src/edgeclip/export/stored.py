@@ -15,15 +15,16 @@ from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.quantize.fake_quant import round_stored
 from edgeclip.quantize.scheme import PROJECTION_LIMIT, TABLE_LIMIT, in_steps, stored_step
 
+STORED = {"projection": PROJECTION_LIMIT, "token_embedding": TABLE_LIMIT}
+
 
 @torch.no_grad()
 def round_what_is_stored(tower: ExportedImageTower | ExportedTextTower) -> None:
     """Give the projection and the token embedding the values that their storage will hold."""
-    projection = tower.tower.projection.weight
-    projection.copy_(round_stored(projection, PROJECTION_LIMIT))
-    if isinstance(tower, ExportedTextTower):
-        table = tower.tower.token_embedding.weight
-        table.copy_(round_stored(table, TABLE_LIMIT))
+    for name, limit in STORED.items():
+        table = getattr(tower.tower, name, None)
+        if table is not None:
+            table.weight.copy_(round_stored(table.weight, limit))
 
 
 def gather_stored(graph: onnx.GraphProto, gather: onnx.NodeProto) -> list[onnx.NodeProto]:

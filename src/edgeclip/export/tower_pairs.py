@@ -1,7 +1,10 @@
-"""The scale pairs of the exported towers, whose last block is computed for the pooled token: see `equalize`."""
+"""The scale pairs of the exported towers, whose last part is rewritten: see `equalize`."""
 
 from __future__ import annotations
 
+from torch import nn
+
+from edgeclip.export.rewrites.folded_query import FoldedPooling
 from edgeclip.export.rewrites.pooled_last_block import PooledBlock
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.quantize.equalize import ScalePair
@@ -11,7 +14,18 @@ from edgeclip.quantize.scale_pairs import after_norm, pairs_of_block, values
 def pairs_of_tower(tower: ExportedImageTower | ExportedTextTower) -> list[ScalePair]:
     """All of a tower's scale pairs, in order."""
     found = [pair for index, block in enumerate(tower.blocks) for pair in pairs_of_block(f"blocks.{index}", block)]
+    if isinstance(tower.last, FoldedPooling):
+        return [*found, *_of_pooling(tower.tower.post_norm, tower.last)]
     return [*found, *_of_last(tower.last)]
+
+
+def _of_pooling(norm: nn.LayerNorm, last: FoldedPooling) -> list[ScalePair]:
+    """The values read averages of what the scores read: channel by channel they have its scale."""
+    return [
+        after_norm("last.tokens", norm, last.scores, last.value),
+        values("last.values", last.value, last.out),
+        after_norm("last.norm", last.norm, last.mlp.fc1),
+    ]
 
 
 def _of_last(last: PooledBlock) -> list[ScalePair]:

@@ -69,7 +69,8 @@ def inspect(source: str, vocabulary: str | None = None, model_config: str | None
         origins=dict(checkpoint.origins),
         config=model.config,
         preprocess=checkpoint.preprocess_config,
-        logit_scale=model.logit_scale.item(),
+        logit_scale=checkpoint.logit_scale,
+        logit_bias=checkpoint.logit_bias,
         parts=parts,
         fp32_bytes=4 * sum(part.parameters for part in parts),
         disk_bytes=bytes_on_disk(path) if path.exists() else None,
@@ -81,6 +82,7 @@ def inspect(source: str, vocabulary: str | None = None, model_config: str | None
 _PARTS: dict[str, Callable[[str], bool]] = {
     "image: patch embedding": lambda name: name.startswith("vision.patch_embedding"),
     "image: transformer": lambda name: name.startswith("vision.transformer"),
+    "image: attention pooling": lambda name: name.startswith("vision.head"),
     "image: projection": lambda name: name.startswith("vision.projection"),
     "image: norms and positions": lambda name: name.startswith("vision."),
     "text: token embedding": lambda name: name.startswith("text.token_embedding"),

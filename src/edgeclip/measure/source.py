@@ -59,12 +59,13 @@ def load_checkpoint_or_student(
     if not is_student(folder):
         return load_checkpoint(source, vocabulary=vocabulary, model_config=model_config)
     model = read_student(folder)
+    text = model.config.text
     return Checkpoint(
         name=str(source),
         layout="edgeclip student, dynamic int8",
         stored_dtype="int8/float32",
         model=model,
         preprocess_config=read_preprocess(folder, model.config.vision.image_size),
-        tokenizer_or_reason=load_tokenizer(folder, model.config.text.context_length),
+        tokenizer_or_reason=load_tokenizer(folder, text.context_length, fixed_length=not text.causal),
         batch_size=1,
     )

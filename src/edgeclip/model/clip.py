@@ -1,5 +1,7 @@
 """CLIP: an image tower, a text tower and the scale of their similarities (Radford et al. 2021, section 2).
 
+SigLIP (Zhai et al. 2023) is one with other pooling, and a bias beside the scale.
+
 Shape legend: B images, N texts, T tokens, E projection size.
 """
 
@@ -27,7 +29,8 @@ class Clip(nn.Module):
         self.config = config
         self.vision = VisionTower(config.vision, config.projection_dim)
         self.text = TextTower(config.text, config.projection_dim)
-        self.log_logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.log_logit_scale = nn.Parameter(torch.tensor(math.log(10 if config.sigmoid else 1 / 0.07)))
+        self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if config.sigmoid else None
 
     @property
     def logit_scale(self) -> Tensor:
@@ -36,8 +39,9 @@ class Clip(nn.Module):
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
-        """Keep `logit_scale` at or below 100, as the paper does after every training step."""
-        self.log_logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+        """Keep `logit_scale` at or below 100, as CLIP's paper does after every training step; SigLIP's has no limit."""
+        if self.logit_bias is None:
+            self.log_logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, H, W) float -> (B, E) L2-normalised `image_embeds`."""
@@ -58,5 +62,6 @@ class Clip(nn.Module):
         return functional.normalize(pooled_NE, dim=-1), tokens
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
-        """(B, 3, H, W) and (N, T) -> (B, N) scaled similarities, `logits_per_image`."""
-        return self.logit_scale * self.encode_image(pixel_values) @ self.encode_text(input_ids).T
+        """(B, 3, H, W) and (N, T) -> (B, N) scaled similarities and a bias, where there is one: `logits_per_image`."""
+        logits_BN = self.logit_scale * self.encode_image(pixel_values) @ self.encode_text(input_ids).T
+        return logits_BN if self.logit_bias is None else logits_BN + self.logit_bias

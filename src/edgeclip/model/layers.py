@@ -93,6 +93,13 @@ class Attention(nn.Module):
         """The output projection."""
         return self.out(y_BTD)
 
+    def pool(self, query_B1D: Tensor, x_BTD: Tensor) -> Tensor:
+        """One query over all tokens, (B, 1, D)."""
+        qkv_BTD = self.qkv(torch.cat([query_B1D, x_BTD], dim=1)).chunk(3, dim=-1)
+        query, key, value = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in qkv_BTD)
+        y_BH1K = functional.scaled_dot_product_attention(query[:, :, :1], key[:, :, 1:], value[:, :, 1:])
+        return self.out(y_BH1K.transpose(1, 2).flatten(2))
+
 
 class MLP(nn.Module):
     """D -> F -> D with the configured activation."""
@@ -134,6 +141,34 @@ def through(block: nn.Module, x_BTD: Tensor, size_BT: Tensor | None, causal: boo
     return x_BMD + block.mlp(block.norm2(x_BMD)), size_BM
 
 
+class AttentionPooling(nn.Module):
+    """A learned query over all tokens, then x + mlp(norm(x)): SigLIP's head (Zhai et al. 2022, Scaling ViT, "MAP")."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        self.probe = nn.Parameter(torch.randn(config.hidden_size) * config.hidden_size**-0.5)
+        self.attention = Attention(config)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = MLP(config)
+        init_linears(self, config)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) -> (B, D)."""
+        x_BD = self.attention.pool(self.probe.expand(x_BTD.shape[0], 1, -1), x_BTD)[:, 0]
+        return x_BD + self.mlp(self.norm(x_BD))
+
+    def folded_query(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights of the same function without keys: scores of a token (H, D), and values (D, D) with their bias (D,).
+
+        See `export.rewrites.folded_query`.
+        """
+        qkv, D = self.attention.qkv, self.attention.out.in_features
+        query_DD, key_DD, value_DD = qkv.weight.chunk(3)
+        K = D // self.attention.num_heads
+        query_HK = (query_DD @ self.probe + qkv.bias[:D]).view(-1, K) * K**-0.5
+        return torch.einsum("hk,hkd->hd", query_HK, key_DD.view(-1, K, D)), value_DD, qkv.bias[2 * D :]
+
+
 class Transformer(nn.Module):
     """A stack of blocks; `causal` for text, whose tokens are never fused."""
 
@@ -161,7 +196,8 @@ class Transformer(nn.Module):
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a tower makes of every token, beside the pooled embedding; the first is the class or start-of-text token.
+    """What a tower makes of every token, beside the pooled embedding; the first is the class or start-of-text token,
+    where the tower has one.
 
     `embeds` (B, T, E), the last states normalised by the final LayerNorm and projected, not of unit length;
     `mask` (B, T) bool, False for padding; `hidden_states`, the output of every block, (B, T, D) each.
@@ -174,13 +210,18 @@ class Tokens:
 
 def init_transformer(transformer: Transformer, config: TowerConfig) -> None:
     """Initialise as OpenAI's CLIP does: normal weights whose spread shrinks with width and depth, zero biases."""
-    width, depth = config.hidden_size, max(config.num_hidden_layers, 1)
-    attention_std, residual_std = width**-0.5, width**-0.5 * (2 * depth) ** -0.5
     for block in transformer.blocks:
         assert isinstance(block, Block)  # noqa: S101 - for the type checker
-        nn.init.normal_(block.attention.qkv.weight, std=attention_std)
-        nn.init.normal_(block.attention.out.weight, std=residual_std)
-        nn.init.normal_(block.mlp.fc1.weight, std=(2 * width) ** -0.5)
-        nn.init.normal_(block.mlp.fc2.weight, std=residual_std)
-        for linear in (block.attention.qkv, block.attention.out, block.mlp.fc1, block.mlp.fc2):
-            nn.init.zeros_(linear.bias)
+        init_linears(block, config)
+
+
+def init_linears(block: Block | AttentionPooling, config: TowerConfig) -> None:
+    """Initialise the attention and the MLP of one block: see `init_transformer`."""
+    width, depth = config.hidden_size, max(config.num_hidden_layers, 1)
+    attention_std, residual_std = width**-0.5, width**-0.5 * (2 * depth) ** -0.5
+    nn.init.normal_(block.attention.qkv.weight, std=attention_std)
+    nn.init.normal_(block.attention.out.weight, std=residual_std)
+    nn.init.normal_(block.mlp.fc1.weight, std=(2 * width) ** -0.5)
+    nn.init.normal_(block.mlp.fc2.weight, std=residual_std)
+    for linear in (block.attention.qkv, block.attention.out, block.mlp.fc1, block.mlp.fc2):
+        nn.init.zeros_(linear.bias)

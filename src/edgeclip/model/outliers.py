@@ -31,6 +31,8 @@ def outlier_twin(model: Clip, seed: int = 0) -> Clip:
         assert isinstance(block, Block)  # noqa: S101 - for the type checker
         _add_outliers(block.norm1, block.attention.qkv, generator)
         _add_outliers(block.norm2, block.mlp.fc1, generator)
+    if model.config.vision.pools_by_attention:
+        _add_outliers(twin.vision.head.norm, twin.vision.head.mlp.fc1, generator)
     return twin
 
 

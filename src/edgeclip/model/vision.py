@@ -1,7 +1,7 @@
 """The image tower.
 
-Shape legend: B batch, C channels, H and W pixels, G patches a side, P patch size, T = G*G + 1 tokens, D hidden size,
-E projection size.
+Shape legend: B batch, C channels, H and W pixels, G patches a side, P patch size, T tokens (G*G patches, and a
+class token where there is one), D hidden size, E projection size.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from edgeclip.config import VisionConfig
-from edgeclip.model.layers import Tokens, Transformer, init_transformer
+from edgeclip.model.layers import AttentionPooling, Tokens, Transformer, init_transformer
 
 
 class VisionTower(nn.Module):
-    """ViT: patches and a class token through a transformer; the class token is normalised and projected.
+    """ViT: patches, after a class token where there is one, through a transformer, and pooled: see `VisionConfig`.
 
     The patch convolution (kernel = stride = P) is written as what it is, a Linear over unfolded patches, so that
     whatever treats Linear layers (quantization above all) treats it too.
@@ -23,19 +23,24 @@ class VisionTower(nn.Module):
     def __init__(self, config: VisionConfig, projection_dim: int) -> None:
         super().__init__()
         self.config = config
-        patch_values = config.num_channels * config.patch_size**2
-        self.patch_embedding = nn.Linear(patch_values, config.hidden_size, bias=False)
-        self.class_embedding = nn.Parameter(torch.randn(config.hidden_size) * config.hidden_size**-0.5)
-        self.position_embedding = nn.Parameter(
-            torch.randn(config.num_patches + 1, config.hidden_size) * config.hidden_size**-0.5
-        )
-        self.pre_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        D, patch_values = config.hidden_size, config.num_channels * config.patch_size**2
+        self.patch_embedding = nn.Linear(patch_values, D, bias=not config.has_class_token)
+        if config.has_class_token:
+            self.class_embedding = nn.Parameter(torch.randn(D) * D**-0.5)
+            self.pre_norm = nn.LayerNorm(D, eps=config.layer_norm_eps)
+        self.position_embedding = nn.Parameter(torch.randn(config.num_tokens, D) * D**-0.5)
         self.transformer = Transformer(config, causal=False, fusion=config.fusion)
-        self.post_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.projection = nn.Linear(config.hidden_size, projection_dim, bias=False)
+        self.post_norm = nn.LayerNorm(D, eps=config.layer_norm_eps)
+        if config.has_class_token:
+            self.projection = nn.Linear(D, projection_dim, bias=False)
+        else:
+            self.head = AttentionPooling(config)
         init_transformer(self.transformer, config)
         nn.init.normal_(self.patch_embedding.weight, std=patch_values**-0.5)
-        nn.init.normal_(self.projection.weight, std=config.hidden_size**-0.5)
+        if config.has_class_token:
+            nn.init.normal_(self.projection.weight, std=D**-0.5)
+        else:
+            nn.init.zeros_(self.patch_embedding.bias)
 
     def unfold(self, pixel_values_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, G*G, C*P*P), each patch flattened channel first as a convolution kernel is.
@@ -55,19 +60,27 @@ class VisionTower(nn.Module):
 
     def embed(self, pixel_values_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) float -> (B, T, D), what the first block is given."""
-        patches_BTD = self.patch_embedding(self.unfold(pixel_values_BCHW))
-        class_B1D = self.class_embedding.to(patches_BTD.dtype).expand(patches_BTD.shape[0], 1, -1)
-        x_BTD = torch.cat([class_B1D, patches_BTD], dim=1) + self.position_embedding
-        return self.pre_norm(x_BTD)
+        x_BTD = self.patch_embedding(self.unfold(pixel_values_BCHW))
+        if not self.config.has_class_token:
+            return x_BTD + self.position_embedding
+        class_B1D = self.class_embedding.to(x_BTD.dtype).expand(x_BTD.shape[0], 1, -1)
+        return self.pre_norm(torch.cat([class_B1D, x_BTD], dim=1) + self.position_embedding)
+
+    def pool(self, x_BTD: Tensor) -> Tensor:
+        """What the last block gives -> (B, E), not normalised."""
+        if self.config.has_class_token:
+            return self.projection(self.post_norm(x_BTD[:, 0]))
+        return self.head(self.post_norm(x_BTD))
 
     def forward(self, pixel_values_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) float -> (B, E), not normalised."""
-        x_BTD = self.transformer(self.embed(pixel_values_BCHW))
-        return self.projection(self.post_norm(x_BTD[:, 0]))
+        return self.pool(self.transformer(self.embed(pixel_values_BCHW)))
 
     def features(self, pixel_values_BCHW: Tensor) -> tuple[Tensor, Tokens]:
-        """(B, C, H, W) float -> what `forward` returns, and the class token with every patch, or fused patches."""
+        """(B, C, H, W) float -> what `forward` returns, and every token, patches that were fused as one."""
         states = self.transformer.states(self.embed(pixel_values_BCHW))
-        embeds_BTE = self.projection(self.post_norm(states[-1]))
+        embeds_BTE = self.post_norm(states[-1])
+        if self.config.has_class_token:
+            embeds_BTE = self.projection(embeds_BTE)
         mask_BT = torch.ones(embeds_BTE.shape[:2], dtype=torch.bool, device=embeds_BTE.device)
-        return embeds_BTE[:, 0], Tokens(embeds_BTE, mask_BT, states)
+        return self.pool(states[-1]), Tokens(embeds_BTE, mask_BT, states)

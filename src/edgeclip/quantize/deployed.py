@@ -7,7 +7,7 @@ since a device runs a text up to its end only: a token after the end of text is 
 embedding, sight of the same tokens), which changes no range.
 
 Shape legend: B images or texts, C channels, H and W pixels, I of one patch, T tokens, D hidden size, E
-projection size.
+projection size, H heads, K head size.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from edgeclip.config import PreprocessConfig
 from edgeclip.model import Clip
+from edgeclip.model.anatomy import pooled_index
 from edgeclip.model.fusion import fuse, log_size
-from edgeclip.model.layers import Attention, Block, Transformer
-from edgeclip.model.text import end_of_text_index
+from edgeclip.model.layers import MLP, Attention, AttentionPooling, Block, Transformer
 from edgeclip.quantize.fake_quant import fake_quant_activation, fake_quant_stored, fake_quant_weight
 from edgeclip.quantize.pixels import PixelBytes
 from edgeclip.quantize.scheme import PROJECTION_LIMIT, TABLE_LIMIT
@@ -44,23 +44,29 @@ class DeployedClip(nn.Module):
         tower = self.model.vision
         patches_BTI = self.pixels.round(tower.unfold(pixel_values_BCHW))
         weight_DI = self.pixels.fake_quant_weight(tower.patch_embedding.weight)
-        patches_BTD = functional.linear(patches_BTI, weight_DI)
-        class_B1D = tower.class_embedding.expand(len(patches_BTD), 1, -1)
-        x_BTD = tower.pre_norm(torch.cat([class_B1D, patches_BTD], dim=1) + tower.position_embedding)
+        x_BTD = functional.linear(patches_BTI, weight_DI, tower.patch_embedding.bias)
+        if not tower.config.has_class_token:
+            x_BTD = _all_blocks(tower.transformer, x_BTD + tower.position_embedding)
+            return functional.normalize(_attention_pooling(tower.head, tower.post_norm(x_BTD)), dim=-1)
+        class_B1D = tower.class_embedding.expand(len(x_BTD), 1, -1)
+        x_BTD = tower.pre_norm(torch.cat([class_B1D, x_BTD], dim=1) + tower.position_embedding)
         first_B = torch.zeros(len(x_BTD), dtype=torch.int64, device=x_BTD.device)
         pooled_BD = _run(tower.transformer, x_BTD, first_B, None)
         return _project(tower.projection, tower.post_norm(pooled_BD))
 
     def encode_text(self, input_ids_BT: Tensor) -> Tensor:
-        """(B, T) int64 -> (B, E) L2-normalised `text_embeds`, whatever follows the end of a text."""
+        """(B, T) int64 -> (B, E) L2-normalised `text_embeds`, whatever follows the end of a text that is cut there."""
         tower = self.model.text
-        position_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
-        end_B = end_of_text_index(input_ids_BT, tower.config.eos_token_id)
-        source_BT = torch.minimum(position_T, end_B[:, None])
-        seen_B1TT = (position_T <= source_BT[:, :, None])[:, None]
         table_VD = fake_quant_stored(tower.token_embedding.weight, TABLE_LIMIT)
+        pooled_B = pooled_index(input_ids_BT, tower.config)
+        if not tower.config.causal:
+            x_BTD = functional.embedding(input_ids_BT, table_VD) + tower.position_embedding[: input_ids_BT.shape[1]]
+            return _project(tower.projection, tower.final_norm(_run(tower.transformer, x_BTD, pooled_B, None)))
+        position_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
+        source_BT = torch.minimum(position_T, pooled_B[:, None])
+        seen_B1TT = (position_T <= source_BT[:, :, None])[:, None]
         x_BTD = functional.embedding(input_ids_BT.gather(1, source_BT), table_VD) + tower.position_embedding[source_BT]
-        return _project(tower.projection, tower.final_norm(_run(tower.transformer, x_BTD, end_B, seen_B1TT)))
+        return _project(tower.projection, tower.final_norm(_run(tower.transformer, x_BTD, pooled_B, seen_B1TT)))
 
 
 def _int8(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
@@ -70,7 +76,7 @@ def _int8(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
 
 def _project(projection: nn.Linear, x_BD: Tensor) -> Tensor:
     weight_ED = fake_quant_stored(projection.weight, PROJECTION_LIMIT)
-    return functional.normalize(functional.linear(x_BD, weight_ED), dim=-1)
+    return functional.normalize(functional.linear(x_BD, weight_ED, projection.bias), dim=-1)
 
 
 def _run(transformer: Transformer, x_BTD: Tensor, pooled_B: Tensor, seen_B1TT: Tensor | None) -> Tensor:
@@ -82,7 +88,7 @@ def _run(transformer: Transformer, x_BTD: Tensor, pooled_B: Tensor, seen_B1TT: T
             x_BTD = _block(block, x_BTD, log_size(size_BT) if seen_B1TT is None else seen_B1TT)
         else:
             x_BTD, size_BT = fuse(_Int8Attention(block.attention), block.norm1, x_BTD, size_BT, block.step)
-            x_BTD = _mlp(block, x_BTD)
+            x_BTD = _mlp(block.norm2, block.mlp, x_BTD)
     rows_B = torch.arange(len(x_BTD), device=x_BTD.device)
     seen_B11T = log_size(size_BT) if seen_B1TT is None else seen_B1TT[rows_B, :, pooled_B, None]
     return _last_block(blocks[-1], x_BTD, pooled_B, seen_B11T)
@@ -116,10 +122,28 @@ class _Int8Attention:
         return query_BTD * (self._D // self.num_heads) ** -0.5
 
 
+def _all_blocks(transformer: Transformer, x_BTD: Tensor) -> Tensor:
+    """All blocks, every token of which is pooled: (B, T, D) -> (B, T, D)."""
+    for block in transformer.blocks:
+        assert isinstance(block, Block)  # noqa: S101 - for the type checker
+        x_BTD = _block(block, x_BTD, None)
+    return x_BTD
+
+
+def _attention_pooling(head: AttentionPooling, x_BTD: Tensor) -> Tensor:
+    """The learned query folded into keys and values, as `export.rewrites.folded_query` has it: (B, T, D) -> (B, D)."""
+    scores_HD, value_DD, value_D = head.folded_query()
+    average_BHD = _int8(x_BTD, scores_HD, None).softmax(dim=1).transpose(1, 2) @ x_BTD
+    y_BHHK = _int8(average_BHD, value_DD, value_D).unflatten(-1, (head.attention.num_heads, -1))
+    y_BD = y_BHHK.diagonal(dim1=1, dim2=2).transpose(1, 2).flatten(1)
+    y_BD = _int8(y_BD, head.attention.out.weight, head.attention.out.bias)
+    return _mlp(head.norm, head.mlp, y_BD)
+
+
 def _block(block: Block, x_BTD: Tensor, seen_B1TT: Tensor | None) -> Tensor:
     qkv = block.attention.qkv
     query_BTD, key_BTD, value_BTD = _int8(block.norm1(x_BTD), qkv.weight, qkv.bias).chunk(3, dim=-1)
-    return _mlp(block, x_BTD + _attend(block.attention, query_BTD, key_BTD, value_BTD, seen_B1TT))
+    return _mlp(block.norm2, block.mlp, x_BTD + _attend(block.attention, query_BTD, key_BTD, value_BTD, seen_B1TT))
 
 
 def _last_block(block: Block, x_BTD: Tensor, pooled_B: Tensor, seen_B11T: Tensor | None) -> Tensor:
@@ -129,7 +153,7 @@ def _last_block(block: Block, x_BTD: Tensor, pooled_B: Tensor, seen_B11T: Tensor
     query_B1D = _int8(normed_BTD[rows_B, pooled_B, None], qkv.weight[:D], qkv.bias[:D])
     key_BTD, value_BTD = _int8(normed_BTD, qkv.weight[D:], qkv.bias[D:]).chunk(2, dim=-1)
     y_B1D = _attend(block.attention, query_B1D, key_BTD, value_BTD, seen_B11T)
-    return _mlp(block, x_BTD[rows_B, pooled_B, None] + y_B1D).squeeze(1)
+    return _mlp(block.norm2, block.mlp, x_BTD[rows_B, pooled_B, None] + y_B1D).squeeze(1)
 
 
 def _attend(attention: Attention, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
@@ -142,7 +166,7 @@ def _attend(attention: Attention, query: Tensor, key: Tensor, value: Tensor, see
     return _int8(y_BHQK.transpose(1, 2).flatten(2), attention.out.weight, attention.out.bias)
 
 
-def _mlp(block: Block, x: Tensor) -> Tensor:
-    fc1, fc2 = block.mlp.fc1, block.mlp.fc2
-    hidden = block.mlp.activation(_int8(block.norm2(x), fc1.weight, fc1.bias))
-    return x + _int8(hidden, fc2.weight, fc2.bias)
+def _mlp(norm: nn.LayerNorm, mlp: MLP, x: Tensor) -> Tensor:
+    """X and the MLP of it."""
+    hidden = mlp.activation(_int8(norm(x), mlp.fc1.weight, mlp.fc1.bias))
+    return x + _int8(hidden, mlp.fc2.weight, mlp.fc2.bias)

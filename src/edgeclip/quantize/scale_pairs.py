@@ -16,12 +16,23 @@ from edgeclip.quantize.equalize import ScalePair
 def pairs_of_clip(model: Clip) -> list[ScalePair]:
     """All pairs of both towers, in order."""
     towers = {"vision": model.vision.transformer, "text": model.text.transformer}
-    return [
-        pair
+    pairs = {
+        name: [
+            pair
+            for index, block in enumerate(transformer.blocks)
+            for pair in pairs_of_block(f"{name}.blocks.{index}", block)
+        ]
         for name, transformer in towers.items()
-        for index, block in enumerate(transformer.blocks)
-        for pair in pairs_of_block(f"{name}.blocks.{index}", block)
-    ]
+    }
+    if not model.config.vision.has_class_token:
+        norm, head = model.vision.post_norm, model.vision.head
+        qkv, made = head.attention.qkv, (norm.weight, norm.bias, head.probe)  # which reads the query too
+        pairs["vision"] += [
+            ScalePair("vision.head.tokens", made, (qkv,)),
+            values("vision.head.values", qkv, head.attention.out),
+            after_norm("vision.head.norm", head.norm, head.mlp.fc1),
+        ]
+    return [*pairs["vision"], *pairs["text"]]
 
 
 def pairs_of_block(name: str, block: nn.Module) -> list[ScalePair]:

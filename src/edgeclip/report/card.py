@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
 from rich.table import Table
 
 from edgeclip.bundle import CARD_MAX_LOSS, CARD_MIN_COSINE, Card
 from edgeclip.config import TextCleaning
 from edgeclip.measure.inspection import BundleInspection
-from edgeclip.report.terminal import console, fused, recalls_table, tower
+from edgeclip.report.terminal import console, fused, judged, recalls_table, tower
 
 _CLEANED: dict[TextCleaning, str] = {
     "openai": "OpenAI's code",
     "lower": "open_clip's code",
     "whitespace": "open_clip's code, capitals kept",
     "canonicalize": "open_clip's code, punctuation removed",
+    "siglip": "SigLIP's code, punctuation removed",
 }
 """By whose example texts are repaired."""
 
@@ -43,7 +45,8 @@ def print_card(inspection: BundleInspection) -> None:
         *fused(config.vision),
         f"text        {config.text.vocab_size:,} tokens, context {config.text.context_length}, {tower(config.text)}",
         *_texts(inspection.text_cleaning),
-        f"embedding   {config.projection_dim} wide, logit scale {manifest.logit_scale:.2f}, "
+        f"embedding   {config.projection_dim} wide, "
+        f"{judged(manifest.logit_scale, None if manifest.logit_bias is UNSET else manifest.logit_bias)}, "
         f"fingerprint {manifest.fingerprint}",
         f"size        {inspection.disk_bytes / 1e6:.1f} MB",
         *(f"  {entry.bytes / 1e6:9.3f}  {name}" for name, entry in manifest.files.items()),

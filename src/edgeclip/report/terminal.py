@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgeclip.config import TowerConfig, VisionConfig
+from edgeclip.config import PreprocessConfig, TextConfig, TowerConfig, VisionConfig
 from edgeclip.report.explain import headlines
 from edgeclip.report.results_table import WHOLE_WIDTH, results_table
 from edgeclip.report.row_order import interval
@@ -74,6 +74,24 @@ def print_evaluation(evaluation: Evaluation) -> None:
         output.print(f"left out: {bad}", markup=False, highlight=False)
 
 
+def judged(logit_scale: float, logit_bias: float | None) -> str:
+    """How logits become probabilities."""
+    scale = f"logit scale {logit_scale:.2f}"
+    return scale if logit_bias is None else f"{scale}, bias {logit_bias:.2f}: a sigmoid for each pair"
+
+
+def _pooled(text: TextConfig) -> str:
+    if text.pooling == "last":
+        return "the last position, padding included"
+    return "the highest id" if text.eos_token_id is None else f"token {text.eos_token_id}"
+
+
+def _resized(preprocess: PreprocessConfig) -> str:
+    if preprocess.resize_to is not None:
+        return f"squashed to {preprocess.resize_to}"
+    return f"shorter edge {preprocess.shortest_edge}, crop {preprocess.crop_size}"
+
+
 def print_inspection(inspection: Inspection) -> None:
     """A checkpoint's towers, parameters and sizes."""
     output = console()
@@ -88,16 +106,15 @@ def print_inspection(inspection: Inspection) -> None:
     table.add_section()
     table.add_row("all", f"{total:,}", f"{int8:,}" if int8 else "-")
     output.print(table)
-    size, crop = inspection.preprocess.shortest_edge, inspection.preprocess.crop_size
     lines = [
         f"layout     {inspection.layout}, stored as {inspection.stored_dtype}",
         f"image      {vision.image_size} px in patches of {vision.patch_size}, " + tower(vision),
         *fused(vision),
         f"text       {text.vocab_size:,} tokens, context {text.context_length}, "
         + tower(text)
-        + f", pools {'the highest id' if text.eos_token_id is None else f'token {text.eos_token_id}'}",
-        f"embedding  {inspection.config.projection_dim} wide, logit scale {inspection.logit_scale:.2f}",
-        f"images     shorter edge {size}, crop {crop}, mean {inspection.preprocess.mean}, "
+        + f", pools {_pooled(text)}",
+        f"embedding  {inspection.config.projection_dim} wide, {judged(inspection.logit_scale, inspection.logit_bias)}",
+        f"images     {_resized(inspection.preprocess)}, mean {inspection.preprocess.mean}, "
         f"std {inspection.preprocess.std}",
         f"size       {inspection.fp32_bytes / 1e6:.1f} MB as fp32"
         + (f", {inspection.disk_bytes / 1e6:.1f} MB on disk" if inspection.disk_bytes is not None else ""),

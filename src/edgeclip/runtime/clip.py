@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 
@@ -92,6 +93,12 @@ class ClipRuntime:
     def logit_scale(self) -> float:
         """The factor on cosines that makes logits of them."""
         return self.bundle.manifest.logit_scale
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What is added to logits before the sigmoid makes a probability of each; None where softmax does."""
+        bias = self.bundle.manifest.logit_bias
+        return None if bias is UNSET else bias
 
     @property
     def open_graphs(self) -> list[str]:
@@ -273,7 +280,7 @@ class ClipRuntime:
                 fix="give `labels`, and a `template` such as 'a photo of a {}'",
             )
         prompts = [template.replace("{}", label) for label in labels]
-        return Classifier(tuple(labels), self.encode_text(prompts, cached=True), self.logit_scale)
+        return Classifier(tuple(labels), self.encode_text(prompts, cached=True), self.logit_scale, self.logit_bias)
 
     def classify(
         self, images: Images, labels: Iterable[str], *, template: str = "a photo of a {}"
@@ -281,7 +288,8 @@ class ClipRuntime:
         """Classify images at once: `classifier` on `encode_image`, with the arguments and errors of both.
 
         Returns:
-            For each image every label, the most probable first; probabilities sum to 1. One image is a row too.
+            For each image every label, the most probable first; probabilities sum to 1, or are each label's own: see
+            `Classifier`. One image is a row too.
         """
         return self.classifier(labels, template=template)(self.encode_image(images))
 

@@ -45,7 +45,8 @@ async def classify(request: Request) -> Response:
     prompts = [text_of(body.template.replace("{}", label)) for label in body.labels]
     with model.request():
         embeds, _ = await model.embed([*prompts, *items])
-    classifier = Classifier(tuple(body.labels), embeds[: len(prompts)], model.clip.logit_scale)
+    clip = model.clip
+    classifier = Classifier(tuple(body.labels), embeds[: len(prompts)], clip.logit_scale, clip.logit_bias)
     data = [
         {
             "object": "classification",

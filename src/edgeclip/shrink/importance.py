@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeclip.model import Clip
-from edgeclip.model.text import end_of_text_index
+from edgeclip.model.anatomy import texts_alone
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def input_importance(model: Clip, calibration: Calibration) -> dict[str, Tensor]
 
 
 def _measured_sizes(model: Clip, calibration: Calibration) -> dict[str, Tensor]:
-    """Root mean squares over images and tokens; texts one by one up to their end, so that padding does not count."""
+    """Root mean squares over images and tokens; texts one by one, so that padding does not count."""
     squares: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
@@ -54,9 +54,8 @@ def _measured_sizes(model: Clip, calibration: Calibration) -> dict[str, Tensor]:
     ]
     try:
         model.vision(calibration.pixel_values)
-        ends = end_of_text_index(calibration.input_ids, model.config.text.eos_token_id)
-        for ids_T, end in zip(calibration.input_ids, ends.tolist(), strict=True):
-            model.text(ids_T[None, : end + 1])
+        for ids_1T in texts_alone(calibration.input_ids, model.config.text):
+            model.text(ids_1T)
     finally:
         for hook in hooks:
             hook.remove()

@@ -84,6 +84,12 @@ def _narrowed(name: str, teacher: Tower, plan: TowerPlan) -> Tower:
             fix=f"write layers up to {teacher.num_hidden_layers - 1} into [shrink.plan]",
         )
     _check_kept(f"{name} attention heads", plan.num_attention_heads, teacher.num_attention_heads)
+    if plan.num_attention_heads < fewest_heads(teacher):
+        raise ConfigError(
+            f"a student with {plan.num_attention_heads} {name} attention heads of a teacher with attention pooling",
+            expected=f"all {teacher.num_attention_heads}, since its width is that of the embeddings",
+            fix=f"write num_attention_heads = {teacher.num_attention_heads} into [shrink.plan]",
+        )
     _check_kept(f"{name} MLP units", plan.intermediate_size, teacher.intermediate_size)
     return replace(
         teacher,
@@ -108,9 +114,15 @@ def head_size(tower: TowerConfig) -> int:
     return tower.hidden_size // tower.num_attention_heads
 
 
+def fewest_heads(tower: TowerConfig) -> int:
+    """Heads that a student must keep: all where the tower's width is that of the embeddings."""
+    return tower.num_attention_heads if tower.pools_by_attention else 1
+
+
 def count_parameters(config: ClipConfig) -> int:
     """Number of parameters of the model that a configuration describes."""
-    return 1 + sum(_tower_parameters(tower, config.projection_dim) for tower in (config.vision, config.text))
+    towers = sum(_tower_parameters(tower, config.projection_dim) for tower in (config.vision, config.text))
+    return towers + 1 + config.sigmoid
 
 
 def _tower_parameters(tower: TowerConfig, E: int) -> int:
@@ -124,13 +136,13 @@ def _block_parameters(tower: TowerConfig) -> int:
 
 
 def _outside_blocks(tower: TowerConfig, E: int) -> int:
-    """Embeddings, final norms and projection."""
+    """Embeddings, final norms and projection, or the attention pooling: a block with a query and one norm less."""
     D = tower.hidden_size
     if isinstance(tower, VisionConfig):
-        patch_values = tower.num_channels * tower.patch_size**2
-        return D * (patch_values + 1 + (tower.num_patches + 1) + 4 + E)
+        of_patches = D * (tower.num_channels * tower.patch_size**2 + tower.num_tokens + 2)
+        return of_patches + (_block_parameters(tower) if tower.pools_by_attention else D * (3 + E))
     assert isinstance(tower, TextConfig)  # noqa: S101 - a tower is one of the two
-    return D * (tower.vocab_size + tower.context_length + 2 + E)
+    return D * (tower.vocab_size + tower.context_length + 2 + E) + (0 if tower.causal else E)
 
 
 def propose(
@@ -169,7 +181,12 @@ def propose(
     share, fewest_units = (fraction, 1 / 2) if depth is None else (depth, 1 / 8)
     limits = _Limits(depth=share, width=width, fewest_units=fewest_units)
     text = _fit("text", available, E, fraction * _tower_parameters(teacher.text, E), limits)
-    left = fraction * count_parameters(teacher) - 1 - _tower_parameters(_narrowed("text", available, text), E)
+    left = (
+        fraction * count_parameters(teacher)
+        - 1
+        - teacher.sigmoid
+        - _tower_parameters(_narrowed("text", available, text), E)
+    )
     return ShrinkPlan(
         vision=_fit("vision", teacher.vision, E, left, limits),
         text=text,
@@ -190,13 +207,15 @@ def _fit(name: str, tower: VisionConfig | TextConfig, E: int, budget: float, lim
     L, full_F = tower.num_hidden_layers, tower.intermediate_size
     fewest = min(L, max(2, math.ceil(limits.depth * L)))
     most = L if isinstance(tower, TextConfig) else fewest
-    for H in range(max(1, int(limits.width * tower.num_attention_heads)), 0, -1):
+    least = fewest_heads(tower)
+    for H in range(max(least, int(limits.width * tower.num_attention_heads)), least - 1, -1):
         D, F = H * head_size(tower), full_F * H // tower.num_attention_heads
         narrow = replace(tower, hidden_size=D, num_attention_heads=H, intermediate_size=F)
         room = int(budget - _outside_blocks(narrow, E))
         kept = min(most, max(fewest, room // _block_parameters(narrow)))
-        without_mlp = _block_parameters(replace(narrow, intermediate_size=0))
-        units = min(F, (room // kept - without_mlp) // (2 * D + 1))
+        without_mlps = replace(narrow, intermediate_size=0)
+        left = int(budget - _outside_blocks(without_mlps, E)) - kept * _block_parameters(without_mlps)
+        units = min(F, left // ((kept + tower.pools_by_attention) * (2 * D + 1)))
         if units < F:
             units = units // UNIT_STEP * UNIT_STEP
         if units >= limits.fewest_units * F:

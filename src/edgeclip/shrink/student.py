@@ -42,7 +42,10 @@ def shrink(
     vocab_size = None if kept_tokens is None else len(kept_tokens)
     config = student_config(model.config, plan, vocab_size)
     state, importance = model.state_dict(), input_importance(model, calibration)
-    inherited: dict[str, Tensor] = {"log_logit_scale": state["log_logit_scale"].clone()}
+    inherited: dict[str, Tensor] = {}
+    for name in ("log_logit_scale", "logit_bias"):
+        if name in state:
+            inherited[name] = state[name].clone()
     for name, tower, part in (("vision", model.config.vision, plan.vision), ("text", model.config.text, plan.text)):
         inherited |= inherit(state, name, part.layers, choose(importance, name, tower, part))
     if kept_tokens is not None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgeclip.config import TowerConfig
+from edgeclip.model.anatomy import axes_of, last_reader
 from edgeclip.shrink.plan import TowerPlan, head_size
 
 
@@ -23,8 +24,8 @@ from edgeclip.shrink.plan import TowerPlan, head_size
 class Kept:
     """Ascending int64 indices of what is kept.
 
-    `channels` (D,) of the residual stream; for each kept layer, the channels `heads` (D,) of its heads and its `units`
-    (F,).
+    `channels` (D,) of the residual stream; for each part, which are the kept layers and the attention pooling where
+    there is one, the channels `heads` (D,) of its heads and its `units` (F,).
     """
 
     channels: Tensor
@@ -43,7 +44,9 @@ def choose(importance: dict[str, Tensor], name: str, teacher: TowerConfig, plan:
     """
     K, H = head_size(teacher), plan.num_attention_heads
     blocks = [f"{name}.transformer.blocks.{layer}" for layer in plan.layers]
-    readers = [f"{block}.{part}" for block in blocks for part in ("attention.qkv", "mlp.fc1")] + [f"{name}.projection"]
+    readers = [f"{block}.{part}" for block in blocks for part in ("attention.qkv", "mlp.fc1")]
+    readers.append(f"{name}.{last_reader(teacher)}")
+    blocks += [f"{name}.head"] if teacher.pools_by_attention else []
     votes_D = torch.stack([functional.normalize(importance[reader], p=1, dim=0) for reader in readers]).sum(dim=0)
     heads_L = [_largest(importance[f"{block}.attention.out"].view(-1, K).sum(dim=1), H) for block in blocks]
     return Kept(
@@ -66,37 +69,26 @@ def inherit(state: dict[str, Tensor], name: str, layers: tuple[int, ...], kept: 
         layers: the teacher's layers that are kept.
         kept: from `choose`.
     """
-    prefix, blocks = f"{name}.", f"{name}.transformer.blocks."
-    # Outside the blocks the hidden size is the last axis of every tensor but the patch embedding.
-    cut = {
-        key: tensor.index_select(0 if key == "vision.patch_embedding.weight" else -1, kept.channels)
-        for key, tensor in state.items()
-        if key.startswith(prefix) and not key.startswith(blocks)
-    }
-    for i, layer in enumerate(layers):
-        for part, axes in _block_axes(kept, i, state[f"{blocks}{layer}.attention.out.bias"].shape[0]).items():
-            tensor = state[f"{blocks}{layer}.{part}"]
-            for axis, index in enumerate(axes):
-                tensor = tensor.index_select(axis, index)
-            cut[f"{blocks}{i}.{part}"] = tensor
+    blocks, head = f"{name}.transformer.blocks.", f"{name}.head."
+    parts = {f"{blocks}{layer}.": f"{blocks}{i}." for i, layer in enumerate(layers)} | {head: head}
+    outside = [key for key in state if key.startswith(f"{name}.") and not key.startswith((blocks, head))]
+    cut = {key: _cut(state[key], key, kept, 0) for key in outside}
+    for i, (theirs, ours) in enumerate(parts.items()):
+        tensors = {key.removeprefix(theirs): tensor for key, tensor in state.items() if key.startswith(theirs)}
+        cut |= {f"{ours}{part}": _cut(tensor, part, kept, i) for part, tensor in tensors.items()}
     return cut
 
 
-def _block_axes(kept: Kept, i: int, D: int) -> dict[str, tuple[Tensor, ...]]:
-    """For each tensor of the i-th kept block, the indices kept along each of its axes."""
-    channels, heads, units = kept.channels, kept.heads[i], kept.units[i]
-    query_key_value = torch.cat([heads, heads + D, heads + 2 * D])
-    return {
-        "norm1.weight": (channels,),
-        "norm1.bias": (channels,),
-        "attention.qkv.weight": (query_key_value, channels),
-        "attention.qkv.bias": (query_key_value,),
-        "attention.out.weight": (channels, heads),
-        "attention.out.bias": (channels,),
-        "norm2.weight": (channels,),
-        "norm2.bias": (channels,),
-        "mlp.fc1.weight": (units, channels),
-        "mlp.fc1.bias": (units,),
-        "mlp.fc2.weight": (channels, units),
-        "mlp.fc2.bias": (channels,),
-    }
+def _cut(tensor: Tensor, name: str, kept: Kept, i: int) -> Tensor:
+    """A tensor of the i-th part cut along each of its axes; outside the parts no axis is one of heads or units."""
+    for number, axis in enumerate(axes_of(name)):
+        if axis == "channels":
+            tensor = tensor.index_select(number, kept.channels)
+        elif axis == "units":
+            tensor = tensor.index_select(number, kept.units[i])
+        elif axis == "heads":
+            tensor = tensor.index_select(number, kept.heads[i])
+        elif axis == "query_key_value":
+            stacked = tensor.unflatten(number, (3, -1)).index_select(number + 1, kept.heads[i])
+            tensor = stacked.flatten(number, number + 1)
+    return tensor.clone()

@@ -38,11 +38,17 @@ class DistillationLoss(nn.Module):
         """Check the mix against both models.
 
         Raises:
-            ConfigError: layers that a model lacks, or towers whose tokens do not correspond.
+            ConfigError: layers or tokens that a model lacks, or towers whose tokens do not correspond.
         """
         super().__init__()
         self.mix = mix
         sizes = (student.projection_dim, teacher.projection_dim)
+        if mix.patch_word > 0 and not student.vision.has_class_token:
+            raise ConfigError(
+                "loss patch_word for a student without a class token",
+                expected="one with it, and a start of text",
+                fix="leave patch_word out of [loss]",
+            )
         projected = mix.feature > 0 or mix.interactive > 0
         self.image_projection = projection(*sizes) if projected else nn.Identity()
         self.text_projection = projection(*sizes) if projected else nn.Identity()
@@ -100,7 +106,7 @@ class DistillationLoss(nn.Module):
         targets = (teacher.image_embeds, teacher.text_embeds)
         logits = similarities(*embeds, student.logit_scale)
         return {
-            "contrastive": lambda: contrastive_loss(logits),
+            "contrastive": lambda: contrastive_loss(logits, student.logit_bias),
             "feature": lambda: feature_loss(*self._projected(*embeds), *targets),
             "affinity": lambda: affinity_loss(*embeds, *targets, logit_scale=self.mix.affinity_scale),
             "interactive": lambda: self._interactive(*self._projected(*embeds), *targets),

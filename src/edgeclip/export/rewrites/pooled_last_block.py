@@ -1,8 +1,8 @@
 """The last block computed for the pooled token alone.
 
-Of the last block's output only one token is read (the class token, or the end of text). Its query attends over the keys
-and values of all tokens, so these are still computed; the other queries, the output projection and the MLP of the other
-tokens are not. In ViT-B/32 this saves about a twentieth of all multiplications.
+Of the last block's output only one token is read (the class token, the end of text, or the last position). Its query
+attends over the keys and values of all tokens, so these are still computed; the other queries, the output projection
+and the MLP of the other tokens are not. In ViT-B/32 this saves about a twentieth of all multiplications.
 
 Shape legend: B batch, T tokens, D hidden size.
 """
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from edgeclip.export.rewrites.plain_attention import PlainAttention, divided
-from edgeclip.model.fusion import log_size
 from edgeclip.model.layers import Block
 
 
@@ -29,25 +28,20 @@ class PooledBlock(nn.Module):
         self.query, self.key_value = divided(attention.qkv, D)
         del attention.qkv
 
-    def forward(self, x_BTD: Tensor, index_B: Tensor | None, size_BT: Tensor | None = None) -> Tensor:
-        """(B, T, D) and the pooled positions (B,), None for the first token -> (B, D).
-
-        A text's pooled token sees only what is before it; with None, every token is seen, one of several patches, of
-        which `size` (B, T) tells, as that many.
-        """
+    def forward(self, x_BTD: Tensor, at: Tensor | int, mask: Tensor | None) -> Tensor:
+        """(B, T, D) and the pooled positions, (B,) or the same for all -> (B, D); `mask` is added to the scores."""
         normed_BTD = self.norm1(x_BTD)
         key_BTD, value_BTD = self.key_value(normed_BTD).chunk(2, dim=-1)
-        query_B1D = self.query(take(normed_BTD, index_B))
-        mask = log_size(size_BT) if index_B is None else later_mask(x_BTD.shape[1], index_B)
-        pooled_B1D = take(x_BTD, index_B) + self.attention.attend(query_B1D, key_BTD, value_BTD, mask)
+        query_B1D = self.query(take(normed_BTD, at))
+        pooled_B1D = take(x_BTD, at) + self.attention.attend(query_B1D, key_BTD, value_BTD, mask)
         return (pooled_B1D + self.mlp(self.norm2(pooled_B1D))).squeeze(1)
 
 
-def take(x_BTD: Tensor, index_B: Tensor | None) -> Tensor:
+def take(x_BTD: Tensor, at: Tensor | int) -> Tensor:
     """One token of each row, (B, 1, D)."""
-    if index_B is None:
-        return x_BTD[:, :1]
-    return x_BTD.gather(1, index_B[:, None, None].expand(-1, 1, x_BTD.shape[2]))
+    if isinstance(at, int):
+        return x_BTD[:, :1] if at == 0 else x_BTD[:, at:]
+    return x_BTD.gather(1, at[:, None, None].expand(-1, 1, x_BTD.shape[2]))
 
 
 def later_mask(T: int, index_B: Tensor) -> Tensor:
