@@ -18,6 +18,7 @@ import edgeclip
 from edgeclip.bundle import EARLIER_SCHEMA, MANIFEST, read_bundle, sealed
 from edgeclip.errors import BundleError
 from edgeclip.files import as_json
+from edgeclip.measure.inspection import inspect_bundle
 from edgeclip.quantize.scheme import in_steps, weight_step
 from edgeclip.runtime import int8_proof, session
 from tests.runtime.int8_proof_graph import proof_graph, proof_weights
@@ -125,6 +126,29 @@ def test_other_bundles_need_no_proof(bundles: dict[str, Path], tmp_path: Path, m
     (earlier / MANIFEST).write_bytes(as_json(sealed(manifest)))
     for folder in (bundles["fp32"], earlier):
         assert edgeclip.load(folder, threads=1, cache=None).encode_image(PICTURE).shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("right", "told"),
+    [
+        ((False, True), "int8 sums proved right here"),
+        ((True,), "int8 sums proved right here, with session.x64quantprecision, which is slower"),
+        ((), "int8 sums proved wrong here"),
+    ],
+)
+def test_inspect_names_what_was_proved(
+    bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch, right: tuple[bool, ...], told: str
+):
+    pretend(lambda precise: 0 if precise in right else 32003, monkeypatch)
+    assert inspect_bundle(bundles["int8"]).arithmetic.endswith(f"; {told}")
+    assert "int8 sums" not in inspect_bundle(bundles["fp32"]).arithmetic
+
+
+def test_verify_names_what_was_proved(
+    bundles: dict[str, Path], edgeclip_here: Callable[..., subprocess.CompletedProcess[str]]
+):
+    assert "\nint8 sums proved right here\n" in edgeclip_here("verify", bundles["int8"]).stdout
+    assert "int8 sums" not in edgeclip_here("verify", bundles["fp32"]).stdout
 
 
 PROVE = """

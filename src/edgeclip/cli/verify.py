@@ -1,4 +1,4 @@
-"""`edgeclip verify`: hashes and golden embeddings of a bundle."""
+"""`edgeclip verify`: hashes, int8 sums and golden embeddings of a bundle."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ class VerifySettings(Settings, frozen=True, kw_only=True):
 
 def command(settings: VerifySettings) -> None:
     """Check that no file was changed and that this machine computes what the bundle's maker computed."""
-    from edgeclip.runtime import load, self_test
+    from edgeclip.runtime import int8_proof, load, self_test
 
     clip = load(settings.bundle)
     cosines = self_test(clip)
     print(f"{len(clip.bundle.manifest.files)} files as they were made, fingerprint {clip.bundle.manifest.fingerprint}")
+    if clip.bundle.needs_proof:
+        print(int8_proof.in_words())
     print("  ".join(f"{name} cosine {cosine:.6f}" for name, cosine in cosines.items()))

@@ -53,5 +53,5 @@ def release_card(
 
 def closeness(embeds_NE: NDArray[np.float32], others_NE: NDArray[np.float32]) -> Closeness:
     """Cosines of corresponding rows, mean and smallest."""
-    cosine_N = (embeds_NE * others_NE).sum(axis=1)
-    return Closeness(mean=round(float(cosine_N.mean()), 5), smallest=round(float(cosine_N.min()), 5))
+    cosine_N = (embeds_NE.astype(np.float64) * others_NE).sum(axis=1)
+    return Closeness(mean=round(float(cosine_N.mean()), 7), smallest=round(float(cosine_N.min()), 7))

@@ -11,6 +11,7 @@ from edgeclip.cpu import int8_arithmetic
 from edgeclip.evaluate.footprint import bytes_on_disk
 from edgeclip.measure.source import load_checkpoint_or_student
 from edgeclip.results import Inspection, Part
+from edgeclip.runtime.int8_proof import in_words
 
 
 class BundleInspection(Config, frozen=True, kw_only=True):
@@ -29,7 +30,7 @@ class BundleInspection(Config, frozen=True, kw_only=True):
 
 
 def inspect_bundle(folder: Path) -> BundleInspection:
-    """Read a bundle's description, without running it.
+    """Read a bundle's description, without running it; its kind of int8 is tried on this machine.
 
     Raises:
         EdgeclipError: it is incomplete, malformed or of a newer version.
@@ -42,7 +43,7 @@ def inspect_bundle(folder: Path) -> BundleInspection:
         preprocess=bundle.preprocess,
         text_cleaning=bundle.tokenizer.clean,
         disk_bytes=sum(entry.bytes for entry in bundle.manifest.files.values()),
-        arithmetic=int8_arithmetic(),
+        arithmetic="; ".join([int8_arithmetic(), *([in_words()] if bundle.needs_proof else [])]),
     )
 
 

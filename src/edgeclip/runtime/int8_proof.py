@@ -53,6 +53,15 @@ def needs_precise() -> bool:
     return True
 
 
+def in_words() -> str:
+    """What the proof says of this runtime and processor."""
+    try:
+        precise = needs_precise()
+    except BundleError:
+        return "int8 sums proved wrong here"
+    return f"int8 sums proved right here{', with session.x64quantprecision, which is slower' if precise else ''}"
+
+
 def _wrong_by(*, precise: bool) -> float:
     """How far the worst sum of the proof is from what it should be."""
     session = open_graph(GRAPH, 1, precise=precise)
