@@ -59,6 +59,12 @@ def test_exif_at_the_end_of_a_large_file():
     assert taken_of(io.BytesIO(large)) == datetime(2021, 7, 31, 18, 5, 9, tzinfo=UTC).timestamp()
 
 
+def test_the_date_of_a_picture_that_follows_is_not_this_ones():
+    first, second = picture("JPEG", None), picture("JPEG", "2021:07:31 18:05:09")
+    assert taken_of(io.BytesIO(first + second)) is None
+    assert taken_of(io.BytesIO(second + first)) == datetime(2021, 7, 31, 18, 5, 9).timestamp()
+
+
 @given(st.integers(0, 300), st.binary(max_size=8), st.integers(0, 400))
 def test_damaged_data_are_no_error(at: int, change: bytes, end: int):
     data = picture("JPEG", "2021:07:31 18:05:09")[:400]

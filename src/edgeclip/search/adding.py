@@ -154,23 +154,29 @@ class Adding:
             connection.execute("INSERT OR REPLACE INTO broken VALUES (?, ?, ?, ?)", values)
 
     def _store_photo(self, connection: sqlite3.Connection, name: str, read: Read, content: bytes) -> None:
-        is_new = False
-        if read.embeds is not None and read.size is not None:  # of two that were read at once one is the copy
-            values = (content, *read.size, read.embeds.astype("<f2").tobytes())
-            is_new = connection.execute(INSERT_VECTOR, values).rowcount > 0
+        vector, is_new = _vector(connection, read, content)
         self.added.encoded += is_new
-        (vector,) = connection.execute("SELECT id FROM vectors WHERE hash = ?", (content,)).fetchone()
         facts = (read.state.size, read.state.mtime_ns, read.taken, vector)
         row = next(iter(connection.execute("SELECT id FROM photos WHERE path = ?", (name,))), None)
-        if row is None:
+        if row is None and not is_new:
             same = connection.execute("SELECT id, path FROM photos WHERE vector = ?", (vector,))
             row = next(((id_,) for id_, path in same if is_gone(path_from_text(path))), None)
             self.added.moved += row is not None
-            self.added.copied += row is None and not is_new
+            self.added.copied += row is None
         if row is None:
             connection.execute(INSERT, (name, *facts))
         else:
             connection.execute(UPDATE, (name, *facts, *row))
+
+
+def _vector(connection: sqlite3.Connection, read: Read, content: bytes) -> tuple[int | None, bool]:
+    """A content's row, and whether it is new: of two files that were read at once one is the copy."""
+    if read.embeds is not None and read.size is not None:
+        values = (content, *read.size, read.embeds.astype("<f2").tobytes())
+        inserted = connection.execute(INSERT_VECTOR, values)
+        if inserted.rowcount > 0:
+            return inserted.lastrowid, True
+    return connection.execute("SELECT id FROM vectors WHERE hash = ?", (content,)).fetchone()[0], False
 
 
 STATES = "SELECT path, size, mtime_ns FROM photos"

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeclip.cpu import processors
 from edgeclip.progress import task
 from edgeclip.runtime.clip import ClipRuntime
 from edgeclip.search.database import Database
@@ -131,8 +132,8 @@ def _features(query_E: NDArray[np.float32], sample_SE: NDArray[np.float32]) -> N
 def _encoded(clip: ClipRuntime, texts: list[str]) -> NDArray[np.float32]:
     with task("Calibrating", len(texts), unit="texts") as advance:
         rows = []
-        for text in texts:
-            rows.append(clip.encode_text(text)[0])
+        for _, embeds_E in clip.stream_texts(texts, workers=processors()):
+            rows.append(embeds_E)
             advance()
     return np.stack(rows)
 

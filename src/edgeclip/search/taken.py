@@ -19,6 +19,8 @@ HEAD_BYTES = 1 << 18
 """Where EXIF begins: a JPEG has it in front, WebP and PNG may have it at their end."""
 MARKS, MARK_BYTES = (b"Exif\0\0", b"eXIf", b"EXIF", b"CMT2"), 16
 """What stands before the TIFF structure: in JPEG, in PNG, in WebP, where the length follows, and in Canon's CR3."""
+JPEG, SCAN = b"\xff\xd8", b"\xff\xda"
+"""How a JPEG begins, and what its coded picture begins with."""
 TIFF = re.compile(rb"II\*\0|MM\0\*")
 AT_START = re.compile(rb"II[*U]\0|MM\0\*|IIR[OS]|MMOR")
 """TIFF, and Panasonic's and Olympus's raw files, which are of the same structure."""
@@ -42,7 +44,7 @@ def taken_of(file: BinaryIO) -> float | None:
 
 def _start(file: BinaryIO) -> int | None:
     """Where the TIFF structure begins; only the file's beginning and its end are looked at."""
-    head = file.read(HEAD_BYTES)
+    head = _header(file.read(HEAD_BYTES))
     if AT_START.match(head):
         return 0
     if head[4:8] == b"ftyp" and (item := exif_of(file)):
@@ -56,6 +58,19 @@ def _start(file: BinaryIO) -> int | None:
         found = _after_mark(file.read(HEAD_BYTES))
         found = None if found is None else at + found
     return found
+
+
+def _header(data: bytes) -> bytes:
+    """What stands before a JPEG's coded picture, which is most of it, and before pictures that follow; else all."""
+    at = len(JPEG)
+    while data.startswith(JPEG) and data[at : at + 1] == JPEG[:1]:
+        if data.startswith(SCAN, at):
+            return data[:at]
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if length < 2:
+            break
+        at += 2 + length
+    return data
 
 
 def _after_mark(data: bytes) -> int | None:
