@@ -5,24 +5,34 @@ Shape legend: K candidates, E embedding size.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclip.bulk.path_names import path_from_text
 from edgeclip.search.confidence import Confidence
 from edgeclip.search.database import Database
 from edgeclip.search.filters import Filters, condition
 from edgeclip.search.near_duplicates import collapsed
-from edgeclip.search.rows import Answer, Photo, Result
+from edgeclip.search.rows import Answer, Moment, Photo, Result
 from edgeclip.search.scan import IN_ONE_QUERY, Scan
 
 PHOTOS = """
 SELECT vector, photos.id, path, taken, width, height FROM photos, vectors
 WHERE vectors.id = vector AND vector IN ({places})
 """
+
+PhotoRow: TypeAlias = tuple[int, str, Moment, int, int]
+"""A row's number, path, date, width and height."""
+FoundRow: TypeAlias = tuple[int, int, str, Moment, int, int]
+"""The same after its vector's number."""
+
+
+def photo_of(database: Database, row: PhotoRow) -> Photo:
+    """What a row tells."""
+    id_, name, taken, width, height = row
+    return Photo(id=id_, path=database.path_of(name), taken=taken, width=width, height=height)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +68,8 @@ class Finder:
         sql, values = condition(asked.filters)
         among = None
         if sql:
-            among = {vector for (vector,) in self._database.rows(f"SELECT vector FROM photos WHERE {sql}", values)}  # noqa: S608
+            allowed = f"SELECT vector FROM photos WHERE {sql}"  # noqa: S608
+            among = {vector for (vector,) in self._database.rows(allowed, values, of=tuple[int])}
         wanted = 2 * (asked.k + len(asked.left_out))
         ids_K, embeds_KE = self._scan.nearest(asked.query, wanted, among, is_picture=asked.is_picture)
         files = self._files(ids_K.tolist(), sql, values, asked.left_out)
@@ -99,9 +110,8 @@ class Finder:
         for start in range(0, len(vectors), IN_ONE_QUERY):
             part = vectors[start : start + IN_ONE_QUERY]
             query = PHOTOS.format(places=", ".join("?" * len(part))) + (f" AND ({sql})" if sql else "")
-            for vector, id_, name, taken, width, height in self._database.rows(query, (*part, *values)):
-                path = path_from_text(name)
-                if path not in left_out:
-                    photo = Photo(id=id_, path=path, taken=taken, width=width, height=height)
+            for vector, *row in self._database.rows(query, (*part, *values), of=FoundRow):
+                photo = photo_of(self._database, tuple(row))
+                if photo.path not in left_out:
                     found.setdefault(vector, []).append(photo)
         return found
