@@ -53,7 +53,7 @@ $(LOWEST_STAMP): pyproject.toml constraints-lowest.txt
 	touch $@
 
 hostile: setup
-	$(BIN)/python -m tests.hostile --images 20000 --bundles 2000 --checkpoints 1000 --rows 2000 $(foreach command,embed export train distill reproduce,--kills-of-$(command) 100)
+	$(BIN)/python -m tests.hostile --images 20000 --bundles 2000 --checkpoints 1000 --rows 2000 --indexes 2000 $(foreach command,embed index export train distill reproduce,--kills-of-$(command) 100)
 
 node: $(NODE_STAMP)
 

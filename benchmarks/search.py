@@ -134,7 +134,7 @@ def scan(folder: Path, count: int, asked: int = 200) -> dict[str, Any]:
     Scan(database).refresh()
     report: dict[str, Any] = {"vectors": count, "bits_made_s": round(time.perf_counter() - start, 1)}
     scanner = Scan(database)
-    bits = sign_bits.read(bits_path(path), database.meta["uuid"], E)
+    bits = sign_bits.read(bits_path(path), database.meta.uuid, E)
     if bits is None:
         raise RuntimeError("no bits: fewer vectors than are scored without")
     for kind, queries in (("image", fresh), ("text", texts)):

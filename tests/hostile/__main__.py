@@ -10,7 +10,7 @@ import json
 import sys
 from functools import partial
 
-from tests.hostile import kill_embed, kill_makers, try_images, try_rows
+from tests.hostile import kill_embed, kill_index, kill_makers, try_images, try_indexes, try_rows
 from tests.hostile.try_folders import try_bundles, try_checkpoints
 
 KINDS = {
@@ -18,7 +18,9 @@ KINDS = {
     "bundles": try_bundles,
     "checkpoints": try_checkpoints,
     "rows": try_rows.run,
+    "indexes": try_indexes.run,
     "kills-of-embed": kill_embed.run,
+    "kills-of-index": kill_index.run,
     **{f"kills-of-{name}": partial(kill_makers.run, name) for name in ("export", "train", "distill", "reproduce")},
 }
 """What is tried: each takes how many to make and a seed, and returns a summary with what was "wrong"."""

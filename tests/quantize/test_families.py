@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from edgeclip.export.stored import round_what_is_stored
 from msgspec.structs import replace
 
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
@@ -18,6 +17,7 @@ from edgeclip.distill.make_student import Share, equalize_student, make_student
 from edgeclip.errors import ConfigError
 from edgeclip.export.calibration_batches import text_batches
 from edgeclip.export.int8 import PROJECTION
+from edgeclip.export.stored import round_what_is_stored
 from edgeclip.export.tower_pairs import pairs_of_tower
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.model.outliers import outlier_twin

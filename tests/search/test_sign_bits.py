@@ -115,6 +115,8 @@ def test_a_file_of_something_else_is_none(bits: SignBits, tmp_path: Path):
         data[:start] + b"[" + data[start + 1 :],
         data.replace(b'"rows":3000', b'"rows":4000'),
         data.replace(b'"rows":3000', b'"rows":-300'),
+        data.replace(bits.ids_N[-1].tobytes(), b"\xff" * 7 + b"\x7f"),
+        data.replace(bits.code.mean[:2].tobytes(), b"\xff" * 8),
     ):
         path.write_bytes(damaged)
         assert sign_bits.read(path, "a database", 96) is None

@@ -84,8 +84,10 @@ class Adding:
 
     def _changed(self, walk: Walk) -> Iterator[tuple[str, FileState]]:
         """Files that are not as their row says, or have none."""
-        known = {path: (size, date) for path, size, date in self._database.rows(STATES)}
-        broken = {path: (size, date) for path, size, date in self._database.rows(BROKEN_STATES)}
+        known = {path: (size, date) for path, size, date in self._database.rows(STATES, of=tuple[str, int, int])}
+        broken = {
+            path: (size, date) for path, size, date in self._database.rows(BROKEN_STATES, of=tuple[str, int, int])
+        }
         named: set[str] = set()
         for path in walk:
             name, state = path_to_text(path), state_of(path)

@@ -11,15 +11,19 @@ Shape legend: D texts, S sampled pictures, E embedding size.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeclip.cpu import processors
+from edgeclip.errors import MALFORMED, DataError
+from edgeclip.files import printable
 from edgeclip.progress import task
 from edgeclip.runtime.clip import ClipRuntime
 from edgeclip.search.database import Database
+from edgeclip.search.scan import DTYPE, are_units
 
 FEWEST = 50
 """Below so many contents there is no distribution to speak of, and every best is taken for a match."""
@@ -33,7 +37,7 @@ BORDER = 0.55
 4 to 7 % of the full captions of indexed pictures are below it too (`benchmarks/search.py`)."""
 NORMAL = 1.4826
 """From the median of absolute deviations to a standard deviation, of a normal distribution."""
-DTYPE = "<f2"
+T = TypeVar("T")
 
 
 class Fit(msgspec.Struct, frozen=True):
@@ -43,8 +47,8 @@ class Fit(msgspec.Struct, frozen=True):
 
     weights: tuple[float, float, float]
     border: float
-    spread: float
-    contents: int
+    spread: Annotated[float, msgspec.Meta(gt=0)]
+    contents: Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Confidence:
@@ -63,20 +67,52 @@ class Confidence:
         return float((best - _features(query_E, sample_SE) @ np.array(fit.weights) - fit.border) / fit.spread)
 
     def _known(self) -> tuple[Fit, NDArray[np.float32]] | None:
-        rows = self._database.rows("SELECT value FROM calibration WHERE key = 'fit'")
+        """What was found out.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        rows = self._database.rows("SELECT value FROM calibration WHERE key = 'fit'", of=tuple[str])
         if not rows:
             return None
-        text = rows[0][0]
+        ((text,),) = rows
         if self._read is None or self._read[0] != text:
             sample_SE = self._array("sample")
+            try:
+                fit = msgspec.json.decode(text, type=Fit)
+            except MALFORMED as error:
+                raise self._damaged() from error
             if sample_SE is None:
-                return None
-            self._read = text, msgspec.json.decode(text, type=Fit), sample_SE
+                raise self._damaged()
+            self._read = text, fit, sample_SE
         return self._read[1:]
 
     def _array(self, key: str) -> NDArray[np.float32] | None:
-        rows = self._database.rows("SELECT value FROM calibration WHERE key = ?", (key,))
-        return np.frombuffer(rows[0][0], DTYPE).reshape(-1, self._size).astype(np.float32) if rows else None
+        rows = self._database.rows("SELECT value FROM calibration WHERE key = ?", (key,), of=tuple[bytes])
+        if not rows:
+            return None
+        ((data,),) = rows
+        if not data or len(data) % (np.dtype(DTYPE).itemsize * self._size):
+            raise self._damaged()
+        array_NE = np.frombuffer(data, DTYPE).reshape(-1, self._size).astype(np.float32)
+        if not are_units(array_NE).all():
+            raise self._damaged()
+        return array_NE
+
+    def _damaged(self) -> DataError:
+        path = printable(str(self._database.path))
+        return DataError(
+            f"{path}, whose calibration is damaged",
+            expected="what `edgeclip index` found out",
+            fix=f"find it out again with edgeclip index FOLDER --db {path}",
+        )
+
+    def _undamaged(self, read: Callable[[], T]) -> T | None:
+        """What is read, None where it has to be found out again."""
+        try:
+            return read()
+        except DataError:
+            return None
 
     def calibrate(
         self,
@@ -93,10 +129,10 @@ class Confidence:
             sample: gives so many of their vectors (S, E), evenly spaced.
             best: gives the best cosine of a text's vector.
         """
-        known = self._known()
+        known = self._undamaged(self._known)
         if contents < FEWEST or (known and known[0].contents <= contents <= GROWTH * known[0].contents):
             return
-        texts_DE = self._array("texts")
+        texts_DE = self._undamaged(lambda: self._array("texts"))
         if texts_DE is None:
             texts = disordered(clip.bundle.tokenizer.vocab)
             if not texts:

@@ -10,16 +10,16 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
-from edgeclip.bulk.path_names import path_from_text
 from edgeclip.progress import task
 from edgeclip.runtime.clip import ClipRuntime
 from edgeclip.search.database import Database
 from edgeclip.search.points import Payload, Points, folders_of, suffix_of
 from edgeclip.search.qdrant import address_of, connected
+from edgeclip.search.rows import Moment
 
 BATCH = 256
 """Points of one request: 2 MB at E = 512."""
@@ -28,6 +28,8 @@ ROWS = """
 SELECT photos.id, path, size, mtime_ns, taken, lower(hex(hash)), width, height{more} FROM photos, vectors
 WHERE vectors.id = vector AND {which}
 """
+Row: TypeAlias = tuple[int, str, int, int, Moment, str, int, int]
+RowWithVector: TypeAlias = tuple[int, str, int, int, Moment, str, int, int, bytes]
 
 
 @contextmanager
@@ -56,11 +58,11 @@ def copy(database: Database, points: Points, fingerprint: str) -> tuple[int, int
         EdgeclipError: the collection can't be used, or the index is damaged.
     """
     source = source_of(database)
-    said = {"fingerprint": fingerprint, "bundle": str(database.meta["bundle"]), "source": source}
+    said = {"fingerprint": fingerprint, "bundle": database.meta.bundle, "source": source}
     former = points.ids_of(source)
     new = []
     for row in _pages(database):
-        id_ = _payload(row, said).id
+        id_ = _payload(database, row, said).id
         if id_ in former:
             former.remove(id_)
         else:
@@ -78,27 +80,30 @@ def copy(database: Database, points: Points, fingerprint: str) -> tuple[int, int
 def source_of(database: Database) -> str:
     """By what an index's points are known; it stays through `reindex`."""
     database.insert("INSERT OR IGNORE INTO meta VALUES ('source', ?)", [(uuid.uuid4().hex,)])
-    return str(database.rows("SELECT value FROM meta WHERE key = 'source'")[0][0])
+    ((source,),) = database.rows("SELECT value FROM meta WHERE key = 'source'", of=tuple[str])
+    return source
 
 
-def _pages(database: Database) -> Iterator[tuple[Any, ...]]:
+def _pages(database: Database) -> Iterator[Row]:
     """All rows, of which few are in memory at once."""
     query, last = ROWS.format(more="", which="photos.id > ? ORDER BY photos.id LIMIT ?"), 0
-    while page := database.rows(query, (last, PAGE)):
+    while page := database.rows(query, (last, PAGE), of=Row):
         yield from page
         last = page[-1][0]
 
 
 def _write(database: Database, points: Points, numbers: list[int], said: dict[str, str]) -> None:
-    places = ", ".join("?" * len(numbers))
-    rows = database.rows(ROWS.format(more=", embedding", which=f"photos.id IN ({places})"), tuple(numbers))
+    query = ROWS.format(more=", embedding", which=f"photos.id IN ({', '.join('?' * len(numbers))})")
+    rows = database.rows(query, tuple(numbers), of=RowWithVector)
+    if any(len(row[-1]) != 2 * database.meta.embedding_size for row in rows):
+        raise database.damaged("a vector of another size")
     embeds = np.frombuffer(b"".join(row[-1] for row in rows), "<f2").astype(np.float32).reshape(len(rows), -1)
-    points.write([_payload(row, said) for row in rows], embeds)
+    points.write([_payload(database, row[:-1], said) for row in rows], embeds)
 
 
-def _payload(row: tuple[Any, ...], said: dict[str, str]) -> Payload:
-    _, name, size, mtime_ns, taken, content, width, height, *_ = row
-    path = path_from_text(name)
+def _payload(database: Database, row: Row, said: dict[str, str]) -> Payload:
+    _, name, size, mtime_ns, taken, content, width, height = row
+    path = database.path_of(name)
     return Payload(
         path=name,
         size=size,

@@ -1,5 +1,7 @@
 """The SQLite file that an index is, and what is said where it can't be used.
 
+What is read back is compared with what it should be: another program may have written to the file, or a disk failed.
+
 `photos` has a row for each file, `vectors` one for each content: a copy or a move costs no encoding. A vector's id is
 never used again and its content never changes, so that whatever was computed from it stays right.
 """
@@ -15,8 +17,11 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+
+from edgeclip.bulk.path_names import path_from_text
 from edgeclip.errors import ConfigError, DataError
 from edgeclip.files import part_of, printable
 
@@ -69,11 +74,20 @@ def check_file(path: Path) -> None:
         )
 
 
+class Meta(msgspec.Struct, frozen=True):
+    """What an index says of itself: the bundle and which it is, E, and a name of its own."""
+
+    bundle: str
+    fingerprint: str
+    embedding_size: Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+    uuid: str
+
+
 class Database:
     """A connection that threads may share; each statement runs alone.
 
     Attributes:
-        meta: what the index says of itself: `bundle`, `fingerprint`, `embedding_size`, `uuid`.
+        meta: what the index says of itself.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,12 +99,7 @@ class Database:
         check_file(path)
         self.path = path
         self._lock = threading.RLock()
-        if not path.is_file():
-            raise DataError(
-                f"no index at {printable(str(path))}",
-                expected="one made by `edgeclip index`",
-                fix=f"make one with edgeclip index FOLDER --db {printable(str(path))} --bundle BUNDLE",
-            )
+        _check_file(path)
         with self._explained():
             self._connection = sqlite3.connect(
                 path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
@@ -98,7 +107,7 @@ class Database:
             try:
                 self._check()
                 self._connection.execute("PRAGMA journal_mode = WAL")
-                self.meta: dict[str, Any] = dict(self._connection.execute("SELECT key, value FROM meta"))
+                self.meta = self._meta()
             except BaseException:
                 self._connection.close()
                 raise
@@ -114,6 +123,12 @@ class Database:
                 f"{printable(str(self.path))}, an index of schema {schema}", expected=f"schema {SCHEMA}", fix=fix
             )
 
+    def _meta(self) -> Meta:
+        try:
+            return msgspec.convert(dict(self._connection.execute("SELECT key, value FROM meta")), Meta)
+        except ValueError as error:
+            raise self.damaged(str(error)) from error
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Statements that are carried out whole or not at all, on the disk when the block ends.
@@ -127,14 +142,37 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
 
-    def rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a query.
+    def rows(self, query: str, values: tuple[Any, ...] = (), *, of: Any = None) -> list[Any]:
+        """The rows of a query, each of the type `of`, such as tuple[int, str], where that is given.
 
         Raises:
-            DataError: the file is damaged.
+            DataError: the file is damaged, or a row is of another type.
         """
         with self._lock, self._explained():
-            return self._connection.execute(query, values).fetchall()
+            found = self._connection.execute(query, values).fetchall()
+        try:
+            return found if of is None else msgspec.convert(found, list[of])
+        except ValueError as error:
+            raise self.damaged(str(error)) from error
+
+    def path_of(self, text: str) -> str:
+        """The path of a row.
+
+        Raises:
+            DataError: no file can have it.
+        """
+        path = path_from_text(text)
+        if "\0" in path:
+            raise self.damaged("a path with a zero byte")
+        return path
+
+    def damaged(self, trouble: str) -> DataError:
+        """What is said where a row is not what it should be."""
+        return DataError(
+            f"{printable(str(self.path))}, which is damaged ({trouble})",
+            expected="rows as `edgeclip index` writes them",
+            fix="restore it from a copy, or move it away and index again",
+        )
 
     def insert(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """Carry out a statement for several rows, see `transaction`."""
@@ -147,7 +185,7 @@ class Database:
         Raises:
             DataError: it was.
         """
-        if self.rows("SELECT value FROM meta WHERE key = 'uuid'") != [(self.meta["uuid"],)]:
+        if self.rows("SELECT value FROM meta WHERE key = 'uuid'") != [(self.meta.uuid,)]:
             raise DataError(
                 f"{printable(str(self.path))}, which was made anew meanwhile",
                 expected="the index that was opened",
@@ -172,14 +210,32 @@ def create(path: Path, meta: dict[str, Any]) -> None:
         OSError: the place can't be written to.
     """
     part = part_of(path)
-    with explained(path):
-        part.unlink(missing_ok=True)
-        with closing(sqlite3.connect(part, isolation_level=None)) as connection:
+    part.unlink(missing_ok=True)
+    try:
+        with explained(path), closing(sqlite3.connect(part, isolation_level=None)) as connection:
             for statement in (*(f"PRAGMA {name} = {value}" for name, value in PRAGMAS.items()), *TABLES.split(";")):
                 connection.execute(statement)
             rows = {**meta, "uuid": uuid.uuid4().hex}
             connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
         part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _check_file(path: Path) -> None:
+    name = printable(str(path))
+    if path.is_dir():
+        raise DataError(f"{name}, a folder", expected="an index, which is a file", fix=f"give `db` {name}/photos.db")
+    if path.exists() and not path.is_file():
+        raise DataError(
+            f"{name}, a device, pipe or socket", expected="an index, which is a file", fix="give `db` photos.db"
+        )
+    if not path.exists():
+        raise DataError(
+            f"no index at {name}",
+            expected="one made by `edgeclip index`",
+            fix=f"make one with edgeclip index FOLDER --db {name} --bundle BUNDLE",
+        )
 
 
 @contextmanager

@@ -25,9 +25,9 @@ from edgeclip.search.near_duplicates import groups_of
 from edgeclip.search.pruning import is_below, prune, roots_of
 from edgeclip.search.queries import Query, unit
 from edgeclip.search.reindexing import reindex
-from edgeclip.search.rows import Added, Answer, Duplicates, Photo, Pruned, Status
+from edgeclip.search.rows import Added, Answer, Duplicates, Moment, Photo, Pruned, Status
 from edgeclip.search.scan import Scan, bits_path
-from edgeclip.search.sqlite_store import SqliteStore
+from edgeclip.search.sqlite_store import PhotoRow, SqliteStore, photo_of
 
 
 class Index:
@@ -42,15 +42,18 @@ class Index:
         """Open what is there; see `open`."""
         self.path, self.clip = path, clip
         self._database = Database(path)
-        made_with, given = self._database.meta["fingerprint"], clip.bundle.manifest.fingerprint
+        made_with, given = self._database.meta.fingerprint, clip.bundle.manifest.fingerprint
         if made_with != given:
             self._database.close()
             name = printable(str(path))
             raise DataError(
                 f"{name}, made with the bundle of the fingerprint {made_with}",
                 expected=f"{given}, the one given",
-                fix=f"use `bundle` {self._database.meta['bundle']}, or edgeclip reindex --db {name} --bundle BUNDLE",
+                fix=f"use `bundle` {self._database.meta.bundle}, or edgeclip reindex --db {name} --bundle BUNDLE",
             )
+        if self._database.meta.embedding_size != clip.embedding_size:
+            self._database.close()
+            raise self._database.damaged(f"embeddings of {self._database.meta.embedding_size} numbers")
         self._scan = Scan(self._database)
         self._confidence = Confidence(self._database, clip.embedding_size)
         self._store = SqliteStore(self._database, self._scan, self._confidence)
@@ -100,7 +103,7 @@ class Index:
         former = Database(path)
         try:
             with _locked(path):
-                meta = _meta(clip, former.meta["bundle"] if bundle is None else bundle)
+                meta = _meta(clip, former.meta.bundle if bundle is None else bundle)
                 added = reindex(former, clip, meta, workers=_workers(workers))
         finally:
             former.close()
@@ -197,22 +200,19 @@ class Index:
         check_path("`path`", path)
         check_whole("`k`", k, 1, MOST)
         real = os.path.realpath(path)
-        rows = self._database.rows("SELECT vector FROM photos WHERE path = ?", (path_to_text(real),))
+        rows = self._database.rows("SELECT vector FROM photos WHERE path = ?", (path_to_text(real),), of=tuple[int])
         if not rows:
             raise DataError(
                 f"{printable(real)}, which is not in the index", expected="an indexed picture", fix="index its folder"
             )
-        (embeds_E,) = self._scan.vectors([rows[0][0]])[1]
+        (embeds_E,) = self._scan.vector(rows[0][0])
         asked = Asked(query=unit(embeds_E), k=k, filters=filters, left_out=frozenset((real,)), is_picture=True)
         return find(self._store, asked)
 
     def photo(self, number: int) -> Photo | None:
         """The picture of a row's number, None where there is none by now."""
-        rows = self._database.rows(f"{PHOTO} WHERE photos.id = ?", (number,))
-        if not rows:
-            return None
-        id_, name, taken, width, height = rows[0]
-        return Photo(id=id_, path=path_from_text(name), taken=taken, width=width, height=height)
+        rows = self._database.rows(f"{PHOTO} WHERE photos.id = ?", (number,), of=PhotoRow)
+        return photo_of(self._database, rows[0]) if rows else None
 
     def prune(self, folders: Sequence[str | Path] = ()) -> Pruned:
         """Remove the rows of files that are gone.
@@ -252,18 +252,16 @@ class Index:
         Raises:
             DataError: the index is damaged.
         """
-        photos, first, last = self._database.rows("SELECT count(*), min(taken), max(taken) FROM photos")[0]
-        broken = self._database.rows("SELECT path, reason FROM broken ORDER BY path")
+        ((photos, first, last),) = self._database.rows(EXTENT, of=tuple[int, Moment | None, Moment | None])
+        broken = self._database.rows("SELECT path, reason FROM broken ORDER BY path", of=tuple[str, str])
         names = (self.path.name, f"{self.path.name}-wal", bits_path(self.path).name)
         files = (self.path.with_name(name) for name in names)
         return Status(
             photos=photos,
             contents=self._database.rows("SELECT count(*) FROM vectors")[0][0],
-            broken={path_from_text(path): reason for path, reason in broken},
-            roots=tuple(
-                path_from_text(path) for (path,) in self._database.rows("SELECT path FROM roots ORDER BY path")
-            ),
-            bundle=str(self._database.meta["bundle"]),
+            broken={self._database.path_of(path): reason for path, reason in broken},
+            roots=tuple(sorted(roots_of(self._database))),
+            bundle=self._database.meta.bundle,
             fingerprint=self.clip.bundle.manifest.fingerprint,
             embedding_size=self.clip.embedding_size,
             bytes=sum(file.stat().st_size for file in files if file.exists()),
@@ -282,6 +280,7 @@ class Index:
         self.close()
 
 
+EXTENT = "SELECT count(*), min(taken), max(taken) FROM photos"
 PHOTO = "SELECT photos.id, path, taken, width, height FROM photos JOIN vectors ON vectors.id = vector"
 
 
@@ -295,7 +294,7 @@ def _loaded(path: Path, bundle: str | Path | ClipRuntime | None) -> ClipRuntime:
         return bundle
     if bundle is None:
         database = Database(path)
-        bundle = str(database.meta["bundle"])
+        bundle = database.meta.bundle
         database.close()
     return load(bundle, threads=1)
 

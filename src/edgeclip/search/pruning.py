@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 
-from edgeclip.bulk.path_names import path_from_text, path_to_text
+from edgeclip.bulk.path_names import path_to_text
 from edgeclip.search.database import DROP_UNUSED, Database
 from edgeclip.search.rows import Pruned
 from edgeclip.search.walk import is_gone
@@ -26,8 +26,8 @@ def prune(database: Database, folders: Sequence[str]) -> Pruned:
     away = [root for root in roots if is_away(root) and not any(is_below(root, folder) for folder in named)]
     removed, kept = [], Counter[str]()
     for table in ("photos", "broken"):
-        for (name,) in database.rows(f"SELECT path FROM {table} ORDER BY path"):  # noqa: S608 - names from here
-            path = path_from_text(name)
+        for (name,) in database.rows(f"SELECT path FROM {table} ORDER BY path", of=tuple[str]):  # noqa: S608 - names from here
+            path = database.path_of(name)
             if not (is_gone(path) or any(is_below(path, folder) and not os.path.lexists(path) for folder in named)):
                 continue
             root = next((root for root in away if is_below(path, root)), None)
@@ -47,7 +47,7 @@ def prune(database: Database, folders: Sequence[str]) -> Pruned:
 
 def roots_of(database: Database) -> list[str]:
     """The folders that were indexed."""
-    return [path_from_text(path) for (path,) in database.rows("SELECT path FROM roots")]
+    return [database.path_of(path) for (path,) in database.rows("SELECT path FROM roots", of=tuple[str])]
 
 
 def is_away(root: str) -> bool:

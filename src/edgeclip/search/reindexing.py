@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edgeclip.bulk.path_names import path_from_text
 from edgeclip.errors import DataError
 from edgeclip.runtime.clip import ClipRuntime
 from edgeclip.search.adding import Adding
@@ -29,6 +28,8 @@ INSERT INTO broken SELECT * FROM made.broken;
 INSERT INTO meta SELECT * FROM made.meta;
 """
 
+NEWEST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'vectors'"
+
 
 def reindex(database: Database, clip: ClipRuntime, meta: dict[str, Any], *, workers: int) -> Added:
     """Embed every indexed picture with another bundle; the caller keeps other processes out.
@@ -40,7 +41,8 @@ def reindex(database: Database, clip: ClipRuntime, meta: dict[str, Any], *, work
     path = staging_path(database.path)
     made = _staging(path, meta)
     try:
-        paths = [path_from_text(name) for name, *_ in database.rows("SELECT path FROM photos ORDER BY path")]
+        names = database.rows("SELECT path FROM photos ORDER BY path", of=tuple[str])
+        paths = [database.path_of(name) for (name,) in names]
         added = Adding(made, clip, workers=workers).run(paths, ())
         if added.unreadable:
             first, count = added.unreadable[0], len(added.unreadable)
@@ -51,11 +53,11 @@ def reindex(database: Database, clip: ClipRuntime, meta: dict[str, Any], *, work
             )
     finally:
         made.close()
-    (newest,) = database.rows("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'vectors'")[0]
+    ((newest,),) = database.rows(NEWEST, of=tuple[int])
     database.rows("ATTACH ? AS made", (str(path),))
     try:
         with database.transaction() as connection:
-            for statement in REPLACE.format(newest=int(newest)).split(";"):
+            for statement in REPLACE.format(newest=newest).split(";"):
                 connection.execute(statement)
     finally:
         database.rows("DETACH made")
@@ -78,7 +80,7 @@ def _staging(path: Path, meta: dict[str, Any]) -> Database:
     """The database that an earlier run has begun with the same bundle, or a new one."""
     with suppress(DataError):
         found = Database(path)
-        if found.meta["fingerprint"] == meta["fingerprint"]:
+        if found.meta.fingerprint == meta["fingerprint"]:
             return found
         found.close()
     create(path, meta)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from edgeclip.bulk.path_names import path_to_text
+
+DAY = 86_400
+EARLIEST, LATEST = -62_135_596_800 + DAY, 253_402_300_800 - DAY
+"""The years 1 to 9999, without the days that are another year's in some time zone."""
+Moment = Annotated[float, msgspec.Meta(ge=EARLIEST, lt=LATEST)]
+"""Seconds since 1970."""
 
 
 class Photo(msgspec.Struct, frozen=True, kw_only=True, gc=False):

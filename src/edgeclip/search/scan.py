@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ SHORTLIST = 500
 MAX_TAIL = 10_000
 SAMPLED, BLOCK = 16_384, 16_384
 """Vectors that stand for all where the bits are chosen, and those that are converted at once."""
+DTYPE, ROUNDED = "<f2", 0.01
+"""Of vectors in the database; and how much the square of one's length may differ from 1, far more than by rounding."""
 IN_ONE_QUERY = 500
 """Below the 999 values of older SQLites."""
 
@@ -36,7 +39,7 @@ class Scan:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._size = int(database.meta["embedding_size"])
+        self._size = database.meta.embedding_size
         self._lock = threading.Lock()
         self._bits: SignBits | None = None
         self._tail = self._no_rows()
@@ -87,8 +90,19 @@ class Scan:
         for start in range(0, len(ids), IN_ONE_QUERY):
             part = ids[start : start + IN_ONE_QUERY]
             places = ", ".join("?" * len(part))
-            rows += self._database.rows(f"SELECT id, embedding FROM vectors WHERE id IN ({places})", tuple(part))  # noqa: S608
+            rows += self._rows(f"WHERE id IN ({places})", tuple(part))
         return self._arrays(rows)
+
+    def vector(self, id_: int) -> NDArray[np.float32]:
+        """That of an id (1, E).
+
+        Raises:
+            DataError: there is none, though a row has it.
+        """
+        embeds_1E = self.vectors([id_])[1]
+        if not len(embeds_1E):
+            raise self._database.damaged(f"no vector {id_}")
+        return embeds_1E
 
     def sample(self, count: int) -> NDArray[np.float32]:
         """Vectors (S, E), evenly spaced, at most so many."""
@@ -118,7 +132,7 @@ class Scan:
         with self._lock:
             newest = self._database.rows("SELECT max(id) FROM vectors")[0][0] or 0
             if self._bits is None and not self._newest:
-                self._bits = sign_bits.read(self.path, self._database.meta["uuid"], self._size)
+                self._bits = sign_bits.read(self.path, self._database.meta.uuid, self._size)
             if newest != self._newest:
                 self._read_tail()
                 self._newest = newest
@@ -129,11 +143,11 @@ class Scan:
         if self._database.rows("SELECT count(*) FROM vectors WHERE id > ?", (last,))[0][0] > MAX_TAIL:
             self._bits, self._tail = self._new_bits(), self._no_rows()
             try:
-                self._bits.write(self.path, self._database.meta["uuid"])
+                self._bits.write(self.path, self._database.meta.uuid)
             except OSError as error:
                 logger.info("%s can't be written (%s): the next search computes it again", self.path, error.strerror)
         else:
-            self._tail = self._arrays(self._database.rows(f"{VECTORS} WHERE id > ? ORDER BY id", (last,)))
+            self._tail = self._arrays(self._rows("WHERE id > ? ORDER BY id", (last,)))
 
     def _new_bits(self) -> SignBits:
         """The bits of all vectors, of which few are in memory at once."""
@@ -141,19 +155,40 @@ class Scan:
         words = []
         for start in range(0, len(ids), BLOCK):
             part = ids[start : start + BLOCK]
-            rows = self._database.rows(f"{VECTORS} WHERE id BETWEEN ? AND ? ORDER BY id", (part[0], part[-1]))
+            rows = self._rows("WHERE id BETWEEN ? AND ? ORDER BY id", (part[0], part[-1]))
             words.append(code.words(self._arrays(rows)[1]))
         return SignBits(np.array(ids, np.int64), code, np.concatenate(words).T.copy())
 
+    def _rows(self, which: str, values: tuple[Any, ...]) -> list[tuple[int, bytes]]:
+        query = f"SELECT id, embedding FROM vectors {which}"  # noqa: S608
+        return self._database.rows(query, values, of=tuple[int, bytes])
+
     def _arrays(self, rows: list[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        embeds_NE = np.frombuffer(b"".join(embeds for _, embeds in rows), "<f2").reshape(-1, self._size)
-        return np.array([id_ for id_, _ in rows], np.int64), embeds_NE.astype(np.float32)
+        """Ids (N,) and vectors (N, E).
+
+        Raises:
+            DataError: one is of another size, or no unit vector.
+        """
+        size = np.dtype(DTYPE).itemsize * self._size
+        wrong = next((id_ for id_, embeds in rows if len(embeds) != size), None)
+        if wrong is not None:
+            raise self._database.damaged(f"the vector {wrong} is of another size")
+        ids_N = np.array([id_ for id_, _ in rows], np.int64)
+        embeds_NE = np.frombuffer(b"".join(embeds for _, embeds in rows), DTYPE).reshape(-1, self._size)
+        embeds_NE = embeds_NE.astype(np.float32)
+        is_unit_N = are_units(embeds_NE)
+        if not is_unit_N.all():
+            raise self._database.damaged(f"the vector {ids_N[~is_unit_N][0]} is none that a model gives")
+        return ids_N, embeds_NE
 
     def _no_rows(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         return self._arrays([])
 
 
-VECTORS = "SELECT id, embedding FROM vectors"
+def are_units(vectors_NE: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of them have the length 1 (N,)."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.abs(np.einsum("ne,ne->n", vectors_NE, vectors_NE) - 1) < ROUNDED
 
 
 def bits_path(database: Path) -> Path:

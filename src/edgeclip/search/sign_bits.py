@@ -14,6 +14,7 @@ Shape legend: N vectors, C candidates, E embedding size, W words of 64 bits, B b
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +28,7 @@ from edgeclip.cpu import processors
 from edgeclip.errors import MALFORMED
 from edgeclip.files import write_atomically
 
-MAGIC = b"edgeclip sign bits 1\n"
+MAGIC = b"edgeclip sign bits 2\n"
 ALIGN = 64
 CHUNK = 1 << 16
 """Vectors whose counts are in the processor's cache at once."""
@@ -92,11 +93,12 @@ def _fitted(features_NF: NDArray[np.float32], values_NE: NDArray[np.float32]) ->
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What the bits are of."""
+    """What the bits are of, and the checksum of all but the bits, of which a wrong one costs a candidate at most."""
 
     uuid: str
     rows: int
     embedding_size: int
+    checksum: int
 
 
 class SignBits:
@@ -171,7 +173,8 @@ class SignBits:
         Raises:
             OSError: it can't be written.
         """
-        data = MAGIC + msgspec.json.encode(Header(uuid, len(self), len(self.code.mean))) + b"\n"
+        header = Header(uuid, len(self), len(self.code.mean), _checksum(self.ids_N, self.code))
+        data = MAGIC + msgspec.json.encode(header) + b"\n"
         for array in (self.ids_N, *self.code, self.words_WN):
             data += bytes(-len(data) % ALIGN) + array.tobytes()
         write_atomically(path, data + bytes(-len(data) % ALIGN))
@@ -194,7 +197,11 @@ def read(path: Path, uuid: str, embedding_size: int) -> SignBits | None:
         )
     except OSError:
         return None
-    return SignBits(ids_N, Code(*code), words_WN)
+    return SignBits(ids_N, Code(*code), words_WN) if _checksum(ids_N, Code(*code)) == header.checksum else None
+
+
+def _checksum(ids_N: NDArray[np.int64], code: Code) -> int:
+    return zlib.crc32(b"".join(array.tobytes() for array in (ids_N, *code)))
 
 
 def _header(file: BinaryIO) -> Header | None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import BinaryIO
 
 from edgeclip.image.formats.heif_items import exif_of
+from edgeclip.search.rows import EARLIEST, LATEST
 
 HEAD_BYTES = 1 << 18
 """Where EXIF begins: a JPEG has it in front, WebP and PNG may have it at their end."""
@@ -39,7 +40,8 @@ def taken_of(file: BinaryIO) -> float | None:
     Without OffsetTimeOriginal the camera's clock is taken to show local time.
     """
     start = _start(file)
-    return None if start is None else _Tiff(file, start).taken()
+    moment = None if start is None else _Tiff(file, start).taken()
+    return moment if moment is not None and EARLIEST <= moment < LATEST else None
 
 
 def _start(file: BinaryIO) -> int | None:
