@@ -11,6 +11,7 @@ import typer
 
 from edgeclip.cli import (
     classify,
+    compress,
     distill,
     dupes,
     embed,
@@ -54,6 +55,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str, tuple[str, ...]]] = {
     "verify": (verify.command, ON_A_DEVICE, ("bundle",)),
     "inspect": (inspect.command, ON_A_DEVICE, ("model",)),
     "export": (export.command, MAKE, ("model",)),
+    "compress": (compress.command, MAKE, ("model",)),
     "distill": (distill.command, MAKE, ("model",)),
     "train": (train.command, MAKE, ("recipe",)),
     "evaluate": (evaluate.command, MEASURE, ("model",)),
