@@ -10,6 +10,7 @@ from collections.abc import Callable
 import typer
 
 from edgeclip.cli import (
+    bench,
     classify,
     compress,
     distill,
@@ -58,6 +59,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str, tuple[str, ...]]] = {
     "compress": (compress.command, MAKE, ("model",)),
     "distill": (distill.command, MAKE, ("model",)),
     "train": (train.command, MAKE, ("recipe",)),
+    "bench": (bench.command, MEASURE, ("bundle",)),
     "evaluate": (evaluate.command, MEASURE, ("model",)),
     "reproduce": (reproduce.command, MEASURE, ()),
 }

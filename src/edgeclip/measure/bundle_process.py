@@ -1,6 +1,7 @@
 """A bundle, or one tower of it, in a process of its own: `python -m edgeclip.measure.bundle_process`.
 
-The process opens the bundle, and then does what each line of JSON asks for: {"do": "open" | "time" | "embed", ...}.
+The process opens the bundle, and then does what each line of JSON asks for: {"do": "open", ...}, or "time",
+"throughput", "memory", "embed".
 """
 
 from __future__ import annotations
@@ -71,6 +72,10 @@ class BundleProcess(Child):
         """Milliseconds of each call, by tower: a decoded image to its embedding, and a text."""
         return self.ask(do="time", calls=calls, warmup=warmup, seconds=seconds)
 
+    def throughput(self, workers: int, *, seconds: float = 2) -> dict[str, float]:
+        """`images` a second, by so many workers, each with the process's threads."""
+        return self.ask(do="throughput", workers=workers, seconds=seconds)
+
     def memory(self) -> dict[str, float | None]:
         """`rss_mb` at its peak, and `pss_mb` now, where the system tells it."""
         return self.ask(do="memory")
@@ -105,6 +110,8 @@ def _main() -> None:
                 answer = time_calls(
                     calls, repeats=command["calls"], warmup=command["warmup"], budget_s=command["seconds"]
                 )
+            case "throughput":
+                answer = {"images": _images_a_second(clip, crops, command["workers"], command["seconds"])}
             case "memory":
                 answer = {"rss_mb": peak_rss_mb(), "pss_mb": pss_mb()}
             case _:
@@ -115,6 +122,13 @@ def _main() -> None:
 def _next() -> dict[str, Any] | None:
     line = sys.stdin.readline()
     return json.loads(line) if line else None
+
+
+def _images_a_second(clip: ClipRuntime, crops: Any, workers: int, seconds: float) -> float:
+    crop, done, start = Crop(np.asarray(crops[0])), 0, time.perf_counter()
+    while (passed := time.perf_counter() - start) < seconds:
+        done += len(clip.encode_image([crop] * (4 * workers), workers=workers))
+    return done / passed
 
 
 def _embed(clip: ClipRuntime, tower: Tower, crops: Any, texts: list[str], out: Path) -> dict[str, float]:
