@@ -50,6 +50,9 @@ try:
     results = edgeclip.distill("builtin:tabletop", "half", "runs/half", resume=True)
     if results is not None:
         print([row.name for row in results.rows])
+    compressed = edgeclip.compress("builtin:tabletop", "small", max_image_ms=5.0, max_drop=1.0)
+    fits: bool = compressed.fits
+    fastest: float = compressed.figures.image_ms
 except (
     edgeclip.BundleError,
     edgeclip.CheckpointError,

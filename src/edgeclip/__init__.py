@@ -4,8 +4,8 @@
     clip.classify(["photo.jpg"], ["cat", "dog"])
     edgeclip.export("openai/clip-vit-base-patch32", "clip-b32")
 
-`load` and what it returns need the base install alone. `export`, `evaluate` and `distill` are imported when they are
-called, and say which extra they need.
+`load` and what it returns need the base install alone. `compress`, `export`, `evaluate` and `distill` are imported when
+they are called, and say which extra they need.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from edgeclip.telemetry import switch_off
 from edgeclip.version import __version__
 
 if TYPE_CHECKING:
-    from edgeclip.makers import distill, evaluate, export
+    from edgeclip.makers import compress, distill, evaluate, export
     from edgeclip.runtime import Classifier, ClipRuntime, Label, load
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "TokenizerError",
     "TrainingError",
     "__version__",
+    "compress",
     "distill",
     "evaluate",
     "export",
@@ -57,7 +58,7 @@ __all__ = [
 ]
 
 RUNTIME = ("Classifier", "ClipRuntime", "Label", "load")
-MAKERS = ("distill", "evaluate", "export")
+MAKERS = ("compress", "distill", "evaluate", "export")
 
 switch_off()
 logging.getLogger(__name__).addHandler(logging.NullHandler())

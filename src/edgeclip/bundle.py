@@ -15,9 +15,10 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from edgeclip.config import ClipConfig, Config, Fusion, PreprocessConfig
 from edgeclip.errors import MALFORMED, BundleError, ConfigError
@@ -35,12 +36,19 @@ EARLIER_SCHEMA = 2
 """Still read: its int8 weights have 7 bits, and no proof is needed for them."""
 CARD_MAX_LOSS = 1.0
 CARD_MIN_COSINE = 0.995
-GraphPrecision = Literal["fp32", "int8"]
+GraphPrecision = Literal["fp32", "fp16", "int8", "int4"]
+"""What most weights of a graph are stored as; fp16 is multiplied in float32."""
 GRAPHS: dict[str, tuple[str, str]] = {
     "fp32": ("onnx/vision_model.onnx", "onnx/text_model.onnx"),
+    "fp16": ("onnx/vision_model_fp16.onnx", "onnx/text_model_fp16.onnx"),
     "int8": ("onnx/vision_model_quantized.onnx", "onnx/text_model_quantized.onnx"),
+    "int4": ("onnx/vision_model_q4.onnx", "onnx/text_model_q4.onnx"),
 }
 """Names of the image and text graph by precision, as transformers.js looks for them."""
+COMPRESS_CARD = "card.json"
+"""How `edgeclip compress` came to a bundle, by a name of its own; see `tune.record`."""
+ABOUT = ("card.html", "README.md", ".eval_results/edgeclip.yaml")
+"""What may be written about a bundle into its folder later; the manifest does not list them."""
 COMBINED_GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
 """Names of the graph with both towers and the logits, which the runtime does not use."""
 
@@ -108,10 +116,11 @@ class Card(Config, frozen=True, kw_only=True):
 class Manifest(Config, frozen=True, kw_only=True):
     """The content of edgeclip.json.
 
-    `card` is None only while it is being measured; `float_layers` are Linear layers that int8 would have cost too
-    much, as "image: name" or "text: name"; `logit_bias` is there where the model is `sigmoid`, see `ClipConfig`;
-    `fusion` where the image tower fuses tokens; `files` by path within the bundle, all but edgeclip.json itself; `seal`
-    is the hash of all other fields.
+    `precision` is the image graph's, and the text graph's too unless there is a `text_precision`. `threads` is what
+    the bundle was chosen for, where it was. `card` is None only while it is being measured; `float_layers` are Linear
+    layers that int8 would have cost too much, as "image: name" or "text: name"; `logit_bias` is there where the model
+    is `sigmoid`, see `ClipConfig`; `fusion` where the image tower fuses tokens; `files` by path within the bundle, all
+    but edgeclip.json itself and what is `ABOUT` it; `seal` is the hash of all other fields.
     """
 
     schema: int
@@ -120,13 +129,28 @@ class Manifest(Config, frozen=True, kw_only=True):
     precision: GraphPrecision
     float_layers: list[str]
     logit_scale: float
-    logit_bias: float | msgspec.UnsetType = msgspec.UNSET
+    logit_bias: float | UnsetType = UNSET
     fingerprint: str
     golden: Golden
     card: Card | None
     files: dict[str, FileEntry]
-    fusion: Fusion | msgspec.UnsetType = msgspec.UNSET  # the seals of manifests without it are of what they say
+    fusion: Fusion | UnsetType = UNSET  # the seals of manifests without it are of what they say
     seal: str = ""
+    text_precision: GraphPrecision | UnsetType = UNSET
+    threads: Annotated[int, Meta(ge=1, le=256)] | UnsetType = UNSET
+
+    @property
+    def graphs(self) -> tuple[str, str]:
+        """The names of the image graph and the text graph."""
+        text = self.precision if self.text_precision is UNSET else self.text_precision
+        return GRAPHS[self.precision][0], GRAPHS[text][1]
+
+    @property
+    def precisions(self) -> str:
+        """In words: "int8", or "int8 for images, fp32 for texts"."""
+        if self.text_precision is UNSET:
+            return self.precision
+        return f"{self.precision} for images, {self.text_precision} for texts"
 
 
 @dataclass(frozen=True)
@@ -155,23 +179,24 @@ class Bundle:
     @property
     def needs_proof(self) -> bool:
         """Whether its int8 weights are right only where products are added in the pairs of `runtime.int8_proof`."""
-        return self.manifest.precision == "int8" and self.manifest.schema != EARLIER_SCHEMA
+        manifest = self.manifest
+        return "int8" in (manifest.precision, manifest.text_precision) and manifest.schema != EARLIER_SCHEMA
 
     @property
     def image_graph(self) -> Path:
         """The image tower's graph."""
-        return self.folder / GRAPHS[self.manifest.precision][0]
+        return self.folder / self.manifest.graphs[0]
 
     @property
     def text_graph(self) -> Path:
         """The text tower's graph."""
-        return self.folder / GRAPHS[self.manifest.precision][1]
+        return self.folder / self.manifest.graphs[1]
 
 
 def entries(folder: Path) -> dict[str, FileEntry]:
     """Hash every file of a folder but the manifest."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {path.relative_to(folder).as_posix(): _entry(path) for path in files}
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: _entry(path) for name, path in files.items() if path.name != MANIFEST and name not in ABOUT}
 
 
 def _entry(path: Path) -> FileEntry:
@@ -188,7 +213,7 @@ def _sha256(file: BinaryIO) -> str:
 
 def fingerprint(files: dict[str, FileEntry]) -> str:
     """What decides the embeddings, in 16 hexadecimal digits: the towers' graphs, preprocessing and tokenizer."""
-    deciding = sorted(files.keys() - COMBINED_GRAPHS.values())
+    deciding = sorted(files.keys() - {*COMBINED_GRAPHS.values(), COMPRESS_CARD})
     text = "\n".join(f"{name} {files[name].sha256}" for name in deciding)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -230,7 +255,7 @@ def read_bundle(folder: Path) -> Bundle:
     """
     folder = present(folder)
     manifest = _read_manifest(folder / MANIFEST)
-    for name in GRAPHS[manifest.precision]:
+    for name in manifest.graphs:
         if name not in manifest.files:
             raise BundleError(
                 f"{folder / MANIFEST} without {name}", expected="both graphs", fix="export the bundle again"
@@ -280,7 +305,7 @@ def check_replaceable(folder: Path) -> None:
     except (OSError, KeyError, TypeError, *MALFORMED):
         known = set()
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    if foreign := next((name for name in found if name not in known | ({MANIFEST} if known else set())), None):
+    if foreign := next((name for name in found if name not in known | ({MANIFEST, *ABOUT} if known else set())), None):
         raise ConfigError(
             f"`out` {folder}, which is no bundle or holds more than one: {foreign}",
             expected="a new folder",

@@ -1,7 +1,7 @@
 """What makes and measures models, as functions: the commands of the same names, from Python.
 
-Each takes its settings by name; the structs `ExportSettings`, `EvaluationSettings` and `DistillSettings` list them with
-their defaults.
+Each takes its settings by name; the structs `CompressSettings`, `ExportSettings`, `EvaluationSettings` and
+`DistillSettings` list them with their defaults.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgeclip.bundle import Card, Manifest
     from edgeclip.export.immich import ImmichManifest
     from edgeclip.results import Evaluation, Results
+    from edgeclip.tune.record import Compressed
 
 EXTRA = {
     **{"datasets": "data", "webdataset": "data"},
@@ -72,6 +73,27 @@ def export(model: str | Path, out: str | Path, **settings: Any) -> tuple[Manifes
         from edgeclip.export.run import export as run
 
         return run(decoded, Path(out))
+
+
+def compress(model: str | Path, out: str | Path, **settings: Any) -> Compressed:
+    """Write the fastest bundle that keeps a budget and the accuracy on this device, or the one that comes closest.
+
+    Args:
+        model: as for `export`.
+        out: the bundle's folder; an earlier bundle is replaced.
+        settings: by name, see `tune.compress_settings.CompressSettings`, such as `data`, `max_image_ms`, `max_drop`.
+
+    Returns:
+        What was tried, what was chosen and why, and the proof; `fits` where the budget is met.
+
+    Raises:
+        EdgeclipError: anything in the settings, the model or the data that can't be used, or the `compress` extra is
+            missing.
+    """
+    with extras_named():
+        from edgeclip.tune import compress as run
+
+        return run(model, out, **settings)
 
 
 def evaluate(model: str | Path, **settings: Any) -> Evaluation:

@@ -16,6 +16,7 @@ from edgeclip.data.split import (
     back,
     calibrate_and_choose,
     order,
+    to_choose,
     to_distill,
     to_make_a_bundle,
     to_measure,
@@ -107,3 +108,19 @@ def test_a_student_is_trained_calibrated_and_measured_on_different_pairs(caption
     )
     assert [len(part) for part in parts] == [16, 3, 5]
     assert len({index for part in parts for index in part.indices}) == 24
+
+
+@pytest.mark.parametrize("pairs", [3, 8, 1000])
+def test_a_choice_is_calibrated_made_and_reported_on_different_pairs(captioned_folder: Path, pairs: int):
+    options = DataOptions()
+    parts = to_choose(str(captioned_folder), pairs=pairs, calibrate=16, seed=3, options=options)
+    assert [len(part) for part in parts] == [3, min(pairs, 11), min(pairs, 10)]
+    taken = [index for part in parts for index in part.indices]
+    assert len(taken) == len(set(taken))
+    assert to_choose(str(captioned_folder), pairs=pairs, calibrate=16, seed=3, options=options) == parts
+    worlds = [
+        {record.name for record in part.records}
+        for part in to_choose("builtin:tabletop", pairs=4, calibrate=2, seed=0, options=options)
+    ]
+    assert not set.intersection(*worlds)
+    assert [len(world) for world in worlds] == [2, 4, 4]

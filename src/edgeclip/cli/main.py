@@ -10,7 +10,9 @@ from collections.abc import Callable
 import typer
 
 from edgeclip.cli import (
+    bench,
     classify,
+    compress,
     distill,
     dupes,
     embed,
@@ -54,8 +56,10 @@ COMMANDS: dict[str, tuple[Callable[..., None], str, tuple[str, ...]]] = {
     "verify": (verify.command, ON_A_DEVICE, ("bundle",)),
     "inspect": (inspect.command, ON_A_DEVICE, ("model",)),
     "export": (export.command, MAKE, ("model",)),
+    "compress": (compress.command, MAKE, ("model",)),
     "distill": (distill.command, MAKE, ("model",)),
     "train": (train.command, MAKE, ("recipe",)),
+    "bench": (bench.command, MEASURE, ("bundle",)),
     "evaluate": (evaluate.command, MEASURE, ("model",)),
     "reproduce": (reproduce.command, MEASURE, ()),
 }

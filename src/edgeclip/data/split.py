@@ -122,6 +122,37 @@ def to_measure(
     return Part(captions, order(total, seed)[:count])
 
 
+def to_choose(source: str, *, pairs: int, calibrate: int, seed: int, options: DataOptions) -> tuple[Part, Part, Part]:
+    """The pairs that a choice among bundles is calibrated on, made on and reported on; no pair is in two of them.
+
+    Args:
+        source: as for `load_data`.
+        pairs: how many to choose on, and as many others to report on; half of what there is where there is less.
+        calibrate: how many to calibrate on; at most an eighth of the set.
+        seed: which of them.
+        options: as for `load_data`.
+
+    Raises:
+        DataError: the data can't be used, or is too small.
+    """
+    if source == BUILTIN:
+        return scenes("calibrate", seed, calibrate), scenes("choose", seed, pairs), scenes("measure", seed, pairs)
+    reported_set = load_data(source, samples=0, seed=seed, options=options)
+    total, indices = len(reported_set), order(len(reported_set), seed)
+    if reported_set.has_training_part:
+        chosen_set = load_data(source, samples=0, seed=seed, options=options, training=True)
+        reported, chosen_order = indices[:pairs], order(len(chosen_set), seed)
+        calibrated, _ = back(len(chosen_set), calibrate)
+    else:
+        chosen_set, (calibrated, _) = reported_set, back(total, calibrate)
+        reported = indices[: min(pairs, (total - calibrated) // 2)]
+        chosen_order = indices[len(reported) :]
+    calibrated_on, chosen = chosen_order[-calibrated:], chosen_order[:-calibrated][-pairs:]
+    if min(len(reported), len(chosen)) < 2:
+        raise DataError(f"{source} of {total} pairs", expected="at least 5", fix="use more data")
+    return Part(chosen_set, calibrated_on), Part(chosen_set, chosen), Part(reported_set, reported)
+
+
 def to_reproduce(
     source: str, *, samples: int, val_fraction: float, seed: int, options: DataOptions
 ) -> tuple[Part, Part]:

@@ -1,4 +1,4 @@
-"""Bytes on disk and peak memory."""
+"""Bytes on disk and memory."""
 
 from __future__ import annotations
 
@@ -30,3 +30,12 @@ def peak_rss_mb() -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def pss_mb() -> float | None:
+    """Memory of this process in MB (10^6 bytes), pages that n processes share counted as 1/n; None but on Linux."""
+    try:
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:")), None)

@@ -16,6 +16,9 @@ from edgeclip.evaluate.retrieval import retrieval
 from edgeclip.image import ImageSource
 from edgeclip.progress import task
 
+Embeds = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Of N images and of a caption of each, (N, E) both."""
+
 
 def release_card(
     teacher: Encoder, bundle: Encoder, images: Sequence[ImageSource], texts: Sequence[str], *, data: str, seed: int
@@ -30,18 +33,26 @@ def release_card(
         data: what the pairs are called.
         seed: which of them were taken.
     """
-    pair_N = np.arange(len(texts))
-    embeds: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-    for name, encoder in (("teacher", teacher), ("bundle", bundle)):
-        with task(f"measuring the {name}", 2 * len(texts)) as advance:
-            embeds.append((embed_images(encoder, images, advance), embed_texts(encoder, texts, advance)))
-    (images_NE, texts_NE), (own_images_NE, own_texts_NE) = embeds
+    embeds = [embed_pairs(encoder, images, texts, name) for name, encoder in (("teacher", teacher), ("bundle", bundle))]
+    return card_of(*embeds, data=data, seed=seed)
+
+
+def embed_pairs(encoder: Encoder, images: Sequence[ImageSource], texts: Sequence[str], name: str) -> Embeds:
+    """Encode N pairs; `name` is what progress calls the encoder."""
+    with task(f"measuring the {name}", 2 * len(texts)) as advance:
+        return embed_images(encoder, images, advance), embed_texts(encoder, texts, advance)
+
+
+def card_of(teacher: Embeds, bundle: Embeds, *, data: str, seed: int) -> Card:
+    """The card of what both made of the same N pairs; `data` and `seed` as for `release_card`."""
+    (images_NE, texts_NE), (own_images_NE, own_texts_NE) = teacher, bundle
+    pair_N = np.arange(len(texts_NE))
     teacher_i2t, teacher_t2i = retrieval(images_NE, texts_NE, pair_N)
     i2t, t2i = retrieval(own_images_NE, own_texts_NE, pair_N)
     return Card(
         data=data,
         seed=seed,
-        pairs=len(texts),
+        pairs=len(texts_NE),
         teacher_i2t=teacher_i2t,
         teacher_t2i=teacher_t2i,
         i2t=i2t,

@@ -45,7 +45,7 @@ class Int8Tower:
         graph = self._rest.graph
         weights = {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:
-            module = _module(node)
+            module = module_of(node)
             is_linear = node.op_type in ("MatMul", "Gemm") and node.input[1] in weights
             del node.metadata_props[:]
             if node.op_type == "Gather" and node.input[0] == EMBEDDING:
@@ -92,7 +92,7 @@ class Int8Tower:
         onnx.save_model(model, target)
 
 
-def _module(node: onnx.NodeProto) -> str:
+def module_of(node: onnx.NodeProto) -> str:
     """The module that a node was made from, as the exporter notes it: the last but one of the scopes."""
     for entry in node.metadata_props:
         if entry.key == SCOPES:

@@ -55,17 +55,21 @@ def card_on(pairs: Prepared, teacher: Encoder, clip: ClipRuntime, samples: Sampl
 
 
 def measured(draft: ClipRuntime, teacher: Encoder, samples: Samples) -> tuple[Manifest, Card]:
-    """Golden embeddings, the release card on the pairs to measure on, and the manifest with both and every file."""
+    """The release card on the pairs to measure on, and the manifest with it."""
+    card = card_on(samples.measure, teacher, draft, samples)
+    return finished(draft, card), card
+
+
+def finished(draft: ClipRuntime, card: Card) -> Manifest:
+    """The manifest of a draft with golden embeddings, its release card and every file."""
     folder, manifest = draft.bundle.folder, draft.bundle.manifest
     golden = Golden(
         text=GOLDEN_TEXT,
         image_embeds=_golden(draft.encode_image([test_card(draft.bundle.config.vision.image_size)])[0]),
         text_embeds=_golden(draft.encode_text([GOLDEN_TEXT])[0]),
     )
-    card = card_on(samples.measure, teacher, draft, samples)
     files = entries(folder)
-    made = replace(manifest, fingerprint=fingerprint(files), golden=golden, card=card, files=files)
-    return sealed(made), card
+    return sealed(replace(manifest, fingerprint=fingerprint(files), golden=golden, card=card, files=files))
 
 
 def _golden(embeds_E: NDArray[Any]) -> list[float]:

@@ -45,7 +45,7 @@ def bundle_contender(name: str, variant: str, folder: Path) -> Contender:
         name=name,
         variant=variant,
         source=folder,
-        precision=bundle.manifest.precision,
+        precision=bundle.manifest.precisions,
         params=count_parameters(bundle.config),
         size_mb=bytes_on_disk(folder) / 1e6,
     )

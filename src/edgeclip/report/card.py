@@ -38,9 +38,9 @@ def print_card(inspection: BundleInspection) -> None:
             f"texts {card.text_cosine.mean:.5f} (smallest {card.text_cosine.smallest:.5f})",
         ]
     lines += [
-        f"precision   {manifest.precision}"
+        f"precision   {manifest.precisions}"
         + (f", in float: {', '.join(manifest.float_layers)}" if manifest.float_layers else ""),
-        *([f"int8 here   {inspection.arithmetic}"] if manifest.precision == "int8" else []),
+        *([f"int8 here   {inspection.arithmetic}"] if "int8" in manifest.precisions else []),
         f"image       {config.vision.image_size} px in patches of {config.vision.patch_size}, {tower(config.vision)}",
         *fused(config.vision),
         f"text        {config.text.vocab_size:,} tokens, context {config.text.context_length}, {tower(config.text)}",

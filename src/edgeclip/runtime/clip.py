@@ -58,7 +58,7 @@ class ClipRuntime:
         manifest, config = self.bundle.manifest, self.bundle.config
         size, megabytes = config.vision.image_size, sum(entry.bytes for entry in manifest.files.values()) / 1e6
         return (
-            f"<ClipRuntime {manifest.teacher}: {manifest.precision}, {megabytes:.1f} MB, embeddings of "
+            f"<ClipRuntime {manifest.teacher}: {manifest.precisions}, {megabytes:.1f} MB, embeddings of "
             f"{self.embedding_size}, images of {size}x{size}, texts of {config.text.context_length} tokens, "
             f"{self._threads} threads, {self.bundle.folder}{', closed' if self.closed else ''}>"
         )
@@ -316,7 +316,7 @@ def load(source: str | Path, *, threads: int | None = None, cache: str | Path | 
     Args:
         source: a folder made by `edgeclip export`; `builtin:tabletop`, the built-in teacher in int8; or a hub id
             (user/name) where there is no such folder, which is downloaded once and then taken from the hub's cache.
-        threads: for the graphs; all processors by default.
+        threads: for the graphs; by default what the bundle was chosen for, else all processors.
         cache: folder for opened graphs and embedded prompts, so that the next process starts sooner; by default
             XDG_CACHE_HOME/edgeclip, or ~/.cache/edgeclip. None keeps nothing on disk.
 
@@ -327,8 +327,11 @@ def load(source: str | Path, *, threads: int | None = None, cache: str | Path | 
     check_path("`source`", source)
     if cache is not None:
         check_path("`cache`", cache)
-    if threads is None:
-        threads = processors()
-    check_whole("`threads`", threads, 1, MAX_WORKERS)
+    if threads is not None:
+        check_whole("`threads`", threads, 1, MAX_WORKERS)
     folder = cache_folder() if cache == USUAL_CACHE else None if cache is None else Path(cache)
-    return ClipRuntime(read_bundle(find_bundle(source)), threads=threads, cache=folder)
+    bundle = read_bundle(find_bundle(source))
+    if threads is None:
+        chosen = bundle.manifest.threads
+        threads = processors() if chosen is UNSET else min(chosen, processors())
+    return ClipRuntime(bundle, threads=threads, cache=folder)

@@ -35,7 +35,7 @@ async def models(request: Request) -> dict[str, Any]:
                 "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["embeddings"]},
                 "meta": {"n_ctx": model.bundle.config.text.context_length, "n_embd": model.clip.embedding_size},
                 "fingerprint": manifest.fingerprint,
-                "precision": manifest.precision,
+                "precision": manifest.precisions,
             }
         ],
     }

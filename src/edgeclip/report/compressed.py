@@ -1,0 +1,73 @@
+"""What `edgeclip compress` found, in a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+
+from edgeclip.report.terminal import console
+from edgeclip.results import Interval
+from edgeclip.tune.record import Compressed, Tried
+
+SHOWN = 12
+
+
+def print_compressed(card: Compressed, out: Path) -> None:
+    """The winner, what it costs and loses, and the others."""
+    output = console()
+    output.print(_table(card))
+    for line in sentences(card):
+        output.print(line, highlight=False, markup=False)
+    output.print(str(out), highlight=False, markup=False)
+
+
+def sentences(card: Compressed) -> list[str]:
+    """What came of it, in sentences."""
+    figures, teacher, lost = card.figures, card.teacher, card.proof.drop
+    lines = [
+        f"{'Chosen' if card.fits else 'Nothing fits; the closest'}: {card.winner.name}: image {figures.image_ms:.2f} "
+        f"ms, text {figures.text_ms:.2f} ms, {figures.size_mb:.1f} MB, {figures.rss_mb:.0f} MB of memory, opens in "
+        f"{figures.open_ms:.0f} ms."
+    ]
+    if teacher:
+        lines.append(
+            f"Of the teacher's own float graphs: image {teacher.image_ms / figures.image_ms:.1f} and text "
+            f"{teacher.text_ms / figures.text_ms:.1f} times faster, {teacher.size_mb / figures.size_mb:.1f} times "
+            "smaller."
+        )
+    lines.append(
+        f"Points lost on {card.proof.reported_on} pairs of {card.proof.data} that no choice has seen: R@1 "
+        f"{points(lost.r1)}, R@5 {points(lost.r5)}, R@10 {points(lost.r10)}."
+    )
+    for name, value in card.over.items():
+        more = f"; all else being kept, {name} {card.relax[name]:g} would do" if name in card.relax else ""
+        lines.append(f"Over the budget: {name} {value:.4g}, with a limit of {getattr(card.budget, name):g}{more}.")
+    return lines
+
+
+def points(lost: Interval) -> str:
+    """Points lost, with their interval."""
+    return f"{lost.value:+.2f} ({lost.low:+.2f} to {lost.high:+.2f})"
+
+
+def _table(card: Compressed) -> Table:
+    table = Table(title=f"{card.model}: {card.trials} trials in {card.seconds:.0f} s")
+    table.add_column("candidate")
+    for column in ("image ms", "text ms", "MB", "RSS MB", "open ms", "R@1 lost"):
+        table.add_column(column, justify="right")
+    table.add_column("outcome")
+    for tried in _shown(card):
+        f = tried.figures
+        costs = (f"{f.image_ms:.2f}", f"{f.text_ms:.2f}", f"{f.size_mb:.1f}", f"{f.rss_mb:.0f}", f"{f.open_ms:.0f}")
+        lost = f"{tried.drop.r1.value:+.2f}" if tried.drop else "-"
+        style = "bold" if tried.candidate == card.winner else None
+        table.add_row(tried.candidate.name, *costs, lost, tried.outcome, style=style)
+    return table
+
+
+def _shown(card: Compressed) -> list[Tried]:
+    """The winner and the fastest others, and the teacher."""
+    first = [tried for tried in card.tried if tried.candidate == card.winner]
+    others = [tried for tried in card.tried if tried.candidate != card.winner]
+    return [*first, *others[:SHOWN]]

@@ -1,0 +1,75 @@
+"""What can be wrong in the arguments, found before anything takes time. PyTorch is not needed for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeclip.bundle import check_replaceable
+from edgeclip.config import ClipConfig
+from edgeclip.data.split import CALIBRATE, to_choose
+from edgeclip.errors import ConfigError, DataError
+from edgeclip.evaluate.paired import pairs_needed, smallest_drop_shown
+from edgeclip.hf_config import read_config
+from edgeclip.names import BUILTIN
+from edgeclip.tune.compress_settings import CompressSettings
+from edgeclip.tune.device import check_processor
+
+ASSET = Path(__file__).parent.parent / "assets" / "tabletop"
+
+
+def check_arguments(settings: CompressSettings, out: Path) -> None:
+    """Refuse what can't come to anything.
+
+    Raises:
+        EdgeclipError: naming it.
+    """
+    _ = settings.time_budget_s
+    check_replaceable(out)
+    model = ASSET if settings.model == BUILTIN else Path(settings.model)
+    if model.exists() and out.is_relative_to(model.resolve()):
+        raise ConfigError(f"`out` {out}, which is in the teacher", expected="another place", fix=f"use {model}-small")
+    check_processor()
+    if (model / "config.json").is_file():
+        check_size(settings.max_size_mb, read_config(model))
+    check_pairs(settings)
+
+
+def check_size(max_size_mb: float | None, config: ClipConfig) -> None:
+    """Refuse a size that the token embedding alone takes.
+
+    Raises:
+        ConfigError: naming its size.
+    """
+    table_mb = config.text.vocab_size * config.text.hidden_size / 1e6
+    if max_size_mb is not None and max_size_mb <= table_mb:
+        raise ConfigError(
+            f"`max_size_mb` {max_size_mb:g}, and a token embedding of {table_mb:.1f} MB in int8",
+            expected="more than that",
+            fix=f"give `max_size_mb` {_up(2 * table_mb)}, or distil a student with fewer words: edgeclip distill",
+        )
+
+
+def check_pairs(settings: CompressSettings) -> None:
+    """Refuse data on which no bundle could be shown to keep the accuracy.
+
+    Raises:
+        DataError: there are too few pairs for `max_drop`, or the data can't be used.
+    """
+    _, choose, report = to_choose(
+        settings.data, pairs=settings.pairs, calibrate=CALIBRATE, seed=settings.seed, options=settings.data_options
+    )
+    pairs, needed = min(len(choose), len(report)), pairs_needed(settings.max_drop)
+    if pairs < needed:
+        given = pairs == settings.pairs
+        raise DataError(
+            f"`max_drop` {settings.max_drop:g} on {pairs} pairs of {settings.data}",
+            expected=f"at least {needed} to choose on and as many to report on",
+            fix=f"give `pairs` {needed}"
+            if given
+            else f"use more data, or `max_drop` {_up(smallest_drop_shown(pairs))}",
+        )
+
+
+def _up(value: float) -> str:
+    """Rounded up to a tenth."""
+    return f"{int(value * 10) / 10 + 0.1:.1f}"

@@ -1,0 +1,151 @@
+"""What `edgeclip compress` found, as typed records, and card.json, their file in the bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from edgeclip.bundle import COMPRESS_CARD
+from edgeclip.config import Config
+from edgeclip.errors import MALFORMED, BundleError
+from edgeclip.evaluate.paired import Drop
+from edgeclip.evaluate.ratio import Ratio
+from edgeclip.files import read_whole
+
+SCHEMA = 1
+
+
+class Budget(Config, frozen=True, kw_only=True):
+    """The limits; None is no limit. `max_drop` in points of recall, see `evaluate.paired`."""
+
+    max_image_ms: float | None
+    max_text_ms: float | None
+    max_size_mb: float | None
+    max_rss_mb: float | None
+    max_open_ms: float | None
+    max_drop: float
+
+
+class Figures(Config, frozen=True, kw_only=True):
+    """What a bundle costs on this device: medians of one call, MB of 10^6 bytes, RSS at its peak.
+
+    `is_estimate` where the towers were measured apart and their figures put together.
+    """
+
+    image_ms: float
+    text_ms: float
+    size_mb: float
+    rss_mb: float
+    open_ms: float
+    is_estimate: bool = False
+
+    def over(self, budget: Budget) -> dict[str, float]:
+        """The limits that are not kept, and what they would have to be."""
+        found = {f"max_{name}": getattr(self, name) for name in FIGURES}
+        limits = {name: getattr(budget, name) for name in found}
+        return {name: found[name] for name, limit in limits.items() if limit is not None and found[name] > limit}
+
+
+FIGURES = ("image_ms", "text_ms", "size_mb", "rss_mb", "open_ms")
+"""The fields of `Figures` that a budget limits."""
+
+
+class Candidate(Config, frozen=True, kw_only=True):
+    """A kind of graph for each tower, and the threads that run them."""
+
+    image: str
+    text: str
+    threads: int
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        towers = self.image if self.image == self.text else f"{self.image} images, {self.text} texts"
+        return f"{towers}, {self.threads} thread{'' if self.threads == 1 else 's'}"
+
+
+class Tried(Config, frozen=True, kw_only=True):
+    """A candidate, what is known of it, and what became of it; `drop` on the pairs that were chosen on."""
+
+    candidate: Candidate
+    figures: Figures
+    drop: Drop | None
+    outcome: str
+
+
+class Failure(Config, frozen=True, kw_only=True):
+    """A trial that gave no figures."""
+
+    trial: str
+    reason: str
+
+
+class Contest(Config, frozen=True, kw_only=True):
+    """One that was measured in turn with the winner: how many times slower it is, by the towers' geometric mean."""
+
+    candidate: Candidate
+    slower: Ratio
+
+
+class Proof(Config, frozen=True, kw_only=True):
+    """The winner on pairs that no choice has seen: the loss, and on what it was measured.
+
+    `of` is "captions", or "agreement" with the teacher's own ranking of built-in texts where there are no captions.
+    """
+
+    of: Literal["captions", "agreement"]
+    data: str
+    chosen_on: int
+    reported_on: int
+    seed: int
+    drop: Drop
+
+
+class Compressed(Config, frozen=True, kw_only=True):
+    """The content of card.json.
+
+    `relax` is empty where all limits are kept; else it has by limit what the best candidate would need that keeps all
+    others, where there is one. `sensitivity` by tower and layer: what 1 - mean cosine would be with it alone in int8.
+    """
+
+    schema: int
+    model: str
+    budget: Budget
+    winner: Candidate
+    figures: Figures
+    teacher: Figures | None
+    proof: Proof
+    over: dict[str, float]
+    relax: dict[str, float]
+    tried: list[Tried]
+    failures: list[Failure]
+    contests: list[Contest]
+    sensitivity: dict[str, dict[str, float]]
+    environment: dict[str, Any]
+    seconds: float
+    trials: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the budget is met."""
+        return not self.over
+
+
+def read_card(folder: Path) -> Compressed:
+    """The card of a bundle.
+
+    Raises:
+        BundleError: it was not made by `edgeclip compress`, or its card is of another version.
+    """
+    path = folder / COMPRESS_CARD
+    try:
+        card = msgspec.json.decode(read_whole(path), type=Compressed)
+    except (OSError, *MALFORMED) as error:
+        raise BundleError(
+            f"{path} ({getattr(error, 'strerror', None) or error})",
+            expected="a card of this version, made by `edgeclip compress`",
+            fix="make the bundle with edgeclip compress",
+        ) from error
+    return card
