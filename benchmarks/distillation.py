@@ -195,7 +195,7 @@ def teach(
     """Train a student in place, the last part of the steps as int8 computes."""
     teacher = bench.teacher.model
     loss = DistillationLoss(mix, student.config, teacher.config)
-    pupil, deployed = StudentWithLoss(student, loss), DeployedClip(student)
+    pupil, deployed = StudentWithLoss(student, loss), DeployedClip(student, bench.teacher.preprocess_config)
     sampler = Sampler(len(data.pixels), train.batch_size, seed)
     steps = sampler.steps_per_epoch
 

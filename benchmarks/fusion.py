@@ -25,12 +25,13 @@ import torch
 from msgspec.structs import replace
 
 from edgeclip.checkpoint.published import published
-from edgeclip.config import ClipConfig, Fusion
+from edgeclip.config import ClipConfig, Fusion, PreprocessConfig
 from edgeclip.evaluate.environment import environment
 from edgeclip.export.graph import write_image_graph
 from edgeclip.export.int8 import Int8Tower
 from edgeclip.export.towers import ExportedImageTower
 from edgeclip.model import Clip
+from edgeclip.quantize.pixels import PixelBytes
 from edgeclip.shrink.fuse_tokens import POWERS
 from edgeclip.shrink.fusion_schedule import read_schedule, spared, steps_of
 
@@ -104,7 +105,8 @@ def write(config: ClipConfig, fusion: Fusion | None, folder: Path) -> dict[str, 
     name = f"{len(list(folder.iterdir()))}"
     paths = {precision: folder / f"{name}-{precision}.onnx" for precision in ("fp32", "int8")}
     write_image_graph(ExportedImageTower(model).eval(), paths["fp32"])
-    Int8Tower(paths["fp32"]).write(paths["int8"])
+    pixels = PixelBytes.of(PreprocessConfig.clip(config.vision.image_size), model.vision.patch_embedding.in_features)
+    Int8Tower(paths["fp32"], pixels).write(paths["int8"])
     return paths
 
 

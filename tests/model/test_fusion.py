@@ -23,6 +23,8 @@ from edgeclip.model import Clip
 from edgeclip.model.fusion import members
 from edgeclip.quantize.deployed import DeployedClip
 from edgeclip.quantize.equalize import equalize
+from edgeclip.quantize.pixels import PixelBytes
+from tests.byte_images import PREPROCESS, byte_images
 
 Array = NDArray[np.float64]
 STEPS = ((1, 5), (2, 3), (3, 2))  # of 17 tokens: 12, 9, 7
@@ -42,7 +44,7 @@ def fusing(config: ClipConfig, fusion: Fusion | None) -> Clip:
 
 
 def images(count: int = 3) -> torch.Tensor:
-    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    return byte_images(count)
 
 
 @BOTH
@@ -61,7 +63,8 @@ def test_it_is_what_the_oracle_computes_and_not_the_tower_with_all_tokens(config
 def test_the_graphs_are_the_tower_with_standard_operators(config: ClipConfig, fusion: Fusion, tmp_path: Path):
     clip = fusing(config, fusion)
     write_image_graph(ExportedImageTower(clip).eval(), tmp_path / "v.onnx")
-    Int8Tower(tmp_path / "v.onnx").write(tmp_path / "v8.onnx")
+    pixels = PixelBytes.of(PREPROCESS, clip.vision.patch_embedding.in_features)
+    Int8Tower(tmp_path / "v.onnx", pixels).write(tmp_path / "v8.onnx")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     graph, graph8 = (
@@ -73,7 +76,7 @@ def test_the_graphs_are_the_tower_with_standard_operators(config: ClipConfig, fu
         np.testing.assert_allclose(embeds, clip.encode_image(images(count)).numpy(), atol=2e-6)
     for image in images():
         (embeds,) = graph8.run(None, {"pixel_values": image[None].numpy()})
-        np.testing.assert_allclose(embeds, DeployedClip(clip).encode_image(image[None]).numpy(), atol=1e-3)
+        np.testing.assert_allclose(embeds, DeployedClip(clip, PREPROCESS).encode_image(image[None]).numpy(), atol=1e-3)
     for name in ("v.onnx", "v8.onnx"):
         nodes = onnx.load(tmp_path / name).graph.node
         assert {node.domain for node in nodes} <= {"", "ai.onnx"}
@@ -109,7 +112,7 @@ def test_channels_are_equalized_across_a_fusion(config: ClipConfig, fusion: Fusi
 @pytest.mark.parametrize("as_int8", [False, True])
 def test_every_weight_of_the_image_tower_learns_through_a_fusion(config: ClipConfig, fusion: Fusion, as_int8: bool):
     clip = fusing(config, fusion)
-    encode = DeployedClip(clip).encode_image if as_int8 else clip.encode_image
+    encode = DeployedClip(clip, PREPROCESS).encode_image if as_int8 else clip.encode_image
     (encode(images()) @ torch.linspace(-1, 1, 16)).sum().backward()
     assert [name for name, p in clip.vision.named_parameters() if p.grad is None or not p.grad.any()] == []
 

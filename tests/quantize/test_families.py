@@ -23,6 +23,7 @@ from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.model.outliers import outlier_twin
 from edgeclip.quantize.deployed import DeployedClip
 from edgeclip.quantize.equalize import equalize
+from edgeclip.quantize.pixels import PixelBytes
 from edgeclip.quantize.sensitivity import choose_float_layers, fake_quantized
 from edgeclip.shrink.plan import ShrinkPlan, TowerPlan, count_parameters, propose
 from tests import published
@@ -47,7 +48,7 @@ def layers_of(tower: torch.nn.Module) -> list[str]:
 @torch.no_grad()
 def test_what_is_trained_for_is_the_exported_towers_with_every_layer_int8(siglip: Checkpoint):
     pixels, input_ids = torch.randn(3, 3, 32, 32), siglip.tokenize(published.SENTENCES)
-    deployed = DeployedClip(siglip.model)
+    deployed = DeployedClip(siglip.model, siglip.preprocess_config)
     for kind, samples, found in (
         (ExportedImageTower, pixels, deployed.encode_image(pixels)),
         (ExportedTextTower, input_ids, deployed.encode_text(input_ids)),
@@ -55,7 +56,8 @@ def test_what_is_trained_for_is_the_exported_towers_with_every_layer_int8(siglip
         tower = kind(siglip.model).eval()
         round_what_is_stored(tower)
         exact = tower(samples)
-        with fake_quantized(tower, layers_of(tower)):
+        of_bytes = PixelBytes.of(siglip.preprocess_config, 3 * 8 * 8) if kind is ExportedImageTower else None
+        with fake_quantized(tower, layers_of(tower), of_bytes):
             expected = torch.cat([tower(sample[None]) for sample in samples])
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
         assert (exact - expected).abs().max() > 1e-3
@@ -63,7 +65,7 @@ def test_what_is_trained_for_is_the_exported_towers_with_every_layer_int8(siglip
 
 def test_gradients_reach_every_parameter_through_int8(siglip: Checkpoint):
     model = copy.deepcopy(siglip.model).train()
-    deployed = DeployedClip(model)
+    deployed = DeployedClip(model, siglip.preprocess_config)
     images = deployed.encode_image(torch.randn(2, 3, 32, 32))
     texts = deployed.encode_text(siglip.tokenize(published.SENTENCES[:2]))
     (images[0] @ texts[1]).backward()

@@ -48,9 +48,16 @@ class FloatGraphs:
         Raises:
             ConfigError: see `PixelBytes.of`.
         """
-        return PixelBytes.of(
-            self.checkpoint.preprocess_config, self.checkpoint.model.vision.patch_embedding.in_features
-        )
+        return pixels_of(self.checkpoint)
+
+
+def pixels_of(checkpoint: Checkpoint) -> PixelBytes:
+    """What `pixel_values` are made of.
+
+    Raises:
+        ConfigError: see `PixelBytes.of`.
+    """
+    return PixelBytes.of(checkpoint.preprocess_config, checkpoint.model.vision.patch_embedding.in_features)
 
 
 def write_float_graphs(checkpoint: Checkpoint, folder: Path, *, calibrate: Prepared | None = None) -> FloatGraphs:

@@ -32,7 +32,13 @@ def open_draft(
         float_layers: those of int8 graphs that are in float.
         threads: for the graphs.
     """
-    draft = Manifest(
+    draft = unmeasured(checkpoint, precision, float_layers)
+    return ClipRuntime(Bundle(folder, draft, checkpoint.model.config, checkpoint.preprocess_config), threads=threads)
+
+
+def unmeasured(checkpoint: Checkpoint, precision: GraphPrecision, float_layers: list[str]) -> Manifest:
+    """What a bundle's manifest can say before its embeddings and files are looked at."""
+    return Manifest(
         schema=SCHEMA,
         edgeclip=__version__,
         teacher=checkpoint.name,
@@ -46,7 +52,6 @@ def open_draft(
         files={},
         fusion=checkpoint.model.config.vision.fusion or UNSET,
     )
-    return ClipRuntime(Bundle(folder, draft, checkpoint.model.config, checkpoint.preprocess_config), threads=threads)
 
 
 def card_on(pairs: Prepared, teacher: Encoder, clip: ClipRuntime, samples: Samples) -> Card:

@@ -12,9 +12,26 @@ from edgeclip.cpu import granted_processors
 from edgeclip.export.int4 import write_int4
 from edgeclip.export.int8 import Int8Tower
 from edgeclip.export.stored_fp16 import write_fp16
+from edgeclip.quantize.pixels import PixelBytes
 
-Write = Callable[[Path, Path, Sequence[str]], list[str]]
-"""From a float graph to a target, given the tower's layers, the most sensitive first; the layers that stay in float."""
+
+@dataclass(frozen=True)
+class FloatGraph:
+    """What a tower's graphs are made from.
+
+    Attributes:
+        path: its float graph.
+        layers: its Linear layers, the most sensitive first.
+        pixels: of an image tower, what its patches were made of.
+    """
+
+    path: Path
+    layers: Sequence[str]
+    pixels: PixelBytes | None
+
+
+Write = Callable[[FloatGraph, Path], list[str]]
+"""From a float graph to a target; the layers that stay in float."""
 
 
 @dataclass(frozen=True)
@@ -27,27 +44,27 @@ class Kind:
     needs_order: bool = False
 
 
-def _fp32(source: Path, target: Path, layers: Sequence[str]) -> list[str]:
-    shutil.copyfile(source, target)
+def _fp32(source: FloatGraph, target: Path) -> list[str]:
+    shutil.copyfile(source.path, target)
     return []
 
 
-def _fp16(source: Path, target: Path, layers: Sequence[str]) -> list[str]:
-    write_fp16(source, target)
+def _fp16(source: FloatGraph, target: Path) -> list[str]:
+    write_fp16(source.path, target)
     return []
 
 
-def _int4(source: Path, target: Path, layers: Sequence[str]) -> list[str]:
-    write_int4(source, target)
+def _int4(source: FloatGraph, target: Path) -> list[str]:
+    write_int4(source.path, target)
     return []
 
 
 def _int8(one_in: int | None) -> Write:
     """All layers in int8, but the most sensitive, one in so many."""
 
-    def write(source: Path, target: Path, layers: Sequence[str]) -> list[str]:
-        kept = [] if one_in is None else list(layers[: max(len(layers) // one_in, 1)])
-        Int8Tower(source).write(target, float_layers=kept)
+    def write(source: FloatGraph, target: Path) -> list[str]:
+        kept = [] if one_in is None else list(source.layers[: max(len(source.layers) // one_in, 1)])
+        Int8Tower(source.path, source.pixels).write(target, float_layers=kept)
         return kept
 
     return write

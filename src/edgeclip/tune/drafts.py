@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
-from edgeclip.bundle import GRAPHS, MANIFEST, SCHEMA, Golden, GraphPrecision, Manifest, entries, fingerprint, sealed
+from edgeclip.bundle import GRAPHS, MANIFEST, Golden, GraphPrecision, Manifest, entries, fingerprint, sealed
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.checkpoint.save import write_model_files
 from edgeclip.data.prepare import Prepared
 from edgeclip.errors import EdgeclipError
-from edgeclip.export.float_graphs import write_float_graphs
+from edgeclip.export.float_graphs import pixels_of, write_float_graphs
+from edgeclip.export.measure import unmeasured
 from edgeclip.files import as_json, folder_written_atomically
 from edgeclip.progress import task
 from edgeclip.runtime.selftest import GOLDEN_TEXT
-from edgeclip.tune.candidates import KINDS, Kind
+from edgeclip.tune.candidates import KINDS, FloatGraph, Kind
 from edgeclip.tune.layers import layer_sensitivity
 from edgeclip.tune.trials import TrialError, Trials
-from edgeclip.version import __version__
 
 FLOAT = "float"
 IMAGE, TEXT = "image", "text"
@@ -64,9 +65,10 @@ def _write_kind(
         (folder / "onnx").mkdir()
         write_model_files(checkpoint.model, checkpoint.preprocess_config, checkpoint.tokenizer, folder)
         for tower, source, target in zip((IMAGE, TEXT), GRAPHS["fp32"], GRAPHS[kind.precision], strict=True):
-            layers = list(sensitivity[tower])
             try:
-                kept = kind.write(place / FLOAT / source, folder / target, layers)
+                pixels = pixels_of(checkpoint) if tower == IMAGE else None
+                floats = FloatGraph(place / FLOAT / source, list(sensitivity[tower]), pixels)
+                kept = kind.write(floats, folder / target)
             except (EdgeclipError, MemoryError) as error:
                 raise TrialError(str(error) or "out of memory") from error
             float_layers += [f"{tower}: {name}" for name in kept]
@@ -91,18 +93,12 @@ def write_draft_manifest(
     """Write the manifest of a bundle whose embeddings nobody has measured yet."""
     files = entries(folder)
     blank = [0.0] * checkpoint.model.config.projection_dim
-    manifest = Manifest(
-        schema=SCHEMA,
-        edgeclip=__version__,
-        teacher=checkpoint.name,
-        precision=image,
+    manifest = replace(
+        unmeasured(checkpoint, image, list(float_layers)),
         text_precision=UNSET if text == image else text,
         threads=UNSET if threads is None else threads,
-        float_layers=list(float_layers),
-        logit_scale=checkpoint.model.logit_scale.item(),
         fingerprint=fingerprint(files),
         golden=Golden(text=GOLDEN_TEXT, image_embeds=blank, text_embeds=blank),
-        card=None,
         files=files,
     )
     (folder / MANIFEST).write_bytes(as_json(sealed(manifest)))

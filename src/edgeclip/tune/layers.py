@@ -13,8 +13,8 @@ from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.float_graphs import FloatGraphs, Tower
 from edgeclip.export.int8 import PROJECTION
 from edgeclip.export.stored import round_what_is_stored
-from edgeclip.quantize.fake_quant import FakeQuantLinear
-from edgeclip.quantize.sensitivity import sensitivity
+from edgeclip.quantize.pixels import PixelBytes
+from edgeclip.quantize.sensitivity import as_int8, sensitivity
 
 
 def layer_sensitivity(floats: FloatGraphs, pairs: Prepared) -> dict[str, dict[str, float]]:
@@ -26,18 +26,16 @@ def layer_sensitivity(floats: FloatGraphs, pairs: Prepared) -> dict[str, dict[st
     """
     checkpoint: Checkpoint = floats.checkpoint
     return {
-        "image": _of(floats.image.tower, image_batches(pairs, checkpoint.preprocess_config)),
+        "image": _of(floats.image.tower, image_batches(pairs, checkpoint.preprocess_config), floats.pixels),
         "text": _of(floats.text.tower, text_batches(pairs, checkpoint.tokenizer)),
     }
 
 
-def _of(tower: Tower, batches: list[torch.Tensor]) -> dict[str, float]:
+def _of(tower: Tower, batches: list[torch.Tensor], pixels: PixelBytes | None = None) -> dict[str, float]:
     stored = copy.deepcopy(tower)
     round_what_is_stored(stored)
-    linears = {
-        name: module for name, module in stored.named_modules() if isinstance(module, nn.Linear) and name != PROJECTION
-    }
+    linears = [name for name, module in stored.named_modules() if isinstance(module, nn.Linear) and name != PROJECTION]
     with torch.no_grad():
-        int8 = {name: FakeQuantLinear(linear) for name, linear in linears.items()}
+        int8 = as_int8(stored, linears, pixels)
     losses = sensitivity(stored, int8, batches)
     return dict(sorted(losses.items(), key=lambda item: -item[1]))
