@@ -13,7 +13,7 @@ import torch
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from edgeclip.config import ClipConfig, Fusion, VisionConfig
+from edgeclip.config import ClipConfig, Fusion
 from edgeclip.errors import ConfigError
 from edgeclip.export.graph import write_image_graph
 from edgeclip.export.int8 import Int8Tower

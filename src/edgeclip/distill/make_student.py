@@ -23,7 +23,6 @@ from edgeclip.shrink.plan import ShrinkPlan, count_parameters, propose
 from edgeclip.shrink.student import shrink
 from edgeclip.shrink.trim_vocabulary import trim_vocabulary
 
-
 FUSION_BATCH = 8
 """Images at a time while a fusion is chosen."""
 
