@@ -1,62 +1,83 @@
 """Token fusion: what it saves, and what it costs in recall.
 
-`python benchmarks/fusion.py speed` writes the image towers of a ViT-B/16 and a ViT-L/14 with random weights to graphs in
-fp32 and int8, with all tokens and with half of their work spared by each form and criterion, and times one image on one
-thread: CPU time, the graphs in turn, medians. How many tokens are fused does not depend on the weights.
+`python benchmarks/fusion.py speed` writes the image towers of a ViT-B/16 and a ViT-L/14 with random weights as graphs
+in fp32 and int8, with all tokens and with half of their work spared by each form and criterion, and times an image: CPU
+time of one thread, the graphs in turn, medians. How many tokens are fused does not depend on the weights.
 
-`python benchmarks/fusion.py recall --model DIR` exports a checkpoint with all tokens and fused, and prints R@1 of both on
-unseen pairs; `--distilled DIR` adds the bundle of `edgeclip distill` with `recipes/fused.toml`.
+`python benchmarks/fusion.py recall --model DIR` prints R@1 of a checkpoint with all tokens and with as much spared, in
+float, on unseen scenes of the built-in world, and how many points are lost, of the same pairs and resampled with them.
+With `--distilled DIR` it adds what `edgeclip distill` has made of it with recipes/fused.toml.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime
 import torch
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
+import edgeclip
+from edgeclip.checkpoint import load_checkpoint
 from edgeclip.checkpoint.published import published
 from edgeclip.config import ClipConfig, Fusion, PreprocessConfig
+from edgeclip.data.prepare import prepare
+from edgeclip.data.split import CALIBRATE, scenes
+from edgeclip.evaluate.encoder import Encoder
 from edgeclip.evaluate.environment import environment
+from edgeclip.evaluate.retrieval import ranks
+from edgeclip.export.calibration_batches import image_batches
 from edgeclip.export.graph import write_image_graph
 from edgeclip.export.int8 import Int8Tower
 from edgeclip.export.towers import ExportedImageTower
 from edgeclip.model import Clip
 from edgeclip.quantize.pixels import PixelBytes
-from edgeclip.shrink.fuse_tokens import POWERS
-from edgeclip.shrink.fusion_schedule import read_schedule, spared, steps_of
+from edgeclip.shrink.fuse_tokens import POWERS, fuse_tokens, with_fusion
+from edgeclip.shrink.fusion_schedule import Criterion, read_schedule, spared, steps_of
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=["speed", "recall"])
     parser.add_argument("--models", default="ViT-B-16,ViT-L-14", help="architectures, commas between them")
-    parser.add_argument("--share", default="50%", help="the schedule, see `edgeclip export --help`")
+    parser.add_argument("--model", default="builtin:tabletop")
+    parser.add_argument("--distilled", help="the `out` of edgeclip distill")
+    parser.add_argument("--schedule", default="50%", help="see `edgeclip export --help`")
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=11)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found = {name: speed(name, arguments.share, arguments.rounds) for name in arguments.models.split(",")}
-    print(json.dumps({"environment": environment(1), "speed": found}, indent=2))
+    found: Any
+    if arguments.what == "speed":
+        found = {name: speed(name, arguments.schedule, arguments.rounds) for name in arguments.models.split(",")}
+    else:
+        distilled = Path(arguments.distilled) if arguments.distilled else None
+        found = recall(arguments.model, distilled, arguments.schedule, arguments.pairs, arguments.seed)
+    print(json.dumps({"environment": environment(1), arguments.what: found}, indent=2))
 
 
-def speed(name: str, share: str, rounds: int) -> list[dict[str, Any]]:
+def speed(name: str, schedule: str, rounds: int) -> list[dict[str, Any]]:
     """A row for each graph in fp32 and in int8, in turn."""
     config = published(name)
-    assert config is not None
+    if config is None:
+        raise SystemExit(f"no architecture {name}")
     small = replace(config.text, num_hidden_layers=1, vocab_size=100, eos_token_id=99)  # which is not looked at
     config = replace(config, text=small)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         runs: list[tuple[dict[str, Any], Callable[[], object]]] = []
-        for fusion in fusions(config, share):
+        for fusion in (None, *fusions(config, schedule)):
             graphs = write(config, fusion, Path(scratch))
             for precision, path in graphs.items():
                 row = {"precision": precision, **described(config, fusion), "ms": []}
@@ -78,14 +99,15 @@ def speed(name: str, share: str, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def fusions(config: ClipConfig, share: str) -> list[Fusion | None]:
-    """None for all tokens, then both forms by both criteria."""
-    attention, size = POWERS[1]
-    found: list[Fusion | None] = [None]
-    for steps in steps_of(read_schedule(share), config.vision):
-        found.append(Fusion(criterion="tome", steps=steps))
-        found.append(Fusion(criterion="mctf", steps=steps, attention_power=attention, size_power=size))
-    return found
+def fusions(config: ClipConfig, schedule: str) -> list[Fusion]:
+    """Each form by each criterion that the schedule leaves open, MCTF with the paper's powers."""
+    read = read_schedule(schedule)
+    powers = {"tome": (0.0, 0.0), "mctf": POWERS[1]}
+    return [
+        Fusion(criterion=criterion, steps=steps, attention_power=powers[criterion][0], size_power=powers[criterion][1])
+        for steps in steps_of(read, config.vision)
+        for criterion in (get_args(Criterion) if read.criterion is None else (read.criterion,))
+    ]
 
 
 def described(config: ClipConfig, fusion: Fusion | None) -> dict[str, Any]:
@@ -116,6 +138,46 @@ def runner(path: Path, side: int) -> Callable[[], object]:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     image = np.random.default_rng(0).standard_normal((1, 3, side, side)).astype(np.float32)
     return lambda: session.run(None, {"pixel_values": image})
+
+
+def recall(model: str, distilled: Path | None, schedule: str, pairs: int, seed: int) -> list[dict[str, Any]]:
+    """A row for all tokens, for each form and criterion, for what is chosen of them, and for what was distilled."""
+    teacher = load_checkpoint(model)
+    preprocess = teacher.preprocess_config
+    parts = [scenes("calibrate", seed, CALIBRATE), scenes("measure", seed, pairs)]
+    calibrate, measure = (
+        prepare(part.captions, part.indices, preprocess, workers=0, on_bad_image="fail") for part in parts
+    )
+    images = image_batches(calibrate, preprocess)
+    chosen = fuse_tokens(teacher.model, read_schedule(schedule), images)
+    encoders: dict[str, Encoder] = {"all tokens": teacher}
+    for fusion in fusions(teacher.model.config, schedule):
+        name = f"{fusion.criterion} at {len(fusion.steps)} layers"
+        encoders[name] = dataclasses.replace(teacher, model=with_fusion(teacher.model, fusion))
+    encoders[f"chosen: {chosen.config.vision.fusion}"] = dataclasses.replace(teacher, model=chosen)
+    if distilled is not None:
+        encoders["distilled, float"] = load_checkpoint(distilled / "checkpoint")
+        encoders["distilled, int8 bundle"] = edgeclip.load(distilled / "bundle", threads=1)
+    rows, whole = [], None
+    for name, encoder in encoders.items():
+        images_NE = encoder.encode_image(measure.crops)
+        ranks_2N = ranks(images_NE, encoder.encode_text(measure.first_captions), np.arange(pairs))
+        hits_2N = np.stack([r == 0 for r in ranks_2N]).astype(float)
+        whole = (images_NE, hits_2N) if whole is None else whole
+        row: dict[str, Any] = {"tokens": name, "cosine": round(float((images_NE * whole[0]).sum(axis=1).mean()), 4)}
+        for direction, hits_N, of_whole_N in zip(("i2t", "t2i"), hits_2N, whole[1], strict=True):
+            row[direction] = round(100 * float(hits_N.mean()), 1)
+            row[f"{direction}_lost"] = lost(of_whole_N - hits_N)
+        print(row, flush=True)
+        rows.append(row)
+    return rows
+
+
+def lost(difference_N: NDArray[np.float64]) -> list[float]:
+    """Points, and their 95 % bootstrap interval over pairs."""
+    draws_RN = np.random.default_rng(0).integers(len(difference_N), size=(2000, len(difference_N)))
+    low, high = np.percentile(difference_N[draws_RN].mean(axis=1), [2.5, 97.5])
+    return [round(100 * float(value), 2) for value in (difference_N.mean(), low, high)]
 
 
 if __name__ == "__main__":

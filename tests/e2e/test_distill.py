@@ -208,6 +208,7 @@ MISTAKES = {
         ),
         "vision_layers with the pair [9, 1]",
     ),
+    "fuse": (RECIPE + "\n[fuse]\nschedule = '9x1'\n", "9x1 for 4 patches"),
     "second stage": (RECIPE.replace("[0.8, 0.7]", "[0.8, 0.05]"), "a text tower of"),
     "not a number of steps": (RECIPE.replace("epochs = 10", f"epochs = {10**18}"), "epochs 1000000000000000000"),
     "brackets": (RECIPE + "colour = " + "[" * 5000, "wrong.toml: "),

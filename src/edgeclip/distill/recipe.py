@@ -114,12 +114,6 @@ class DistillRecipe(Config, frozen=True, kw_only=True):
                 expected="full precision, in which int8 is computed exactly",
                 fix="set one of them to no or 0",
             )
-        if self.fuse is not None and self.loss.vision_layers:
-            raise ConfigError(
-                "vision_layers with [fuse]",
-                expected="a student that has its teacher's tokens",
-                fix="leave one of them out; text_layers may stay",
-            )
         of_tokens = [name for name in self.loss.weights if name in TOKEN_LOSSES]
         if of_tokens and self.train.chunk_size is not None:
             raise ConfigError(

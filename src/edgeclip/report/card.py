@@ -42,7 +42,7 @@ def print_card(inspection: BundleInspection) -> None:
         + (f", in float: {', '.join(manifest.float_layers)}" if manifest.float_layers else ""),
         *([f"int8 here   {inspection.arithmetic}"] if "int8" in manifest.precisions else []),
         f"image       {config.vision.image_size} px in patches of {config.vision.patch_size}, {tower(config.vision)}",
-        *fused(config.vision),
+        *(f"FUSES       {line}" for line in fused(config.vision)),
         f"text        {config.text.vocab_size:,} tokens, context {config.text.context_length}, {tower(config.text)}",
         *_texts(inspection.text_cleaning),
         f"embedding   {config.projection_dim} wide, "

@@ -109,7 +109,7 @@ def print_inspection(inspection: Inspection) -> None:
     lines = [
         f"layout     {inspection.layout}, stored as {inspection.stored_dtype}",
         f"image      {vision.image_size} px in patches of {vision.patch_size}, " + tower(vision),
-        *fused(vision),
+        *(f"FUSES      {line}" for line in fused(vision)),
         f"text       {text.vocab_size:,} tokens, context {text.context_length}, "
         + tower(text)
         + f", pools {_pooled(text)}",
@@ -136,14 +136,13 @@ def tower(config: TowerConfig) -> str:
 
 
 def fused(config: VisionConfig) -> list[str]:
-    """A line on the tokens that an image tower fuses, if it does."""
+    """What tokens an image tower fuses, in words; nothing where it fuses none."""
     if config.fusion is None:
         return []
-    before, counts = config.num_patches + 1, config.fusion.tokens(config.num_patches + 1)
-    steps = ", ".join(
-        f"{left} from layer {layer}" for (layer, _), left in zip(config.fusion.steps, counts, strict=True)
-    )
-    return [f"FUSES      {before} tokens to {steps} ({config.fusion.criterion}): not the embeddings of all tokens"]
+    before = config.num_patches + 1
+    left = zip(config.fusion.steps, config.fusion.tokens(before), strict=True)
+    steps = ", ".join(f"{tokens} from layer {layer}" for (layer, _), tokens in left)
+    return [f"{before} tokens to {steps}, by {config.fusion.criterion}: lossy"]
 
 
 def _shortened(names: list[str], shown: int = 6) -> str:

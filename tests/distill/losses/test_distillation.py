@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgeclip.config import ClipConfig, Config, load_toml
+from edgeclip.config import ClipConfig, Config, Fusion, load_toml
 from edgeclip.distill.losses.contrastive import contrastive_loss
 from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.losses.feature import feature_loss
@@ -141,6 +141,15 @@ def test_the_learned_scale_is_clamped_where_there_is_one(config: ClipConfig):
     loss.clamp_logit_scale()
     assert loss.interactive.log_logit_scale.item() == pytest.approx(math.log(100))
     DistillationLoss(LossMix(feature=1.0), config, config).clamp_logit_scale()
+
+
+def test_states_of_fused_tokens_are_not_compared_with_those_of_patches(config: ClipConfig):
+    vision = msgspec.structs.replace(config.vision, fusion=Fusion(criterion="tome", steps=((1, 2),)))
+    fused = msgspec.structs.replace(config, vision=vision)
+    for student, teacher in ((fused, config), (config, fused), (fused, fused)):
+        with pytest.raises(ConfigError, match="vision_layers for an image tower that fuses tokens"):
+            DistillationLoss(LossMix(hidden_state=1.0, vision_layers=((1, 1),)), student, teacher)
+        DistillationLoss(LossMix(hidden_state=1.0, text_layers=((1, 1),)), student, teacher)
 
 
 def test_what_is_learned_beside_the_student(config: ClipConfig):

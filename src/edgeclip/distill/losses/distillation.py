@@ -55,6 +55,12 @@ class DistillationLoss(nn.Module):
         self.interactive = InteractiveLoss() if mix.interactive > 0 else None
         self.hidden_states = nn.ModuleDict()
         if mix.vision_layers:
+            if student.vision.fusion or teacher.vision.fusion:
+                raise ConfigError(
+                    "vision_layers for an image tower that fuses tokens",
+                    expected="the same tokens in both",
+                    fix="leave out vision_layers, or [fuse]; text_layers may stay",
+                )
             _check_tokens("vision_layers", "patches", student.vision.num_patches, teacher.vision.num_patches)
             self.hidden_states["image"] = _hidden_states(
                 "vision_layers", mix.vision_layers, student.vision, teacher.vision
