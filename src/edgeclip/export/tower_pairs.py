@@ -1,10 +1,15 @@
-"""The scale pairs of the exported towers, whose last block is computed for the pooled token: see `equalize`."""
+"""Where exported towers can be rewritten for int8; their last block is computed for the pooled token.
+
+See `quantize.equalize` and `quantize.pairing`.
+"""
 
 from __future__ import annotations
 
 from edgeclip.export.rewrites.pooled_last_block import PooledBlock
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
+from edgeclip.model.layers import Block
 from edgeclip.quantize.equalize import ScalePair
+from edgeclip.quantize.pairing import pair_inputs
 from edgeclip.quantize.scale_pairs import after_norm, pairs_of_block, values
 
 
@@ -12,6 +17,17 @@ def pairs_of_tower(tower: ExportedImageTower | ExportedTextTower) -> list[ScaleP
     """All of a tower's scale pairs, in order."""
     found = [pair for index, block in enumerate(tower.blocks) for pair in pairs_of_block(f"blocks.{index}", block)]
     return [*found, *_of_last(tower.last)]
+
+
+def pair_inputs_of_tower(tower: ExportedImageTower | ExportedTextTower) -> None:
+    """Reorder, in place, the values of every head and the units of every MLP."""
+    for block in tower.blocks:
+        assert isinstance(block, Block)  # noqa: S101 - for the type checker
+        pair_inputs(block.attention.qkv, block.attention.out, block.attention.num_heads)
+        pair_inputs(block.mlp.fc1, block.mlp.fc2)
+    last = tower.last
+    pair_inputs(last.key_value, last.attention.out, last.attention.num_heads)
+    pair_inputs(last.mlp.fc1, last.mlp.fc2)
 
 
 def _of_last(last: PooledBlock) -> list[ScalePair]:
