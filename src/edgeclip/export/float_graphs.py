@@ -14,7 +14,7 @@ from edgeclip.data.prepare import Prepared
 from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.graph import write_image_graph, write_text_graph
 from edgeclip.export.surgery import end_texts
-from edgeclip.export.tower_pairs import pairs_of_tower
+from edgeclip.export.tower_pairs import pair_inputs_of_tower, pairs_of_tower
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.progress import task
 from edgeclip.quantize.equalize import equalize
@@ -66,7 +66,7 @@ def write_float_graphs(checkpoint: Checkpoint, folder: Path, *, calibrate: Prepa
     Args:
         checkpoint: the checkpoint, which is left as it is.
         folder: where a bundle is made; its `onnx` folder must be there.
-        calibrate: pairs to equalize the channels on, for int8; None leaves the weights as they are.
+        calibrate: pairs to equalize the channels on, for int8; None leaves the weights as they are, in their order.
 
     Raises:
         ConfigError: a tower is too large for an ONNX file.
@@ -92,5 +92,9 @@ def write_float_graphs(checkpoint: Checkpoint, folder: Path, *, calibrate: Prepa
 
 
 def _equalized(tower: Tower, batches: list[Tensor] | None) -> dict[str, float]:
-    """Equalize a tower in place; the alpha of each pair that was."""
-    return {} if batches is None else equalize(pairs_of_tower(tower), lambda: embed(tower, batches))
+    """Equalize a tower in place and pair its inputs; the alpha of each pair that was equalized."""
+    if batches is None:
+        return {}
+    alphas = equalize(pairs_of_tower(tower), lambda: embed(tower, batches))
+    pair_inputs_of_tower(tower)
+    return alphas

@@ -1,4 +1,7 @@
-"""The scale pairs of the exported towers, whose last part is rewritten: see `equalize`."""
+"""Where exported towers, whose last part is rewritten, can be rewritten for int8.
+
+See `quantize.equalize` and `quantize.pairing`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from torch import nn
 from edgeclip.export.rewrites.folded_query import FoldedPooling
 from edgeclip.export.rewrites.pooled_last_block import PooledBlock
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
+from edgeclip.model.layers import Block
 from edgeclip.quantize.equalize import ScalePair
+from edgeclip.quantize.pairing import pair_inputs
 from edgeclip.quantize.scale_pairs import after_norm, pairs_of_block, values
 
 
@@ -26,6 +31,20 @@ def _of_pooling(norm: nn.LayerNorm, last: FoldedPooling) -> list[ScalePair]:
         values("last.values", last.value, last.out),
         after_norm("last.norm", last.norm, last.mlp.fc1),
     ]
+
+
+def pair_inputs_of_tower(tower: ExportedImageTower | ExportedTextTower) -> None:
+    """Reorder, in place, the values of every head and the units of every MLP."""
+    for block in tower.blocks:
+        assert isinstance(block, Block)  # noqa: S101 - for the type checker
+        pair_inputs(block.attention.projections[-1], block.attention.out, block.attention.num_heads)
+        pair_inputs(block.mlp.fc1, block.mlp.fc2)
+    last = tower.last
+    if isinstance(last, FoldedPooling):
+        pair_inputs(last.value, last.out, last.scores.out_features)
+    else:
+        pair_inputs(last.key_value, last.attention.out, last.attention.num_heads)
+    pair_inputs(last.mlp.fc1, last.mlp.fc2)
 
 
 def _of_last(last: PooledBlock) -> list[ScalePair]:
