@@ -114,7 +114,8 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
             expected=" or ".join(map(repr, MODEL_TYPES)),
             fix="give a CLIP, SigLIP or MetaCLIP 2 checkpoint",
         )
-    vision, text = (_tower(raw, name, path) for name in ("vision_config", "text_config"))
+    tower = section if family.is_siglip else _tower
+    vision, text = (tower(raw, name, path) for name in ("vision_config", "text_config"))
     for part in (raw, vision, text):
         for key, reason in _REFUSED.items():
             if part.get(key):
