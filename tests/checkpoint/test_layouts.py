@@ -276,7 +276,10 @@ def test_a_hostile_pickle_is_not_executed(tmp_path: Path, mini_checkpoint: Path,
 def test_other_architectures_are_refused(tmp_path: Path, mini_checkpoint: Path):
     folder = copy_of(mini_checkpoint, tmp_path / "a")
     edit_json(folder / "config.json", model_type="blip")
-    with pytest.raises(CheckpointError, match="'blip'; expected 'clip' or 'metaclip_2' or 'siglip'"):
+    with pytest.raises(
+        CheckpointError,
+        match="'blip', with a BERT text tower that looks at the image; expected 'clip' or 'metaclip_2' or 'siglip'",
+    ):
         load_checkpoint(folder)
     torch.save({"visual.layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "rn50.pt")
     with pytest.raises(CheckpointError, match="ResNet"):
