@@ -73,6 +73,18 @@ _FAMILIES = {
 }
 MODEL_TYPES = tuple(_FAMILIES)
 """The architectures that are read, by transformers' names."""
+_MISSING = {
+    "align": "an EfficientNet image tower",
+    "altclip": "an XLM-RoBERTa text tower",
+    "blip": "a BERT text tower that looks at the image",
+    "chinese_clip": "a BERT text tower",
+    "flava": "a multimodal tower",
+    "jina_clip": "an EVA image tower",
+    "owlvit": "a box for each patch",
+    "owlv2": "a box for each patch",
+    "vision-text-dual-encoder": "towers of any two models",
+}
+"""The part that edgeclip has not, of architectures that people ask for."""
 _REFUSED = {
     "quantization_config": "that is not quantized",
     "auto_map": "that needs no code of its own",
@@ -114,11 +126,12 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
     family = _FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
         raise CheckpointError(
-            f"{path} of model_type {shown(model_type)}",
+            f"{path} of model_type {shown(model_type)}{_told(model_type)}",
             expected=" or ".join(map(repr, MODEL_TYPES)),
             fix="give a CLIP, SigLIP or MetaCLIP 2 checkpoint",
         )
-    vision, text = (_tower(raw, name, path) for name in ("vision_config", "text_config"))
+    tower = section if family.is_siglip else _tower
+    vision, text = (tower(raw, name, path) for name in ("vision_config", "text_config"))
     for part in (raw, vision, text):
         for key, reason in _REFUSED.items():
             if part.get(key):
@@ -153,6 +166,14 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
         text=TextConfig(**t),
         sigmoid=raw.get(SIGMOID) is True,
     )
+
+
+def _told(model_type: object) -> str:
+    """What is missing of an architecture that is not read, where that is known."""
+    if str(model_type).endswith(("_vision_model", "_text_model")):
+        return ", one tower alone"
+    part = _MISSING.get(str(model_type))
+    return "" if part is None else f", with {part}"
 
 
 def _refuse_other_siglips(model_type: object, vision: dict[str, Any], path: Path) -> None:

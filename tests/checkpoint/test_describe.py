@@ -332,12 +332,10 @@ def test_keys_that_change_nothing(tmp_path: Path, openai_style: Clip, tokenizer:
     [
         ("vision_cfg", {"layers": [3, 4, 6, 3], "patch_size": None}, "with a ResNet image tower"),
         ("vision_cfg", {"timm_model_name": "vit_base_patch16"}, "timm's 'vit_base_patch16'"),
-        ("model_cfg", {"init_logit_bias": -10}, "a bias of the logits, as SigLIP has it"),
         ("model_cfg", {"multimodal_cfg": {"width": 8}}, "a text decoder, as CoCa has it"),
-        ("model_cfg", {"nonscalar_logit_scale": True}, "nonscalar_logit_scale = True"),
         ("text_cfg", {"hf_model_name": "roberta-base"}, "'roberta-base' as its text tower"),
         ("text_cfg", {"no_causal_mask": True}, "no_causal_mask = True"),
-        ("text_cfg", {"pool_type": "last"}, "pool_type 'last'"),
+        ("text_cfg", {"pool_type": "last"}, "pool_type = 'last'"),
         ("vision_cfg", {"no_ln_pre": True}, "no_ln_pre = True"),
         ("vision_cfg", {"a new key": 1}, "a new key = 1"),
         ("vision_cfg", {"act_kwargs": {"slope": 1}}, "act_kwargs"),

@@ -151,9 +151,11 @@ def test_metaclip_pools_its_token_2_and_not_the_highest(tmp_path: Path):
         (lambda c: (c.update(model_type="siglip2"), c["vision_config"].pop("image_size")), "NaFlex"),
         (lambda c: c["vision_config"].update(vision_use_head=False), "vision_use_head"),
         (lambda c: c["text_config"].update(projection_size=48), "without a projection"),
-        (lambda c: c.update(model_type="blip"), "model_type 'blip'"),
+        (lambda c: c.update(model_type="beit"), "model_type 'beit'; expected 'clip' or"),
+        (lambda c: c.update(model_type="chinese_clip"), "'chinese_clip', with a BERT text tower"),
+        (lambda c: c.update(model_type="clip_vision_model"), "'clip_vision_model', one tower alone"),
     ],
-    ids=["NaFlex", "no head", "widths that differ", "another family"],
+    ids=["NaFlex", "no head", "widths that differ", "another family", "a known one", "a single tower"],
 )
 def test_what_is_refused_is_told_in_a_line(tmp_path: Path, change: Callable[[dict], object], expected: str):
     folder = edited(published.write_siglip2(tmp_path / "m"), change)

@@ -172,6 +172,32 @@ def open_clip_folder(
     save_file({name: tensor.detach() for name, tensor in state.items()}, folder / "open_clip_model.safetensors")
 
 
+def test_a_folder_of_timm_with_the_files_of_open_clip_beside(
+    tmp_path: Path, openai_style: Clip, tokenizer: ClipTokenizer
+):
+    """As timm/vit_base_patch16_clip_224.openai: config.json and model.safetensors are of the image tower alone."""
+    open_clip_folder(tmp_path / "a", openai_style, tokenizer)
+    save_file({"cls_token": torch.zeros(1, 1, 128)}, tmp_path / "a" / "model.safetensors")
+    (tmp_path / "a" / "config.json").write_text(json.dumps({"architecture": "vit_base_patch16_clip_224"}))
+    assert assert_same(openai_style, tmp_path / "a").layout == "open_clip, safetensors"
+
+
+def test_a_clip_that_was_trained_with_siglips_loss(tmp_path: Path, openai_style: Clip, tokenizer: ClipTokenizer):
+    """open_clip's `init_logit_bias` adds a bias to any model, and `nonscalar_logit_scale` an axis to its scale."""
+    open_clip_folder(tmp_path / "a", openai_style, tokenizer, init_logit_bias=-10, nonscalar_logit_scale=True)
+    weights = load_file(tmp_path / "a" / "open_clip_model.safetensors")
+    numbers = {"logit_scale": weights["logit_scale"][None], "logit_bias": torch.tensor([-9.5])}
+    save_file(weights | numbers, tmp_path / "a" / "open_clip_model.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "a")
+    assert checkpoint.logit_bias == -9.5
+    assert checkpoint.model.config.sigmoid
+    assert checkpoint.model.config.vision.pooling == "class"
+    save_checkpoint(checkpoint.model, checkpoint.preprocess_config, checkpoint.tokenizer, tmp_path / "b")
+    again = load_checkpoint(tmp_path / "b")
+    assert again.model.config == checkpoint.model.config
+    assert (again.logit_bias, again.logit_scale) == (-9.5, checkpoint.logit_scale)
+
+
 def test_open_clip(tmp_path: Path, openai_style: Clip, tokenizer: ClipTokenizer):
     open_clip_folder(tmp_path / "a", openai_style, tokenizer)
     checkpoint = assert_same(openai_style, tmp_path / "a")
@@ -261,7 +287,10 @@ def test_a_hostile_pickle_is_not_executed(tmp_path: Path, mini_checkpoint: Path,
 def test_other_architectures_are_refused(tmp_path: Path, mini_checkpoint: Path):
     folder = copy_of(mini_checkpoint, tmp_path / "a")
     edit_json(folder / "config.json", model_type="blip")
-    with pytest.raises(CheckpointError, match="'blip'; expected 'clip' or 'metaclip_2' or 'siglip'"):
+    with pytest.raises(
+        CheckpointError,
+        match="'blip', with a BERT text tower that looks at the image; expected 'clip' or 'metaclip_2' or 'siglip'",
+    ):
         load_checkpoint(folder)
     torch.save({"visual.layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "rn50.pt")
     with pytest.raises(CheckpointError, match="ResNet"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from transformers import AutoModel
@@ -14,6 +15,7 @@ from edgeclip.bundle import read_bundle
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.export import export_bundle
 from edgeclip.export.export_settings import SampleSettings
+from edgeclip.export.immich import write_model_folder
 from edgeclip.export.rewrites.folded_query import FoldedPooling
 from edgeclip.export.samples import load_samples
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
@@ -107,9 +109,20 @@ def test_labels_are_judged_one_by_one_as_by_transformers(
 
 
 @pytest.mark.slow
-def test_both_towers_in_one_graph_have_the_bias(checkpoint: Checkpoint, once: MadeOnce):
-    import onnxruntime
+def test_immich_gets_the_embeddings_of_the_runtime(checkpoint: Checkpoint, once: MadeOnce, tmp_path: Path):
+    with exported(checkpoint, once, "fp32") as clip:
+        write_model_folder(clip.bundle, tmp_path)
+        textual = onnxruntime.InferenceSession(str(tmp_path / "textual" / "model.onnx"))
+        for text in published.SENTENCES[:4]:
+            (embedding,) = textual.run(None, {"text": checkpoint.tokenizer([text]).astype(np.int32)})
+            np.testing.assert_allclose(embedding, clip.encode_text([text]), atol=1e-5)
+        visual = onnxruntime.InferenceSession(str(tmp_path / "visual" / "model.onnx"))
+        pixels = checkpoint.preprocess(PICTURES[0]).numpy()[None]
+        np.testing.assert_allclose(visual.run(None, {"image": pixels})[0], clip.encode_image(PICTURES[:1]), atol=1e-5)
 
+
+@pytest.mark.slow
+def test_both_towers_in_one_graph_have_the_bias(checkpoint: Checkpoint, once: MadeOnce):
     with exported(checkpoint, once, "int8", combined_graph=True) as clip:
         graph = onnxruntime.InferenceSession(str(clip.bundle.folder / "onnx" / "model_quantized.onnx"))
         pixels = np.stack([checkpoint.preprocess(picture).numpy() for picture in PICTURES])

@@ -31,6 +31,11 @@ def same(ours: str, theirs: str) -> Rule:
     return Rule(ours, (theirs,), lambda tensors: tensors[0], lambda tensor: (tensor,))
 
 
+def leading(ours: str, theirs: str) -> Rule:
+    """The same tensor, stored with an axis of size 1 before its own."""
+    return Rule(ours, (theirs,), lambda tensors: tensors[0].squeeze(0), lambda tensor: (tensor[None],))
+
+
 def one_number(ours: str, theirs: str, *, is_vector: bool = False) -> Rule:
     """A tensor of one number, which files have with or without an axis; `is_vector` is how it is written."""
     shape = (1,) if is_vector else ()
@@ -53,9 +58,14 @@ def transposed(ours: str, theirs: str) -> Rule:
     return Rule(ours, (theirs,), lambda tensors: tensors[0].T, lambda tensor: (tensor.T,))
 
 
-def stacked(ours: str, theirs: Sequence[str]) -> Rule:
-    """Equal parts stacked along the first axis: query, key and value."""
-    return Rule(ours, tuple(theirs), lambda tensors: torch.cat(list(tensors)), lambda tensor: tensor.chunk(len(theirs)))
+def stacked(ours: str, theirs: Sequence[str], shares: Sequence[int] = (1, 1, 1)) -> Rule:
+    """Parts stacked along the first axis: query, key and value, each a share of it."""
+
+    def parts(tensor: Tensor) -> Sequence[Tensor]:
+        unit = tensor.shape[0] // sum(shares)
+        return tensor.split([unit * share for share in shares])
+
+    return Rule(ours, tuple(theirs), lambda tensors: torch.cat(list(tensors)), parts)
 
 
 def convolution(ours: str, theirs: str, channels: int, patch_size: int) -> Rule:

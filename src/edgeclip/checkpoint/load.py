@@ -24,6 +24,7 @@ from edgeclip.checkpoint.torch_file import TensorFile
 from edgeclip.config import ClipConfig, PreprocessConfig, TextCleaning, TextConfig
 from edgeclip.errors import CheckpointError, EdgeclipError, TokenizerError
 from edgeclip.hf_config import own_preprocess
+from edgeclip.hf_json import read_json
 from edgeclip.hub import download_checkpoint
 from edgeclip.image import ImageSource, crop_uint8, normalize
 from edgeclip.inputs import texts_of
@@ -191,8 +192,7 @@ class _Options:
 
 
 def _load_folder(name: str, folder: Path, options: _Options) -> Checkpoint:
-    has_open_clip, has_hugging_face = (folder / open_clip.CONFIG_NAME).is_file(), (folder / HUGGING_FACE).is_file()
-    hugging_face = not has_open_clip or (has_hugging_face and _has_hugging_face_weights(folder))
+    hugging_face = not (folder / open_clip.CONFIG_NAME).is_file() or _is_hugging_face_too(folder)
     said = configured(folder, options.model_config, hugging_face=hugging_face)
     if said is None:
         raise CheckpointError(
@@ -210,9 +210,13 @@ def _load_file(name: str, path: Path, options: _Options) -> Checkpoint:
     return _assemble(name, file, "", path.parent, said, options)
 
 
-def _has_hugging_face_weights(folder: Path) -> bool:
-    """Some repositories carry both layouts; then the weights that are there decide."""
-    return any(folder.glob("model*.safetensors*")) or any(folder.glob("pytorch_model*.bin*"))
+def _is_hugging_face_too(folder: Path) -> bool:
+    """Some repositories carry both layouts; then the weights that are there decide. timm's own, of the image tower
+    alone, have its names: their config.json has no model_type.
+    """
+    has_weights = any(folder.glob("model*.safetensors*")) or any(folder.glob("pytorch_model*.bin*"))
+    config = folder / HUGGING_FACE
+    return has_weights and config.is_file() and "model_type" in read_json(config)
 
 
 def _assemble(

@@ -6,11 +6,12 @@ A key is read, or its value is known to change nothing, or it is refused.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL.Image import Resampling
 
 from edgeclip.checkpoint.description import Description
+from edgeclip.checkpoint.timm import siglip_tower
 from edgeclip.config import (
     CLIP_MEAN,
     CLIP_STD,
@@ -26,7 +27,7 @@ from edgeclip.hf_json import integer, number, section, shown, triple
 CONFIG_NAME = "open_clip_config.json"
 
 _READ = {
-    "model_cfg": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"},
+    "model_cfg": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_bias", "nonscalar_logit_scale"},
     "vision_cfg": {
         "image_size",
         "layers",
@@ -36,9 +37,11 @@ _READ = {
         "mlp_ratio",
         "norm_kwargs",
         "act_kwargs",
+        "timm_model_name",
     },
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "norm_kwargs", "act_kwargs"}
-    | {"pool_type", "eos_id", "tokenizer_kwargs", "hf_tokenizer_name", "tokenizer_mode"},
+    | {"pool_type", "eos_id", "tokenizer_kwargs", "hf_tokenizer_name", "tokenizer_mode"}
+    | {"no_causal_mask", "proj_bias"},
 }
 # Whatever their value, these change nothing: starting values, training alone, the form of the output, or details of a
 # part that is switched off (`_DEFAULTS` refuses one that is on). The text tower's prefix is read from the tensors.
@@ -61,12 +64,12 @@ _BLOCK: dict[str, Any] = {
 }
 # open_clip's own defaults: the plain towers.
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "model_cfg": {"init_logit_bias": None, "nonscalar_logit_scale": False, "multimodal_cfg": None},
+    "model_cfg": {"multimodal_cfg": None},
     "vision_cfg": _BLOCK
-    | {"timm_model_name": None, "attentional_pool": False, "no_ln_pre": False, "pool_type": "tok", "in_chans": 3}
+    | {"attentional_pool": False, "no_ln_pre": False, "pool_type": "tok", "in_chans": 3}
     | {"pos_embed_type": "learnable", "global_average_pool": False, "input_patchnorm": False},
     "text_cfg": _BLOCK
-    | {"hf_model_name": None, "embed_cls": False, "no_causal_mask": False, "proj_bias": False, "proj_type": "linear"}
+    | {"hf_model_name": None, "embed_cls": False, "proj_type": "linear"}
     | {"correct_cls_mask": False},
 }
 
@@ -84,20 +87,13 @@ def describe(raw: dict[str, Any], path: Path) -> Description:
     _refuse_other_kinds(model, vision, text, path)
     for name, part in (("model_cfg", model), ("vision_cfg", vision), ("text_cfg", text)):
         _refuse_unknown(name, part, path)
-    if text.get("pool_type", "argmax") not in ("argmax", "eos"):
-        raise _other(path, f"pool_type {shown(text['pool_type'])} in its text tower")
-    width, text_width = integer(vision, "width", path, 768), integer(text, "width", path, 512)
+    pooling = _text_pooling(vision, text, path)
+    text_width = integer(text, "width", path, 512)
     quick = model.get("quick_gelu", False)
     config = ClipConfig(
         projection_dim=integer(model, "embed_dim", path),
-        vision=VisionConfig(
-            image_size=integer(vision, "image_size", path, 224),
-            patch_size=integer(vision, "patch_size", path, 16),
-            hidden_size=width,
-            num_hidden_layers=integer(vision, "layers", path, 12),
-            num_attention_heads=width // max(integer(vision, "head_width", path, 64), 1),
-            **_mlp_act_eps(vision, width, quick, path),
-        ),
+        vision=_vision(vision, quick, path),
+        sigmoid=model.get("init_logit_bias") is not None,
         text=TextConfig(
             vocab_size=integer(text, "vocab_size", path, 49408),
             context_length=integer(text, "context_length", path, 77),
@@ -105,6 +101,7 @@ def describe(raw: dict[str, Any], path: Path) -> Description:
             hidden_size=text_width,
             num_hidden_layers=integer(text, "layers", path, 12),
             num_attention_heads=integer(text, "heads", path, 8),
+            pooling=pooling,
             **_mlp_act_eps(text, text_width, quick, path),
         ),
     )
@@ -114,16 +111,46 @@ def describe(raw: dict[str, Any], path: Path) -> Description:
     return Description(config, path.name, preprocess, path.name, *_text_cleaning(text, path))
 
 
+def _vision(vision: dict[str, Any], quick: object, path: Path) -> VisionConfig:
+    image_size = integer(vision, "image_size", path, 224)
+    if tower := siglip_tower(str(vision.get("timm_model_name")), image_size):
+        return tower
+    width = integer(vision, "width", path, 768)
+    return VisionConfig(
+        image_size=image_size,
+        patch_size=integer(vision, "patch_size", path, 16),
+        hidden_size=width,
+        num_hidden_layers=integer(vision, "layers", path, 12),
+        num_attention_heads=width // max(integer(vision, "head_width", path, 64), 1),
+        **_mlp_act_eps(vision, width, quick, path),
+    )
+
+
+def _text_pooling(vision: dict[str, Any], text: dict[str, Any], path: Path) -> Literal["end", "last"]:
+    """That of SigLIP's text tower, which goes with its image tower, or of CLIP's."""
+    is_siglip = vision.get("timm_model_name") is not None
+    known = {
+        "pool_type": ("last",) if is_siglip else ("argmax", "eos"),
+        **dict.fromkeys(("no_causal_mask", "proj_bias"), (is_siglip,)),
+    }
+    kind = {"pool_type": "argmax", "no_causal_mask": False, "proj_bias": False} | {
+        k: text[k] for k in known if k in text
+    }
+    if odd := [f"{key} = {shown(kind[key])}" for key, values in known.items() if kind[key] not in values]:
+        raise _other(path, f"{', '.join(odd)} in its text tower")
+    return "last" if is_siglip else "end"
+
+
 def _refuse_other_kinds(model: dict[str, Any], vision: dict[str, Any], text: dict[str, Any], path: Path) -> None:
     """Say what a model is, before its keys are looked at one by one."""
     if isinstance(vision.get("layers"), list):
         raise _other(path, "a ResNet image tower")
-    if vision.get("timm_model_name"):
-        raise _other(path, f"timm's {shown(vision['timm_model_name'])} as its image tower")
+    if (name := vision.get("timm_model_name")) and siglip_tower(str(name), 224) is None:
+        raise _other(path, f"timm's {shown(name)} as its image tower")
+    if name and (vision.get("timm_pool"), vision.get("timm_proj")) != ("map", "none"):
+        raise _other(path, f"timm_pool {shown(vision.get('timm_pool'))}, timm_proj {shown(vision.get('timm_proj'))}")
     if text.get("hf_model_name"):
         raise _other(path, f"{shown(text['hf_model_name'])} as its text tower")
-    if model.get("init_logit_bias") is not None:
-        raise _other(path, "a bias of the logits, as SigLIP has it")
     if model.get("multimodal_cfg") is not None:
         raise _other(path, "a text decoder, as CoCa has it")
 
@@ -138,7 +165,7 @@ def _refuse_unknown(name: str, part: dict[str, Any], path: Path) -> None:
 def _other(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
         f"{path} with {what}",
-        expected="a plain ViT image tower and CLIP text tower",
+        expected="the ViT and text towers of CLIP, or those of SigLIP",
         fix="give a checkpoint such as openai/clip-vit-base-patch32",
     )
 
@@ -164,6 +191,8 @@ def _text_cleaning(text: dict[str, Any], path: Path) -> tuple[TextCleaning, Chec
     clean: TextCleaning = options.pop("clean", None) or "lower"
     other = {key: value for key, value in options.items() if value not in (None, "")}
     named = {key: text[key] for key in ("hf_tokenizer_name", "tokenizer_mode") if text.get(key)}
+    if text.get("pool_type") == "last":
+        named.pop("hf_tokenizer_name", None)  # that whose tokenizer.json lies beside, as for every SigLIP
     if other or named or clean not in ("lower", "whitespace", "canonicalize"):
         odd = ", ".join(f"{k} = {shown(v)}" for k, v in {**named, **other, "clean": clean}.items())
         return "lower", CheckpointError(

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from edgeclip.checkpoint.keys import Rule, convolution, linear, same, transposed
+from edgeclip.checkpoint.keys import Rule, convolution, linear, one_number, same, transposed
+from edgeclip.checkpoint.timm import timm_tower
 from edgeclip.config import ClipConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError
 
@@ -132,24 +133,27 @@ def built(sizes: Sizes) -> ClipConfig:
 def rules(config: ClipConfig, text_prefix: str = "") -> list[Rule]:
     """The key table; see `text_prefix`."""
     table = [
-        same("log_logit_scale", "logit_scale"),
-        same("vision.class_embedding", "visual.class_embedding"),
-        same("vision.position_embedding", "visual.positional_embedding"),
-        convolution(
-            "vision.patch_embedding.weight", "visual.conv1.weight", config.vision.num_channels, config.vision.patch_size
-        ),
-        *linear("vision.pre_norm", "visual.ln_pre"),
-        *linear("vision.post_norm", "visual.ln_post"),
-        transposed("vision.projection.weight", "visual.proj"),
+        one_number("log_logit_scale", "logit_scale"),
+        *([one_number("logit_bias", "logit_bias")] if config.sigmoid else []),
         same("text.token_embedding.weight", f"{text_prefix}token_embedding.weight"),
         same("text.position_embedding", f"{text_prefix}positional_embedding"),
         *linear("text.final_norm", f"{text_prefix}ln_final"),
-        transposed("text.projection.weight", f"{text_prefix}text_projection"),
     ]
-    towers = (
-        ("vision", "visual.", config.vision.num_hidden_layers),
-        ("text", text_prefix, config.text.num_hidden_layers),
-    )
+    towers = [("text", text_prefix, config.text.num_hidden_layers)]
+    if config.vision.pools_by_attention:
+        table += [*timm_tower(config.vision), *linear("text.projection", f"{text_prefix}text_projection")]
+    else:
+        towers.append(("vision", "visual.", config.vision.num_hidden_layers))
+        channels, patch_size = config.vision.num_channels, config.vision.patch_size
+        table += [
+            same("vision.class_embedding", "visual.class_embedding"),
+            same("vision.position_embedding", "visual.positional_embedding"),
+            convolution("vision.patch_embedding.weight", "visual.conv1.weight", channels, patch_size),
+            *linear("vision.pre_norm", "visual.ln_pre"),
+            *linear("vision.post_norm", "visual.ln_post"),
+            transposed("vision.projection.weight", "visual.proj"),
+            transposed("text.projection.weight", f"{text_prefix}text_projection"),
+        ]
     for tower, prefix, layers in towers:
         for i in range(layers):
             ours, theirs = f"{tower}.transformer.blocks.{i}", f"{prefix}transformer.resblocks.{i}"

@@ -43,6 +43,13 @@ cut_at_end (int32[1, {length}] text) => (int64[1, tokens] kept_ids)
     kept_ids = Slice(ids, zero, length, one)
 }}
 """
+WHOLE = """
+whole (int32[1, {length}] text) => (int64[1, {length}] ids)
+{{
+    ids = Cast<to = 7>(text)
+}}
+"""
+"""In front of a tower that sees the padding, as SigLIP's does."""
 
 
 class ImmichManifest(Config, frozen=True, kw_only=True):
@@ -187,14 +194,15 @@ def _write_visual(bundle: Bundle, path: Path) -> None:
 def _write_textual(bundle: Bundle, path: Path) -> None:
     """Text (1, L) int32 -> embedding (1, E).
 
-    Immich pads every text to the context length. What follows the end is cut off first: it cannot change the result
-    but for the activation scale of an int8 graph, and would cost as much time as the text itself.
+    Immich pads every text to the context length. What follows the end is cut off first where the tower is causal: it
+    cannot change the result but for the activation scale of an int8 graph, and would cost as much time as the text.
     """
     model = prefixed(load_graph(bundle.text_graph), "tower/")
     name_sizes(model, {"batch": 1})
     rename(model, {model.graph.output[0].name: "embedding"})
-    front = CUT_AT_END.format(length=bundle.config.text.context_length, eos=bundle.tokenizer.eos_token_id)
-    onnx.save_model(put_in_front(model, front), path)
+    front = CUT_AT_END if bundle.config.text.causal else WHOLE
+    text = front.format(length=bundle.config.text.context_length, eos=bundle.tokenizer.eos_token_id)
+    onnx.save_model(put_in_front(model, text), path)
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -36,7 +36,7 @@ def fastest_engine(teacher: Clip, *, repeats: int = 15) -> str:
 def time_engines(teacher: Clip, *, repeats: int = 50) -> list[EngineTime]:
     """Time the image tower's widest layer (the first of an MLP) in float and on each engine, side by side."""
     layer = _first_mlp_layer(teacher)
-    rows = teacher.config.vision.num_patches + 1
+    rows = teacher.config.vision.num_tokens
     x = torch.randn(rows, layer.in_features, generator=torch.Generator().manual_seed(0))
     modules: dict[str, nn.Module] = {"float": nn.Sequential(layer)}
     modules |= {engine: quantize(nn.Sequential(layer), engine) for engine in available_engines()}
