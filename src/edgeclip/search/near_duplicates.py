@@ -90,30 +90,19 @@ def _sketches(count: int, read: Read) -> NDArray[np.float32]:
     return sketches_NS
 
 
-def _join(
-    groups: _Groups,
-    rows: NDArray[np.int64],
-    others: NDArray[np.int64],
-    read: Read,
-) -> None:
-    """Join those of the pairs that are alike and not in one group yet: one of each row at a time, for most of a large
-    group are then in one, and need not be compared.
-    """
-    is_later = rows < others
-    rows, others = rows[is_later], others[is_later]
-    while True:
+def _join(groups: _Groups, rows: NDArray[np.int64], others: NDArray[np.int64], read: Read) -> None:
+    """Join those of the pairs of two blocks that are alike and not in one group yet."""
+    is_open = (rows < others) & (groups.leaders(rows) != groups.leaders(others))
+    if not is_open.any():
+        return
+    rows, others = np.unique(rows[is_open]), np.unique(others[is_open])
+    places, other_places = np.nonzero(read(rows) @ read(others).T >= ALIKE)
+    rows, others = rows[places], others[other_places]
+    while len(rows):  # one of each row at a time: most of a large group are then in one
+        firsts = np.unique(others, return_index=True)[1]
+        groups.join(rows[firsts], others[firsts])
         is_open = groups.leaders(rows) != groups.leaders(others)
         rows, others = rows[is_open], others[is_open]
-        if not len(rows):
-            return
-        firsts = np.unique(others, return_index=True)[1]
-        one, other = rows[firsts], others[firsts]
-        places, inverse = np.unique(np.concatenate([one, other]), return_inverse=True)
-        embeds_KE = read(places)
-        one_KE, other_KE = embeds_KE[inverse[: len(one)]], embeds_KE[inverse[len(one) :]]
-        is_alike = np.einsum("ke,ke->k", one_KE, other_KE) >= ALIKE
-        groups.join(one[is_alike], other[is_alike])
-        rows, others = np.delete(rows, firsts), np.delete(others, firsts)
 
 
 class _Groups:
