@@ -63,6 +63,10 @@ class DataError(EdgeclipError):
     """A data set that is missing, empty, malformed, or too small for what was asked."""
 
 
+class ReplacedError(DataError):
+    """An index that was made anew with another bundle while it was open."""
+
+
 class HubError(EdgeclipError):
     """A hub id that cannot be fetched and is not in the cache."""
 

@@ -11,7 +11,7 @@ from tests.hostile.kill_index import World
 def test_an_index_that_is_killed_loses_nothing_that_was_committed(tmp_path: Path):
     world = World(tmp_path, is_second=True)
     for point, calls, least in (
-        ("edgeclip.search.adding:Adding._store_photo", 40, 80),
+        ("edgeclip.search.adding:Adding._store_photo", 20, 80),
         ("edgeclip.search.adding:Adding._store", 1, 80),
         ("edgeclip.search.index:Index._settle", 1, 80),
     ):

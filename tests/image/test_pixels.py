@@ -314,3 +314,8 @@ def test_a_crop_is_not_resized_and_cropped_again():
     assert (crop_uint8(crop, config) != crop).any()
     with pytest.raises(ImageError, match=r"a crop of shape \(60, 80, 3\); expected \(32, 32, 3\)"):
         crop_uint8(Crop(picture), config)
+
+
+def test_transparency_that_is_multiplied_in_is_laid_on_white_too():
+    image = Image.new("RGBA", (4, 4), (10, 20, 30, 128))
+    np.testing.assert_allclose(np.asarray(open_rgb(image.convert("RGBa"))), np.asarray(open_rgb(image)), atol=1)

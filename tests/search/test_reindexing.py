@@ -56,5 +56,5 @@ def test_what_can_not_be_read_now_leaves_everything_as_it_was(db: Path, clip: Cl
 def test_an_index_that_is_open_elsewhere_says_so(db: Path, clip: ClipRuntime, other: ClipRuntime):
     with Index.open(db, clip) as index:
         Index.reindex(db, other)
-        with pytest.raises(DataError, match="made anew meanwhile"):
+        with pytest.raises(DataError, match="made anew with another bundle"):
             index.search("a red mug")

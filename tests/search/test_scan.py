@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeclip.errors import DataError
+from edgeclip.errors import ReplacedError
 from edgeclip.search import scan as module
 from edgeclip.search.database import Database, create
 from edgeclip.search.scan import Scan
@@ -95,9 +95,19 @@ def test_where_the_bits_can_not_be_kept_they_are_made_each_time(database: Databa
     assert not scan.path.exists()
 
 
-def test_an_index_that_was_made_anew_is_opened_again(database: Database):
+def test_an_index_that_was_made_anew_is_followed(database: Database):
     scan = Scan(database)
     check(scan, database)
     database.rows("UPDATE meta SET value = 'another' WHERE key = 'uuid'")
-    with pytest.raises(DataError, match="open it again"):
+    with database.transaction() as connection:  # as many as before, and no id of theirs
+        newest = connection.execute("SELECT max(id) FROM vectors").fetchone()
+        connection.execute("UPDATE vectors SET id = id + ?", newest)
+    check(scan, database)
+
+
+def test_an_index_of_another_bundle_by_now_is_refused(database: Database):
+    scan = Scan(database)
+    check(scan, database)
+    database.rows("UPDATE meta SET value = 'another' WHERE key = 'fingerprint'")
+    with pytest.raises(ReplacedError, match="open it again"):
         check(scan, database)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import base64
 import io
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +235,52 @@ def test_the_page_loads_nothing_from_elsewhere(client: TestClient):
 def test_what_is_in_the_index(client: TestClient, photos: Path):
     about = client.get("/v1/index").json()
     assert (about["photos"], about["roots"], about["model"]) == (COUNT, [str(photos)], "builtin:tabletop")
+
+
+def test_an_index_that_grows_or_is_made_anew_meanwhile_is_followed(client: TestClient, db: Path, photos: Path):
+    caption = describe(sample_scene("serve", 0, 3))[0]
+    before = [row["path"] for row in found(client, query=caption, k=5)]
+    Image.fromarray(render(sample_scene("serve", 0, COUNT))).save(photos / "new.png")
+    with Index.open(db) as index:
+        index.add(photos, workers=0)
+    new = found(client, query=describe(sample_scene("serve", 0, COUNT))[0], k=1)
+    assert new[0]["path"] == str(photos / "new.png")
+    (photos / "new.png").unlink()
+    with Index.open(db) as index:
+        index.prune()
+    Index.reindex(db, workers=0)
+    rows = found(client, query=caption, k=5)
+    assert [row["path"] for row in rows] == before
+    assert client.get(f"/v1/photos/{rows[0]['id']}/thumbnail").status_code == 200
+    assert found(client, similar=rows[0]["id"], k=1)
+
+
+@pytest.mark.parametrize(("route", "body"), [("/v1/search", {"query": "a ball"}), ("/v1/index", None)])
+def test_an_index_of_another_bundle_by_now_is_one_problem(
+    client: TestClient, db: Path, route: str, body: dict[str, Any] | None
+):
+    with closing(sqlite3.connect(db)) as connection, connection:
+        connection.execute("UPDATE meta SET value = 'ffff' WHERE key = 'fingerprint'")
+        connection.execute("UPDATE meta SET value = 'ffff' WHERE key = 'uuid'")
+    answer = client.post(route, json=body) if body else client.get(route)
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+    assert answer.json()["fix"] == "start the server again, with the index's bundle"
+    assert str(db) not in answer.text
+    assert client.post("/v1/embeddings", json={"input": "a ball"}).status_code == 200
+
+
+def test_thumbnails_of_what_is_gone_or_has_changed_go_with_prune(client: TestClient, db: Path, tmp_path: Path):
+    rows = found(client, query="a ball", k=3, collapse=False)
+    for row in rows:
+        client.get(f"/v1/photos/{row['id']}/thumbnail")
+    kept = tmp_path / "photos.db.thumbnails"
+    (kept / "notes.txt").write_text("not ours")
+    assert len(list(kept.glob("*.jpg"))) == 3
+    Path(rows[0]["path"]).unlink()
+    Image.new("RGB", (9, 9)).save(rows[1]["path"])
+    with Index.open(db) as index:
+        index.add(tmp_path / "photos", workers=0)
+        index.prune()
+    (left,) = kept.glob("*.jpg")
+    assert left.read_bytes() == client.get(f"/v1/photos/{rows[2]['id']}/thumbnail").content
+    assert (kept / "notes.txt").exists()

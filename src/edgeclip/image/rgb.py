@@ -21,7 +21,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     for top, band in bands(image):
         if image.mode.startswith("I") or image.mode == "F":
             band = _to_8_bit(band, peak)
-        if "A" in band.getbands() or band.info.get("transparency") is not None:
+        if {"A", "a"} & {*band.getbands()} or band.info.get("transparency") is not None:
             rgba = band.convert("RGBA")
             rgb.paste(rgba, (0, top), mask=rgba)
         else:

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import msgspec
 
 from edgeclip.bulk.path_names import path_from_text
-from edgeclip.errors import ConfigError, DataError
+from edgeclip.errors import ConfigError, DataError, ReplacedError
 from edgeclip.files import part_of, printable
 
 APPLICATION, SCHEMA = 0x45434C49, 1
@@ -87,7 +87,7 @@ class Database:
     """A connection that threads may share; each statement runs alone.
 
     Attributes:
-        meta: what the index says of itself.
+        meta: what the index says of itself, when it was opened or last followed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -179,18 +179,22 @@ class Database:
         with self.transaction() as connection:
             connection.executemany(statement, rows)
 
-    def check_unchanged(self) -> None:
-        """Refuse to go on where the index was made anew meanwhile, with a bundle that may be another.
+    def follow(self) -> None:
+        """Take note of whether the index was made anew meanwhile.
 
         Raises:
-            DataError: it was.
+            ReplacedError: it was, with another bundle.
+            DataError: the file is damaged.
         """
-        if self.rows("SELECT value FROM meta WHERE key = 'uuid'") != [(self.meta.uuid,)]:
-            raise DataError(
-                f"{printable(str(self.path))}, which was made anew meanwhile",
-                expected="the index that was opened",
+        with self._lock, self._explained():
+            meta = self._meta()
+        if meta.fingerprint != self.meta.fingerprint:
+            raise ReplacedError(
+                f"{printable(str(self.path))}, which was made anew with another bundle ({meta.fingerprint})",
+                expected=f"the bundle that it was opened with ({self.meta.fingerprint})",
                 fix="open it again",
             )
+        self.meta = meta
 
     def close(self) -> None:
         """Give the file back."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeclip.bulk.path_names import path_from_text, path_to_text
+from edgeclip.bulk.path_names import path_to_text
 from edgeclip.cpu import processors
 from edgeclip.errors import DataError
 from edgeclip.files import locked, printable
@@ -19,9 +19,10 @@ from edgeclip.runtime.clip import ClipRuntime, load
 from edgeclip.search.adding import Adding
 from edgeclip.search.confidence import Confidence
 from edgeclip.search.database import Database, check_file, create
+from edgeclip.search.duplicates import duplicates
 from edgeclip.search.filters import NO_FILTERS, Filters
 from edgeclip.search.finding import MOST, Asked, asked_of, find
-from edgeclip.search.near_duplicates import groups_of
+from edgeclip.search.kept_thumbnails import remove_unused
 from edgeclip.search.pruning import is_below, prune, roots_of
 from edgeclip.search.queries import Query, unit
 from edgeclip.search.reindexing import reindex
@@ -215,7 +216,7 @@ class Index:
         return photo_of(self._database, rows[0]) if rows else None
 
     def prune(self, folders: Sequence[str | Path] = ()) -> Pruned:
-        """Remove the rows of files that are gone.
+        """Remove the rows of files that are gone, and the thumbnails that a server has kept of them.
 
         Args:
             folders: rows below these go even where an indexed folder is missing, empty or can't be read, which may be
@@ -229,29 +230,24 @@ class Index:
             pruned = prune(self._database, [str(folder) for folder in folders])
             if pruned.removed:
                 self._scan.refresh()
+            remove_unused(self._database)
         return pruned
 
     def dupes(self) -> tuple[Duplicates, ...]:
-        """Groups of near-duplicates, the largest first. All pairs are compared: minutes for 100,000 pictures.
+        """Groups of near-duplicates, the largest first. Twice as many pictures take four times as long.
 
         Raises:
-            DataError: the index is damaged.
+            DataError: the index is damaged, or was made anew meanwhile.
         """
-        rows = self._database.rows(
-            "SELECT path, embedding FROM photos, vectors WHERE vectors.id = vector ORDER BY photos.id"
-        )
-        embeds_NE = np.frombuffer(b"".join(embeds for _, embeds in rows), "<f2").reshape(-1, self.clip.embedding_size)
-        return tuple(
-            Duplicates(paths=tuple(path_from_text(rows[row][0]) for row in group), score=score)
-            for group, score in groups_of(embeds_NE)
-        )
+        return duplicates(self._database, self._scan)
 
     def status(self) -> Status:
         """What is in the index.
 
         Raises:
-            DataError: the index is damaged.
+            DataError: the index is damaged, or was made anew with another bundle.
         """
+        self._database.follow()
         ((photos, first, last),) = self._database.rows(EXTENT, of=tuple[int, Moment | None, Moment | None])
         broken = self._database.rows("SELECT path, reason FROM broken ORDER BY path", of=tuple[str, str])
         names = (self.path.name, f"{self.path.name}-wal", bits_path(self.path).name)

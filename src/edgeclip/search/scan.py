@@ -44,6 +44,7 @@ class Scan:
         self._bits: SignBits | None = None
         self._tail = self._no_rows()
         self._newest = 0
+        self._uuid = database.meta.uuid
 
     @property
     def path(self) -> Path:
@@ -104,9 +105,16 @@ class Scan:
             raise self._database.damaged(f"no vector {id_}")
         return embeds_1E
 
+    def at(self, ids_K: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Those of ascending ids (K, E); NaN where one is gone."""
+        found, embeds = self.vectors(ids_K.tolist())
+        embeds_KE = np.full((len(ids_K), self._size), np.nan, np.float32)
+        embeds_KE[np.searchsorted(ids_K, found)] = embeds
+        return embeds_KE
+
     def sample(self, count: int) -> NDArray[np.float32]:
         """Vectors (S, E), evenly spaced, at most so many."""
-        ids = self._ids()
+        ids = self.ids()
         return self.vectors(ids[:: max(1, -(-len(ids) // count))])[1]
 
     def best(self, query_E: NDArray[np.float32]) -> float:
@@ -121,15 +129,18 @@ class Scan:
         self._current()
 
     def _forget(self) -> None:
-        self._bits, self._tail, self._newest = None, self._no_rows(), 0
+        self._bits, self._tail, self._newest, self._uuid = None, self._no_rows(), 0, self._database.meta.uuid
 
-    def _ids(self) -> list[int]:
+    def ids(self) -> list[int]:
+        """Those of all vectors, ascending."""
         return [id_ for (id_,) in self._database.rows("SELECT id FROM vectors ORDER BY id")]
 
     def _current(self) -> tuple[SignBits | None, tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """The bits, and the vectors that came since."""
-        self._database.check_unchanged()
+        self._database.follow()
         with self._lock:
+            if self._uuid != self._database.meta.uuid:
+                self._forget()
             newest = self._database.rows("SELECT max(id) FROM vectors")[0][0] or 0
             if self._bits is None and not self._newest:
                 self._bits = sign_bits.read(self.path, self._database.meta.uuid, self._size)
@@ -151,7 +162,7 @@ class Scan:
 
     def _new_bits(self) -> SignBits:
         """The bits of all vectors, of which few are in memory at once."""
-        ids, code = self._ids(), Code.of(self.sample(SAMPLED))
+        ids, code = self.ids(), Code.of(self.sample(SAMPLED))
         words = []
         for start in range(0, len(ids), BLOCK):
             part = ids[start : start + BLOCK]

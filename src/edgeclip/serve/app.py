@@ -10,14 +10,14 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from edgeclip.errors import BundleError, EdgeclipError
+from edgeclip.errors import BundleError, EdgeclipError, ReplacedError
 from edgeclip.files import printable
 from edgeclip.serve import classify, cohere, embeddings, health, immich, llama_cpp, searching, web_page
 from edgeclip.serve.gate import Gate, token_of
 from edgeclip.serve.metrics import Metrics
 from edgeclip.serve.model import Model
 from edgeclip.serve.openapi import describe
-from edgeclip.serve.problems import NotFoundError, WrongMethodError, broken, problem
+from edgeclip.serve.problems import NotFoundError, StaleError, WrongMethodError, broken, problem
 from edgeclip.serve.serve_settings import ServeSettings
 from edgeclip.serve.thumbnails import Thumbnails
 from edgeclip.version import __version__
@@ -60,6 +60,15 @@ async def _refused(_: Request, error: EdgeclipError) -> Response:
     if isinstance(error, BundleError):  # which names folders of this machine
         logger.error("%s", error)
         return broken()
+    if isinstance(error, ReplacedError):
+        logger.error("%s", error)
+        return problem(
+            StaleError(
+                "an index that was made anew with another bundle",
+                expected="the one that this server was started with",
+                fix="start the server again, with the index's bundle",
+            )
+        )
     return problem(error)
 
 

@@ -52,6 +52,12 @@ class TooSlowError(RefusedError):
     headers = {"Retry-After": "5"}
 
 
+class StaleError(RefusedError):
+    """An index that the server can't use any more as it was started."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
 class TooLargeError(RefusedError):
     """A body that is longer than what is read."""
 

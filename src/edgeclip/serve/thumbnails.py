@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 from edgeclip.files import printable, write_atomically
-from edgeclip.image.small import QUALITY, small_jpeg
+from edgeclip.image.small import small_jpeg
 from edgeclip.search.index import Index
+from edgeclip.search.kept_thumbnails import SIDE, folder_of, name_of
 from edgeclip.search.rows import Photo
 from edgeclip.serve.problems import NotFoundError
 
-SIDES = {"thumbnail": 400, "preview": 1600}
+SIDES = {"thumbnail": SIDE, "preview": 1600}
 """Pixels of the longer side. Previews, of which few are looked at, are not kept."""
 ROOTS_SECONDS = 30
 """How old the list of indexed folders may be."""
@@ -25,7 +25,7 @@ class Thumbnails:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._folder = index.path.with_name(f"{index.path.name}.thumbnails")
+        self._folder = folder_of(index.path)
         self._roots: tuple[float, Sequence[str]] = (-ROOTS_SECONDS, ())
 
     def of(self, photo: Photo, size: str) -> bytes:
@@ -45,15 +45,15 @@ class Thumbnails:
             raise NotFoundError(
                 f"{printable(path)}, which is not there", expected="an indexed picture", fix="run edgeclip index again"
             )
-        version = f"{status.st_size} {status.st_mtime_ns} {SIDES[size]} {QUALITY}"
-        kept = self._folder / (hashlib.sha256(os.fsencode(path) + version.encode()).hexdigest()[:40] + ".jpg")
+        if size != "thumbnail":
+            return small_jpeg(path, SIDES[size])
+        kept = self._folder / name_of(path, status.st_size, status.st_mtime_ns)
         with suppress(OSError):
             return kept.read_bytes()
         data = small_jpeg(path, SIDES[size])
-        if size == "thumbnail":
-            with suppress(OSError):  # a folder that can't be written to, a full disk
-                self._folder.mkdir(mode=0o700, exist_ok=True)
-                write_atomically(kept, data)
+        with suppress(OSError):  # a folder that can't be written to, a full disk
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            write_atomically(kept, data)
         return data
 
     def _is_indexed(self, path: str) -> bool:
