@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,6 +18,7 @@ from PIL import Image
 from edgeclip.data.tabletop import Scene, describe, render, sample_scene
 from edgeclip.data.tabletop.captions import PLACES
 from edgeclip.search import Index
+from edgeclip.search.queries import embed, terms_of
 
 STYLES = ("plain", "relational", "tags", "counted", "brief")
 FIGURES = ("confidence", "cosine", "z", "z_of_picture", "gap_to_2nd", "gap_to_10th", "median", "spread")
@@ -77,33 +79,28 @@ def asked_of_a_world(folder: Path, seed: int, count: int) -> dict[str, dict[str,
         level = cosines_ND.mean(1), cosines_ND.std(1)
         for style, name in enumerate(STYLES):
             captions = [[describe(scene)[style] for scene in part] for part in (scenes, others)]
-            first = [
-                Path(index.search(text, k=1).results[0].path).stem == f"{n:06d}" for n, text in enumerate(captions[0])
-            ]
             fits = [any(is_said(name, scene, text, *each) for each in shown)
                     for scene, text in zip(others, captions[1], strict=True)]  # fmt: skip
-            asked[name] = {
-                "there": _figures(index, captions[0], pictures_NE, level),
-                "others": _figures(index, captions[1], pictures_NE, level),
-                "first": np.array(first),
-                "fits": np.array(fits),
-            }
+            there, others_QF = (_figures(index, part, pictures_NE, level) for part in captions)
+            first = there[:, -1] == np.arange(count)
+            asked[name] = {"there": there[:, :-1], "others": others_QF[:, :-1], "first": first, "fits": np.array(fits)}
     return asked
 
 
 def _figures(
-    index: Index,
-    captions: list[str],
-    pictures_NE: NDArray[np.float32],
-    level: tuple[NDArray[np.float32], NDArray[np.float32]],
+    index: Index, captions: list[str], pictures_NE: NDArray[np.float32], level: tuple[NDArray[np.float32], ...]
 ) -> NDArray[np.float64]:
-    cosines_QN = index.clip.encode_text(captions) @ pictures_NE.T
-    confidence = [index.search(text, k=1).confidence for text in captions]
+    """`FIGURES` of each caption, and its best picture's number."""
+    terms = [terms_of(text)[0] for text in captions]
+    texts_QE = np.stack(embed(index.clip, terms, raw_prompt=False))
+    known = [msgspec.structs.replace(term, embeds=text_E) for term, text_E in zip(terms, texts_QE, strict=True)]
+    confidence = [index.search([term], k=1).confidence for term in known]
+    cosines_QN = texts_QE @ pictures_NE.T
     best, second, *_, tenth = -np.sort(-cosines_QN, axis=1)[:, :10].T
     at, median = cosines_QN.argmax(1), np.median(cosines_QN, 1)
     spread = 1.4826 * np.median(np.abs(cosines_QN - median[:, None]), 1)
     of_picture = (best - level[0][at]) / level[1][at]
-    columns = (confidence, best, (best - median) / spread, of_picture, best - second, best - tenth, median, spread)
+    columns = (confidence, best, (best - median) / spread, of_picture, best - second, best - tenth, median, spread, at)
     return np.column_stack(columns).astype(np.float64)
 
 
