@@ -239,13 +239,14 @@ def files(folder: Path, count: int, bundle: str | Path) -> dict[str, Any]:
             seconds = round(time.perf_counter() - start, 2)
         report[name] = {"seconds": seconds, "encoded": added.encoded, "moved": added.moved}
     command = [sys.executable, "-m", "edgeclip", "search", "a red mug", "--db", str(db), "--all"]
+    subprocess.run(command, check=True, capture_output=True)  # which keeps the opened graph and the bits
     times, before = [], sum(os.times()[2:4])
-    for _ in range(6):
+    for _ in range(5):
         start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         times.append(time.perf_counter() - start)
     report["search_in_a_new_process"] = {
-        "seconds": round(float(np.median(times[1:])), 3),
+        "seconds": round(float(np.median(times)), 3),
         "processor_seconds": round((sum(os.times()[2:4]) - before) / len(times), 3),
     }
     return report
