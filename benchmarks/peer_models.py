@@ -51,7 +51,7 @@ def make_files(work: Path, vocabulary: Path | None, photos: list[NDArray[np.floa
         write_checkpoint(work / "checkpoint", vocabulary)
     for precision in ("int8", "fp32"):
         if not (work / f"bundle-{precision}").is_dir():
-            _bundle(work, precision)
+            write_bundle(work, precision)
     if not (work / "openvino" / "text-int8.xml").is_file():
         with quiet():
             _plain_onnx(work)
@@ -89,7 +89,8 @@ def stand_in_tokenizer() -> ClipTokenizer:
     return ClipTokenizer(build_tokenizer(vocab, known.merges), context_length=CONTEXT)
 
 
-def _bundle(work: Path, precision: str) -> None:
+def write_bundle(work: Path, precision: str) -> None:
+    """A bundle of the checkpoint there."""
     from edgeclip.checkpoint import load_checkpoint
     from edgeclip.export import export_bundle
     from edgeclip.export.export_settings import SampleSettings

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from edgeclip.errors import ConfigError, DataError
+from edgeclip.errors import ConfigError, DataError, InputError
 from edgeclip.runtime import ClipRuntime
 from edgeclip.search import Collection, Filters, Index, collection, copying, points
 from edgeclip.search.qdrant import Address, address_of
@@ -256,6 +256,12 @@ def test_addresses(text: str, address: Address):
 def test_what_is_no_address(text: str):
     with pytest.raises(ConfigError, match="`to`"):
         address_of(text, "`to`")
+
+
+def test_what_is_no_text(index: Index, scenes: Path, clip: ClipRuntime):
+    for call in (lambda: index.add(scenes, to=Path("qdrant")), lambda: Collection.open(b"qdrant://nas/photos", clip)):
+        with pytest.raises(InputError, match="expected a string"):
+            call()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from edgeclip.errors import DAMAGED, ConfigError, DataError
+from edgeclip.errors import DAMAGED, ConfigError, DataError, InputError
 from edgeclip.files import printable
 from edgeclip.secret import secret_of
 
@@ -64,7 +64,10 @@ def address_of(text: str, name: str) -> Address:
 
     Raises:
         ConfigError: it is something else, or holds a user or a key, which is not repeated.
+        InputError: it is no string.
     """
+    if not isinstance(text, str):
+        raise InputError(f"{name} of the type {type(text).__name__}", expected="a string", fix=f"give {EXAMPLE!r}")
     try:
         parts = urlsplit(text)
         port = parts.port
