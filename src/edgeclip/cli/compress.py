@@ -17,9 +17,11 @@ def command(settings: CompressSettings, out: OutFolder, as_json: Json = False) -
     Where none does, the closest one is written, with the limits to relax, and the exit code is 3.
     """
     from edgeclip.report.compressed import print_compressed
+    from edgeclip.report.compressed_html import write_card_html
     from edgeclip.tune.run import compress
 
     card = compress(settings, out)
+    write_card_html(out)
     if as_json:
         print_json(card)
     else:
