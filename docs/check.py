@@ -32,6 +32,7 @@ NOT_RUN = {
     "curl ": "it asks the server below; tests/e2e/test_serve.py asks one",
     "edgeclip serve ": "it serves until it is stopped; tests/e2e/test_serve.py starts and stops one",
     "edgeclip compress openai": "the checkpoint here is random, and a teacher that guesses is refused",
+    "edgeclip push ": "it uploads; tests/cli/test_push.py replaces the network",
     "make ": "each target is minutes of work; CI runs check and test",
 }
 SHORTER = {"--samples 1000": "--samples 100"}
