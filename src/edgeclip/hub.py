@@ -1,6 +1,7 @@
 """Fetch files of the Hugging Face hub, or from its local cache where there is no network.
 
 With `data.hub_data` it is the only part of edgeclip that opens a connection, and only where a hub id was given.
+Nothing is sent but by `upload`.
 """
 
 from __future__ import annotations
@@ -78,6 +79,42 @@ def snapshot(hub_id: str, patterns: list[str], *, revision: str | None = None) -
             expected="a network connection or an earlier download",
             fix="connect once, or give a local folder",
         ) from error
+
+
+def upload(folder: Path, hub_id: str, names: list[str], *, private: bool) -> str:
+    """Put files of a folder into a repository of the hub, in one commit; the repository is made where there is none.
+
+    Args:
+        folder: where the files are.
+        hub_id: user/name.
+        names: of the files, by their path in the folder; those that are not there are left out.
+        private: whether a new repository is only its owner's.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        HubError: nobody is logged in, the repository isn't theirs, or there is no network.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError  # type: ignore[attr-defined]
+
+    api = HfApi(library_name="edgeclip")
+    try:
+        with task(f"uploading {hub_id}", None):
+            api.create_repo(hub_id, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=hub_id, folder_path=folder, allow_patterns=names, commit_message="A bundle of edgeclip"
+            )
+    except LocalTokenNotFoundError as error:
+        raise HubError("no token of the hub", expected="one", fix="log in with `hf auth login`") from error
+    except (HTTPError, OSError) as error:
+        raise HubError(
+            f"{hub_id}, which can't be uploaded ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            expected="a network connection, and a repository that is yours",
+            fix="log in with `hf auth login`, and give your own user/name",
+        ) from error
+    return str(commit.commit_url)
 
 
 def _telling(advance: Advance) -> Any:

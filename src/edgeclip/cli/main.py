@@ -11,6 +11,7 @@ import typer
 
 from edgeclip.cli import (
     bench,
+    card,
     classify,
     compress,
     distill,
@@ -22,6 +23,7 @@ from edgeclip.cli import (
     inspect,
     mcp,
     prune,
+    push,
     reindex,
     reproduce,
     search,
@@ -57,6 +59,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], str, tuple[str, ...]]] = {
     "inspect": (inspect.command, ON_A_DEVICE, ("model",)),
     "export": (export.command, MAKE, ("model",)),
     "compress": (compress.command, MAKE, ("model",)),
+    "card": (card.command, MAKE, ("bundle",)),
+    "push": (push.command, MAKE, ("bundle", "name")),
     "distill": (distill.command, MAKE, ("model",)),
     "train": (train.command, MAKE, ("recipe",)),
     "bench": (bench.command, MEASURE, ("bundle",)),

@@ -13,8 +13,13 @@ class VerifySettings(Settings, frozen=True, kw_only=True):
 
 
 def command(settings: VerifySettings) -> None:
-    """Check that no file was changed and that this machine computes what the bundle's maker computed."""
+    """Check that no file was changed and that this machine computes what the bundle's maker computed.
+
+    A bundle of edgeclip compress is measured again: what is other here than where it was chosen is printed.
+    """
+    from edgeclip.bundle import COMPRESS_CARD
     from edgeclip.runtime import int8_proof, load, self_test
+    from edgeclip.tune.again import changes
 
     clip = load(settings.bundle)
     cosines = self_test(clip)
@@ -22,3 +27,6 @@ def command(settings: VerifySettings) -> None:
     if clip.bundle.needs_proof:
         print(int8_proof.in_words())
     print("  ".join(f"{name} cosine {cosine:.6f}" for name, cosine in cosines.items()))
+    if COMPRESS_CARD in clip.bundle.manifest.files:
+        for line in changes(clip.bundle):
+            print(line)

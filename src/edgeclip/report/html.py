@@ -18,31 +18,40 @@ from edgeclip.results import Results, Row
 from edgeclip.version import __version__
 
 
-def render_report(results: Results) -> str:
-    """The report as HTML text."""
-    templates = Environment(
+def templates() -> Environment:
+    """What pages are rendered with: everything escaped, nothing undefined."""
+    found = Environment(
         loader=PackageLoader("edgeclip.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["figure"] = figure
+    found.filters["figure"] = figure
+    return found
+
+
+def render_report(results: Results) -> str:
+    """The report as HTML text."""
     rows = in_order(results.rows)
-    return templates.get_template("page.html").render(
-        results=results,
-        rows=rows,
-        version=__version__,
-        groups=_groups(rows),
-        headlines=headlines(results),
-        overview=overview(rows),
-        leading=leading_row(results),
-        curves=[curve(label, losses) for label, losses in results.losses.items()],
-        training=training(results),
-        engines=why_engines_differ(results, results.findings) if results.findings else [],
-        drift=why_distillation_drifts(results, results.findings) if results.findings else [],
-        settings=json.dumps(results.settings, indent=1),
-        environment=results.environment,
+    return (
+        templates()
+        .get_template("page.html")
+        .render(
+            results=results,
+            rows=rows,
+            version=__version__,
+            groups=_groups(rows),
+            headlines=headlines(results),
+            overview=overview(rows),
+            leading=leading_row(results),
+            curves=[curve(label, losses) for label, losses in results.losses.items()],
+            training=training(results),
+            engines=why_engines_differ(results, results.findings) if results.findings else [],
+            drift=why_distillation_drifts(results, results.findings) if results.findings else [],
+            settings=json.dumps(results.settings, indent=1),
+            environment=results.environment,
+        )
     )
 
 

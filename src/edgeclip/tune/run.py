@@ -6,8 +6,10 @@ import hashlib
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,9 +21,13 @@ from edgeclip.cpu import cpu_flags, granted_processors
 from edgeclip.data.prepare import Prepared, prepare_parts
 from edgeclip.data.split import CALIBRATE, to_choose
 from edgeclip.files import as_json, locked, write_atomically
+from edgeclip.measure.bundle_process import TOWERS
+from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card
 from edgeclip.tune.arguments import check_arguments, check_size
+from edgeclip.tune.candidates import KINDS, thread_counts
 from edgeclip.tune.compress_settings import CompressSettings
-from edgeclip.tune.costs import Costs
+from edgeclip.tune.contest import MOST_ROUNDS
+from edgeclip.tune.costs import CALLS, ROUND_CALLS, SECONDS, Costs
 from edgeclip.tune.device import check_room, memory_cap_mb
 from edgeclip.tune.drafts import write_drafts
 from edgeclip.tune.finish import finish
@@ -31,6 +37,11 @@ from edgeclip.tune.trials import Trials
 from edgeclip.version import __version__
 
 logger = logging.getLogger(__name__)
+
+DECODE_S, EXPORT_S, START_S, WRITE_S = 0.005, 15.0, 1.0, 5e-9
+"""For estimates: a picture, an export, the start of a process, a parameter of a graph."""
+PASSES = 20
+"""Forward passes that measuring sensitivity takes as long as."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,47 @@ def compress(settings: CompressSettings, out: Path) -> Compressed:
     else:
         logger.warning("%s keeps what was tried, for a run with other limits", trials.folder)
     return card
+
+
+class Step(NamedTuple):
+    """A part of the work, and how long it may take."""
+
+    words: str
+    seconds: float
+
+
+def plan(settings: CompressSettings, out: Path) -> list[Step]:
+    """What `compress` would do, with estimates from the teacher's own speed here; nothing is written.
+
+    Raises:
+        EdgeclipError: as for `compress`.
+    """
+    check_arguments(settings, out.resolve())
+    torch.set_num_threads(1)
+    checkpoint = load_checkpoint(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
+    size = checkpoint.model.config.vision.image_size
+    image, text = (
+        _seconds(lambda: checkpoint.encode_image(test_card(size))),
+        _seconds(lambda: checkpoint.encode_text(GOLDEN_TEXT)),
+    )
+    graphs, pairs = len(KINDS) * len(TOWERS) * len(thread_counts()), settings.pairs
+    one, parameters = image + text, sum(tensor.numel() for tensor in checkpoint.model.state_dict().values())
+    return [
+        Step(f"decode {2 * pairs + CALIBRATE} pictures", 2 * pairs * DECODE_S),
+        Step("export both towers, and find which layers are sensitive", EXPORT_S + PASSES * CALIBRATE * one),
+        Step(f"write {len(KINDS)} kinds of graph: {', '.join(KINDS)}", len(KINDS) * parameters * WRITE_S),
+        Step(f"open and time {graphs} graphs, each in a process", graphs * (START_S + min(CALLS * one / 2, SECONDS))),
+        Step(f"embed {pairs} pairs with those that could win", len(KINDS) / 2 * pairs * one),
+        Step("measure the contenders in turn", MOST_ROUNDS * ROUND_CALLS * len(KINDS) * one / 2),
+        Step(f"prove the winner on {pairs} other pairs", 2 * pairs * one),
+    ]
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    call()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def load_roles(settings: CompressSettings, checkpoint: Checkpoint) -> Roles:

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from edgeclip.config import Config
-from edgeclip.errors import MALFORMED
-from edgeclip.files import output_folder
+from edgeclip.errors import MALFORMED, ConfigError
+from edgeclip.files import output_folder, write_atomically
 from edgeclip.measure.child import ChildError
 
 TRIALS = "trials.jsonl"
@@ -39,16 +39,26 @@ class Trials:
     """The trials of one search, in a folder that is theirs."""
 
     def __init__(self, folder: Path, depends_on: str) -> None:
-        """Read what an earlier run has left, where it depends on the same."""
+        """Read what an earlier run has left, where it depends on the same.
+
+        Raises:
+            ConfigError: the folder holds something else.
+        """
         self.folder, self._path = output_folder(folder), folder / TRIALS
         first = Trial(name="depends on", found={"sha256": depends_on})
         lines = self._read()
+        if not self._path.is_file() and (foreign := next(folder.iterdir(), None)) is not None:
+            raise ConfigError(
+                f"{folder}, where trials are kept, with {foreign.name}",
+                expected="nothing there, or an earlier run's trials",
+                fix="move it away, or give another `out`",
+            )
         if not lines or lines[0] != first:
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             lines = [first]
         self.done = {trial.name: trial for trial in lines}
-        self._path.write_bytes(b"".join(msgspec.json.encode(trial) + b"\n" for trial in lines))  # without a torn line
+        write_atomically(self._path, b"".join(msgspec.json.encode(trial) + b"\n" for trial in lines))  # no torn line
 
     def _read(self) -> list[Trial]:
         data = self._path.read_bytes() if self._path.is_file() else b""
