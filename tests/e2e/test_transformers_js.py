@@ -78,8 +78,8 @@ def mini_with_clip_vocabulary(tmp_path_factory: pytest.TempPathFactory, clip_voc
 @pytest.fixture(
     scope="module",
     params=[
-        *[("tabletop", "fp32"), ("tabletop", "int8"), ("mini", "fp32"), ("mini with --vocab", "int8")],
-        *[("siglip 2", "fp32"), ("siglip 2", "int8")],
+        *[("tabletop", "fp32"), ("tabletop", "int8"), ("tabletop that fuses tokens", "int8")],
+        *[("mini", "fp32"), ("mini with --vocab", "int8"), ("siglip 2", "fp32"), ("siglip 2", "int8")],
     ],
     ids=lambda param: " ".join(param),
 )
@@ -88,6 +88,8 @@ def run(request: pytest.FixtureRequest, edgeclip, tmp_path_factory: pytest.TempP
     model, options = "builtin:tabletop", []
     if name.startswith("mini"):
         model = request.getfixturevalue("mini_with_clip_vocabulary")
+    if name.endswith("fuses tokens"):
+        options = ["--fuse-tokens", "mctf:35%x3"]
     if name.endswith("--vocab"):  # whose tokenizer pads with "!", as OpenAI's code does
         options = ["--vocab", request.getfixturevalue("clip_vocabulary")]
     folder = tmp_path_factory.mktemp("clients")
