@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 
 from edgeclip.tune.contest import FIRST, MOST_ROUNDS, Rounds, hold_contest
 from edgeclip.tune.costs import Member
-from edgeclip.tune.record import Candidate
+from edgeclip.tune.record import Candidate, Contest
 
 SMALL, LARGE, SLOW = (Candidate(image=name, text=name, threads=1) for name in ("small", "large", "slow"))
 SIZES = {SMALL: 1.0, LARGE: 2.0, SLOW: 0.5}
@@ -64,6 +65,12 @@ def test_beside_a_busy_neighbour_the_same_one_wins(seed: int):
     times = {"small": 1.0, "large": 0.8, "slow": 1.5}
     order, _ = hold_contest([LARGE, SMALL, SLOW], SIZES, measured(times, [], noise=0.1, seed=seed))
     assert order[0] == LARGE
+
+
+def test_where_no_round_gives_times_the_smaller_wins_and_the_card_can_be_written():
+    order, contests = hold_contest([LARGE, SMALL], SIZES, lambda first, count, members: [])
+    assert order[0] == SMALL
+    assert msgspec.json.decode(msgspec.json.encode(contests[0]), type=Contest) == contests[0]
 
 
 def test_one_alone_wins():

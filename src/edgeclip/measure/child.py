@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,9 @@ import threading
 import time
 from types import TracebackType
 from typing import Any, Self, TextIO
+
+KILLED = -9
+"""The exit code of a process that the system ended, for want of memory too."""
 
 
 class ChildError(RuntimeError):
@@ -68,7 +70,7 @@ class Child:
         self._errors.seek(0)
         words = self._errors.read().strip()
         lacked = "MemoryError" in words or "bad_alloc" in words or "Failed to allocate memory" in words
-        if self._cap_mb is not None and (lacked or code == -signal.SIGKILL):
+        if self._cap_mb is not None and (lacked or code == KILLED):
             raise ChildError(f"needed more than {self._cap_mb:.0f} MB")
         raise ChildError(f"measuring ended with {code}: {words[-2000:]}")
 

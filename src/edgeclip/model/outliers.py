@@ -2,6 +2,7 @@
 
 Real CLIP checkpoints have a few channels of normalised activations that are tens of times larger than the others. A
 small model trained for a short time has none; its twin gets them, so that quantization is tested on what it will meet.
+Another twin has hidden units of an MLP that are huge and constant.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from msgspec.structs import replace
 from torch import nn
 
 from edgeclip.model.clip import Clip
@@ -42,3 +44,33 @@ def _add_outliers(norm: nn.LayerNorm, following: nn.Linear, generator: torch.Gen
     norm.weight[channels] *= factors
     norm.bias[channels] *= factors
     following.weight[:, channels] /= factors
+
+
+@torch.no_grad()
+def constant_units_twin(model: Clip, *, units: int = 8, value: float = 60.0, seed: int = 0) -> Clip:
+    """Add hidden units to every MLP that are always `value`, and take what they add out of the next bias.
+
+    No normalisation stands between them and the next weights, so that no channel size can be moved there.
+
+    Returns:
+        A new model; its embeddings equal the original's but for rounding.
+    """
+    config = model.config
+    towers = {
+        name: replace(tower, intermediate_size=tower.intermediate_size + units)
+        for name, tower in (("vision", config.vision), ("text", config.text))
+    }
+    twin, generator = Clip(replace(config, **towers)).eval(), torch.Generator().manual_seed(seed)
+    state = twin.state_dict()
+    for name, theirs in model.state_dict().items():
+        ours = state[name]
+        if ours.shape == theirs.shape:
+            ours.copy_(theirs)
+    for name in [name for name in state if name.endswith("mlp.fc2.weight")]:
+        block, theirs = name.removesuffix("fc2.weight"), model.state_dict()
+        added = torch.randn(len(state[name]), units, generator=generator) * theirs[name].std()
+        state[f"{block}fc1.weight"].copy_(torch.cat([theirs[f"{block}fc1.weight"], torch.zeros(units, len(added))]))
+        state[f"{block}fc1.bias"].copy_(torch.cat([theirs[f"{block}fc1.bias"], torch.full((units,), value)]))
+        state[name].copy_(torch.cat([theirs[name], added], dim=1))
+        state[f"{block}fc2.bias"].copy_(theirs[f"{block}fc2.bias"] - value * added.sum(dim=1))
+    return twin

@@ -16,6 +16,8 @@ from edgeclip.tune.record import Candidate, Contest
 MOST_ROUNDS = 40
 STEP = 4
 FIRST = max(2 * STEP, FEWEST_ROUNDS)
+UNKNOWN = Ratio(value=1.0, low=0.0, high=1e9)
+"""Of two that were never measured in one round; JSON has no infinity."""
 Rounds = Callable[[int, int, Sequence[Member]], list[dict[Member, float]]]
 """See `Costs.rounds`."""
 
@@ -75,7 +77,7 @@ def _ratio(times: Mapping[Candidate, Sequence[float]], ours: Candidate, theirs: 
     """Of the rounds that both were in."""
     common = min(len(times[ours]), len(times[theirs]))
     if not common:
-        return Ratio(value=1.0, low=0.0, high=math.inf)
+        return UNKNOWN
     return ratio(times[ours][:common], times[theirs][:common])
 
 
