@@ -365,7 +365,7 @@ def test_the_key_is_of_the_environment_or_a_file(
 
 @pytest.mark.parametrize("module", ["copying", "collection"])
 def test_what_is_missing_names_its_extra(
-    mistake, index: Index, scenes: Path, monkeypatch: pytest.MonkeyPatch, module: str
+    mistake, edgeclip_here, index: Index, scenes: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ):
     for name in [name for name in sys.modules if name.startswith("qdrant_client")]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -374,3 +374,5 @@ def test_what_is_missing_names_its_extra(
     commands = {"copying": ("index", scenes, "--db", index.path, "--to", TO), "collection": ("search", "x", "--db", TO)}
     assert "pip install 'edgeclip[scale]'" in mistake(*commands[module])
     assert index.status().photos == 0
+    index.add(scenes)
+    assert edgeclip_here("search", "a mug", "--db", index.path).returncode == 0  # needs no extra

@@ -90,10 +90,12 @@ def command(settings: SearchSettings) -> None:
 
 def _opened(db: str, bundle: str | None) -> Index | Collection:
     from edgeclip.runtime import load
-    from edgeclip.search import Collection, Index
+    from edgeclip.search import Index
     from edgeclip.search.database import is_collection
 
     if is_collection(db):
+        from edgeclip.search import Collection  # extra `scale`, and a second to import
+
         return Collection.open(db, bundle)
     return Index.open(db) if bundle is None else Index(Path(db), load(bundle, threads=1))  # which makes none
 
