@@ -437,7 +437,7 @@ def test_karpathys_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture):
 def test_captions_beside_each_image(tmp_path: Path):
     folder = tmp_path / "set"
     (folder / "sub").mkdir(parents=True)
-    for name in ("a.jpg", "b.PNG", "c.jpg", "d.jpg", "sub/a.jpg", "e.heic"):
+    for name in ("a.jpg", "b.PNG", "c.jpg", "d.jpg", "sub/a.jpg", "e.psd"):
         (folder / name).write_bytes(b"")
     texts = {"a": b'"one"\n\ntwo', "c": b" \n", "d": b"\xe9", "lone": b"x", "sub/a": "été".encode("utf-16")}
     for name, data in texts.items():

@@ -45,9 +45,9 @@ def test_logits_are_computed_in_full_precision(tmp_path: Path, recipe: ScratchRe
     """Whatever the towers compute in: at scale 100 a bfloat16 keeps half a logit."""
     seen: list[torch.dtype] = []
 
-    def loss(logits: torch.Tensor) -> torch.Tensor:
+    def loss(logits: torch.Tensor, *rest: torch.Tensor | None) -> torch.Tensor:
         seen.append(logits.dtype)
-        return contrastive_loss(logits)
+        return contrastive_loss(logits, *rest)
 
     monkeypatch.setattr("edgeclip.distill.scratch.contrastive_loss", loss)
     raw = msgspec.to_builtins(recipe)
