@@ -18,5 +18,5 @@ def command(settings: VerifySettings) -> None:
 
     clip = load(settings.bundle)
     cosines = self_test(clip)
-    print(f"{len(clip.bundle.manifest.files)} files as they were made, fingerprint {clip.bundle.manifest.fingerprint}")
+    print(f"{len(clip.own_bundle.manifest.files)} files as they were made, fingerprint {clip.bundle.fingerprint}")
     print("  ".join(f"{name} cosine {cosine:.6f}" for name, cosine in cosines.items()))

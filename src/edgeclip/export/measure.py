@@ -3,29 +3,59 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from edgeclip.bundle import SCHEMA, Bundle, Card, Golden, GraphPrecision, Manifest, entries, fingerprint, sealed
-from edgeclip.checkpoint import Checkpoint
+from edgeclip.config import ClipConfig, PreprocessConfig
 from edgeclip.data.prepare import Prepared
 from edgeclip.evaluate.encoder import Encoder
 from edgeclip.evaluate.release_card import release_card
 from edgeclip.export.samples import Samples
 from edgeclip.runtime.clip import ClipRuntime
 from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card
+from edgeclip.tokenizer import ClipTokenizer
 from edgeclip.version import __version__
 
 
+class Described(Protocol):
+    """What a bundle says of itself: a checkpoint does, and so do another program's graphs."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def config(self) -> ClipConfig:
+        """Both towers' sizes."""
+        ...
+
+    @property
+    def preprocess_config(self) -> PreprocessConfig:
+        """How images are made."""
+        ...
+
+    @property
+    def tokenizer(self) -> ClipTokenizer:
+        """How texts are."""
+        ...
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosines that makes logits of them."""
+        ...
+
+
 def open_draft(
-    checkpoint: Checkpoint, folder: Path, precision: GraphPrecision, float_layers: list[str], *, threads: int
+    model: Described, folder: Path, precision: GraphPrecision, float_layers: list[str], *, threads: int
 ) -> ClipRuntime:
     """Open the files of a bundle that has no manifest yet, as a device would.
 
     Args:
-        checkpoint: what they were made from.
+        model: what they were made from.
         folder: with the model's files and the graphs of the precision.
         precision: which graphs.
         float_layers: those of int8 graphs that are in float.
@@ -34,16 +64,16 @@ def open_draft(
     draft = Manifest(
         schema=SCHEMA,
         edgeclip=__version__,
-        teacher=checkpoint.name,
+        teacher=model.name,
         precision=precision,
         float_layers=float_layers,
-        logit_scale=checkpoint.model.logit_scale.item(),
+        logit_scale=model.logit_scale,
         fingerprint="",
         golden=Golden(text=GOLDEN_TEXT, image_embeds=[], text_embeds=[]),
         card=None,
         files={},
     )
-    return ClipRuntime(Bundle(folder, draft, checkpoint.model.config, checkpoint.preprocess_config), threads=threads)
+    return ClipRuntime(Bundle(folder, draft, model.config, model.preprocess_config), threads=threads)
 
 
 def card_on(pairs: Prepared, teacher: Encoder, clip: ClipRuntime, samples: Samples) -> Card:
@@ -53,15 +83,15 @@ def card_on(pairs: Prepared, teacher: Encoder, clip: ClipRuntime, samples: Sampl
 
 def measured(draft: ClipRuntime, teacher: Encoder, samples: Samples) -> tuple[Manifest, Card]:
     """Golden embeddings, the release card on the pairs to measure on, and the manifest with both and every file."""
-    folder, manifest = draft.bundle.folder, draft.bundle.manifest
+    bundle = draft.own_bundle
     golden = Golden(
         text=GOLDEN_TEXT,
-        image_embeds=_golden(draft.encode_image([test_card(draft.bundle.config.vision.image_size)])[0]),
+        image_embeds=_golden(draft.encode_image([test_card(bundle.image_size)])[0]),
         text_embeds=_golden(draft.encode_text([GOLDEN_TEXT])[0]),
     )
     card = card_on(samples.measure, teacher, draft, samples)
-    files = entries(folder)
-    made = replace(manifest, fingerprint=fingerprint(files), golden=golden, card=card, files=files)
+    files = entries(bundle.folder)
+    made = replace(bundle.manifest, fingerprint=fingerprint(files), golden=golden, card=card, files=files)
     return sealed(made), card
 
 

@@ -45,7 +45,7 @@ class Index:
         """Open what is there; see `open`."""
         self.path, self.clip = path, clip
         self._database = Database(path)
-        made_with, given = self._database.meta["fingerprint"], clip.bundle.manifest.fingerprint
+        made_with, given = self._database.meta["fingerprint"], clip.bundle.fingerprint
         if made_with != given:
             self._database.close()
             name = printable(str(path))
@@ -266,7 +266,7 @@ class Index:
                 path_from_text(path) for (path,) in self._database.rows("SELECT path FROM roots ORDER BY path")
             ),
             bundle=str(self._database.meta["bundle"]),
-            fingerprint=self.clip.bundle.manifest.fingerprint,
+            fingerprint=self.clip.bundle.fingerprint,
             embedding_size=self.clip.embedding_size,
             bytes=sum(file.stat().st_size for file in files if file.exists()),
             first=first,
@@ -309,7 +309,7 @@ def _meta(clip: ClipRuntime, bundle: str | Path | ClipRuntime | None) -> dict[st
         source = os.path.realpath(source)
     return {
         "bundle": str(source),
-        "fingerprint": clip.bundle.manifest.fingerprint,
+        "fingerprint": clip.bundle.fingerprint,
         "embedding_size": clip.embedding_size,
     }
 
