@@ -43,12 +43,12 @@ def gather_int8(graph: onnx.GraphProto, gather: onnx.NodeProto) -> list[onnx.Nod
 
 
 def store_int8(graph: onnx.GraphProto, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Store the weight of a MatMul or Gemm as int8, and return what takes the node's place.
+    """Store the weight of a MatMul, Gemm or Conv as int8, and return what takes the node's place.
 
     The runtime folds the product when it opens the graph: stored as int8, multiplied as float.
     """
     weight = node.input[1]
-    axis = 0 if is_transposed(node) else 1
+    axis = 0 if is_transposed(node) or node.op_type == "Conv" else 1
     integers, scales = _add_int8(graph, weight, _take_initializer(graph, weight), axis=axis)
     return [
         helper.make_node("Cast", [integers], [f"{weight}_float"], to=onnx.TensorProto.FLOAT),
@@ -69,9 +69,14 @@ def _take_initializer(graph: onnx.GraphProto, name: str) -> NDArray[np.float32]:
 
 
 def _add_int8(graph: onnx.GraphProto, name: str, weight_VD: NDArray[np.float32], axis: int) -> tuple[str, str]:
-    """Add an int8 weight and its scales along an axis, shaped so that their product is the weight; their names."""
-    rows, scale = quantize_rows(weight_VD if axis == 0 else weight_VD.T, ROW_LIMIT)
-    stored = {f"{name}_int8": rows if axis == 0 else rows.T, f"{name}_scale": np.expand_dims(scale, 1 - axis)}
+    """Add an int8 weight and its scales along an axis, shaped so that their product is the weight; their names.
+
+    The kernels of a convolution, along their first axis, are rows of more dimensions.
+    """
+    rows, scale = quantize_rows(weight_VD.reshape(len(weight_VD), -1) if axis == 0 else weight_VD.T, ROW_LIMIT)
+    whole = rows.reshape(weight_VD.shape) if axis == 0 else rows.T
+    shape = (-1, *[1] * (weight_VD.ndim - 1)) if axis == 0 else (1, -1)
+    stored = {f"{name}_int8": whole, f"{name}_scale": scale.reshape(shape)}
     graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(a), key) for key, a in stored.items())
     integers, scales = stored
     return integers, scales
