@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,6 +176,39 @@ def mini_checkpoint(once: MadeOnce, config: ClipConfig, tokenizer: ClipTokenizer
         save_checkpoint(Clip(config), PreprocessConfig.clip(config.vision.image_size), tokenizer, folder)
 
     return once("mini", save)
+
+
+@pytest.fixture(scope="session")
+def foreign_clip(tokenizer: ClipTokenizer) -> Any:
+    """A tiny CLIP of transformers, which takes long to import."""
+    from tests.foreign_folders import tiny_clip
+
+    return tiny_clip(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def foreign_folders(
+    foreign_clip: Any, tokenizer: ClipTokenizer, exporter: Callable[..., object], once: MadeOnce
+) -> dict[str, Path]:
+    """It as other programs' ONNX graphs: both towers in each program's layout, and of fastembed's each alone."""
+    from tests.foreign_folders import fastembed, immich, transformers_js
+
+    def make(folder: Path) -> None:
+        transformers_js(exporter, foreign_clip, tokenizer, folder / "transformers.js")
+        immich(exporter, foreign_clip, tokenizer, folder / "immich")
+        fastembed(exporter, foreign_clip, tokenizer, folder / "image", "image")
+        fastembed(exporter, foreign_clip, tokenizer, folder / "text", "text")
+        shutil.copytree(folder / "image", folder / "both" / "vision")
+        shutil.copytree(folder / "text", folder / "both" / "text")
+
+    folder = once("foreign", make)
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.fixture
+def copied(foreign_folders: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of one of these, to be changed."""
+    return lambda name: Path(shutil.copytree(foreign_folders[name], tmp_path / name, symlinks=True))
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ MANIFEST = "edgeclip.json"
 SCHEMA = 3
 EARLIER_SCHEMA = 2
 """Still read: its int8 weights have 7 bits, and no proof is needed for them."""
+CONFIGURATIONS = "*config.json"
 CARD_MAX_LOSS = 1.0
 CARD_MIN_COSINE = 0.995
 GraphPrecision = Literal["fp32", "fp16", "int8", "int4"]
@@ -192,14 +193,64 @@ class Bundle:
         """The text tower's graph."""
         return self.folder / self.manifest.graphs[1]
 
+    @property
+    def name(self) -> str:
+        """What the bundle was made from."""
+        return self.manifest.teacher
+
+    @property
+    def precision(self) -> str:
+        """What its graphs are stored as: of both, or of each where they differ."""
+        return self.manifest.precisions
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells its embeddings from another model's."""
+        return self.manifest.fingerprint
+
+    @property
+    def bytes(self) -> int:
+        """Of all its files."""
+        return sum(entry.bytes for entry in self.manifest.files.values())
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosines that makes logits of them."""
+        return self.manifest.logit_scale
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What is added to logits before the sigmoid makes a probability of each; None where softmax does."""
+        return None if self.manifest.logit_bias is UNSET else self.manifest.logit_bias
+
+    @property
+    def embedding_size(self) -> int:
+        """E, the length of an embedding."""
+        return self.config.projection_dim
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side, as the image graph takes them."""
+        return self.config.vision.image_size
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text at most."""
+        return self.config.text.context_length
+
+    def entry(self, graph: Path) -> FileEntry:
+        """A graph's hash and size."""
+        return self.manifest.files[graph.relative_to(self.folder).as_posix()]
+
 
 def entries(folder: Path) -> dict[str, FileEntry]:
     """Hash every file of a folder but the manifest."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: _entry(path) for name, path in files.items() if path.name != MANIFEST and name not in ABOUT}
+    return {name: file_entry(path) for name, path in files.items() if path.name != MANIFEST and name not in ABOUT}
 
 
-def _entry(path: Path) -> FileEntry:
+def file_entry(path: Path) -> FileEntry:
+    """A file's hash and size."""
     with path.open("rb") as file:
         return FileEntry(sha256=_sha256(file), bytes=path.stat().st_size)
 
@@ -218,29 +269,23 @@ def fingerprint(files: dict[str, FileEntry]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def find_bundle(source: str | Path) -> Path:
-    """The folder of a bundle: `builtin:tabletop`, a folder, or a hub id that is no folder.
-
-    Raises:
-        HubError: a hub id that can't be downloaded and is not in the cache.
-        BundleError: a hub id of something else than a bundle.
-    """
+def find_bundle(source: str | Path) -> Path | None:
+    """The folder of `builtin:tabletop`, or of that name; None for a hub id that is no folder."""
     if str(source) == BUILTIN:
         return Path(__file__).parent / "assets" / "tabletop-int8"
     folder = present(Path(source))
-    if not is_hub_id(str(source)) or folder.exists():
-        return folder
-    return _download(str(source))
+    return None if is_hub_id(str(source)) and not folder.exists() else folder
 
 
-def _download(hub_id: str) -> Path:
-    folder = snapshot(hub_id, [MANIFEST])
+def download_bundle(hub_id: str) -> Path | None:
+    """Fetch a bundle from the hub; None where there is something else.
+
+    Raises:
+        HubError: it can't be downloaded and is not in the cache.
+    """
+    folder = snapshot(hub_id, [MANIFEST, CONFIGURATIONS])  # one alone that isn't there would be warned of
     if not (folder / MANIFEST).is_file():
-        raise BundleError(
-            f"{hub_id} on the hub, without {MANIFEST}",
-            expected="a bundle",
-            fix=f"make one: edgeclip export {hub_id} --out {hub_id.rpartition('/')[2]}",
-        )
+        return None
     files = [_inside(folder, name).relative_to(folder).as_posix() for name in _read_manifest(folder / MANIFEST).files]
     return snapshot(hub_id, [MANIFEST, *files], revision=folder.name)
 
@@ -288,6 +333,17 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(folder=folder, manifest=manifest, config=config, preprocess=preprocess)
 
 
+def is_own_layout(folder: Path) -> bool:
+    """Whether a folder has a manifest, and not one of an export for another client."""
+    try:
+        raw = msgspec.json.decode(read_whole(present(folder) / MANIFEST))
+    except OSError:
+        return False
+    except MALFORMED:
+        return True
+    return not isinstance(raw, dict) or raw.get("layout") is None
+
+
 def check_replaceable(folder: Path) -> None:
     """Refuse to replace what is not a bundle, or holds more than its bundle.
 
@@ -330,7 +386,7 @@ def verify_files(bundle: Bundle) -> None:
 
 def is_unchanged(path: Path, entry: FileEntry) -> bool:
     """Whether a file is the one that the manifest lists."""
-    return _entry(path).sha256 == entry.sha256
+    return file_entry(path).sha256 == entry.sha256
 
 
 def _check_hash(path: Path, entry: FileEntry) -> None:

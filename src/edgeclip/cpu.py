@@ -8,11 +8,12 @@ from pathlib import Path
 
 from edgeclip.errors import ConfigError
 
+SIXTEEN_BITS = "AVX2 (vpmaddubsw), pairs summed in 16 bits: exact with the weights of a bundle"
 KINDS = (
     ({"amx_int8"}, "AMX tiles, exact"),
     ({"avx512_vnni"}, "AVX-512 VNNI (vpdpbusd), exact"),
     ({"avx_vnni"}, "AVX VNNI (vpdpbusd), exact"),
-    ({"avx2"}, "AVX2 (vpmaddubsw), pairs summed in 16 bits: exact with the weights of a bundle"),
+    ({"avx2"}, SIXTEEN_BITS),
     ({"i8mm"}, "Arm i8mm (smmla), exact"),
     ({"asimddp"}, "Arm dot product (sdot), exact"),
     ({"asimd"}, "Arm NEON (smlal), exact"),

@@ -6,6 +6,8 @@ Nothing is sent but by `upload`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,27 @@ def snapshot(hub_id: str, patterns: list[str], *, revision: str | None = None) -
         HubError: see `download_checkpoint`.
     """
     from huggingface_hub import snapshot_download  # takes longer to import than all the rest
+
+    with _told_in_one_line(hub_id), task(f"downloading {hub_id}", None, unit="bytes") as advance:
+        bar = _telling(advance)
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, tqdm_class=bar))
+
+
+def file_names(hub_id: str, revision: str) -> set[str]:
+    """What a commit of a repository has, as the hub says and not its cache.
+
+    Raises:
+        HubError: see `download_checkpoint`.
+    """
+    from huggingface_hub import list_repo_files
+
+    with _told_in_one_line(hub_id):
+        return set(list_repo_files(hub_id, revision=revision))
+
+
+@contextmanager
+def _told_in_one_line(hub_id: str) -> Iterator[None]:
+    """Whatever the hub's client raises is a `HubError`."""
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError, of whatever client it uses
         EntryNotFoundError,
         GatedRepoError,
@@ -58,9 +81,7 @@ def snapshot(hub_id: str, patterns: list[str], *, revision: str | None = None) -
     )
 
     try:
-        with task(f"downloading {hub_id}", None, unit="bytes") as advance:
-            bar = _telling(advance)
-            return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, tqdm_class=bar))
+        yield
     except GatedRepoError as error:
         raise HubError(
             f"{hub_id}, a gated model",

@@ -35,6 +35,14 @@ ModelConfig = Annotated[
     str | None,
     Meta(description="For weights alone: a configuration's file, or an architecture such as ViT-B-32-quickgelu."),
 ]
+ForeignPrecision = Annotated[
+    str | None,
+    Meta(description="Which of another program's graphs: fp32, fp16, q8, int8, ...; the most exact by default."),
+]
+LogitScale = Annotated[
+    Annotated[float, Meta(ge=0.001, le=1000)] | None,
+    Meta(description="The factor on cosines, for another program's graphs whose files don't tell it; often 100."),
+]
 Repeats = Annotated[int, Meta(ge=1, le=100_000, description="Timed calls of each kind, model and round.")]
 OnBadImage = Annotated[Literal["skip", "fail"], Meta(description="skip (counted and named) or fail.")]
 default_threads = msgspec.field(default_factory=processors)

@@ -195,7 +195,7 @@ def rewrite(folder: Path, change: dict) -> None:
         ({"surprise": 1}, "surprise"),
         ({"logit_scale": 0.5}, "which was changed"),
         ({"card": None}, "which was changed"),
-        ({"precision": "int2"}, "int2"),
+        ({"precision": "int3"}, "int3"),
     ],
 )
 def test_manifests_that_were_changed(copy: Path, change: dict, message: str):

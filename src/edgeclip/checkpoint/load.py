@@ -73,6 +73,11 @@ class Checkpoint:
         return self.tokenizer_or_reason
 
     @property
+    def config(self) -> ClipConfig:
+        """Both towers' sizes."""
+        return self.model.config
+
+    @property
     def embedding_size(self) -> int:
         """E, the length of an embedding."""
         return self.model.config.projection_dim

@@ -8,21 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL.Image import Resampling
-
 from edgeclip.checkpoint.description import Description
 from edgeclip.checkpoint.timm import siglip_tower
 from edgeclip.config import (
-    CLIP_MEAN,
-    CLIP_STD,
     ClipConfig,
-    PreprocessConfig,
     TextCleaning,
     TextConfig,
     VisionConfig,
 )
 from edgeclip.errors import CheckpointError
-from edgeclip.hf_json import integer, number, section, shown, triple
+from edgeclip.hf_json import integer, number, section, shown
+from edgeclip.preprocess_cfg import preprocess_from_cfg
 
 CONFIG_NAME = "open_clip_config.json"
 
@@ -73,8 +69,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     | {"correct_cls_mask": False},
 }
 
-_PREPROCESS = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
-
 
 def describe(raw: dict[str, Any], path: Path) -> Description:
     """What open_clip_config.json, or the `model_cfg` in it alone, says of a model.
@@ -107,7 +101,7 @@ def describe(raw: dict[str, Any], path: Path) -> Description:
     )
     preprocess = None
     if "preprocess_cfg" in raw:
-        preprocess = _preprocess(section(raw, "preprocess_cfg", path), config.vision.image_size, path)
+        preprocess = preprocess_from_cfg(section(raw, "preprocess_cfg", path), config.vision.image_size, path)
     return Description(config, path.name, preprocess, path.name, *_text_cleaning(text, path))
 
 
@@ -201,31 +195,3 @@ def _text_cleaning(text: dict[str, Any], path: Path) -> tuple[TextCleaning, Chec
             fix="give a checkpoint such as openai/clip-vit-base-patch32 for texts",
         )
     return clean, None
-
-
-def _preprocess(raw: dict[str, Any], image_size: int, path: Path) -> PreprocessConfig:
-    """Read `preprocess_cfg`; its size is the image tower's, as in open_clip."""
-    odd = {key: value for key, value in raw.items() if key not in _PREPROCESS and value is not None}
-    if odd or raw.get("mode", "RGB") != "RGB":
-        raise CheckpointError(
-            f"{path} with preprocess_cfg {shown(odd or raw['mode'])}",
-            expected=f"only {', '.join(_PREPROCESS)}",
-            fix="leave it out if it changes nothing",
-        )
-    mode, interpolation = raw.get("resize_mode", "shortest"), raw.get("interpolation", "bicubic")
-    if mode not in ("shortest", "squash") or interpolation not in ("bicubic", "bilinear"):
-        raise CheckpointError(
-            f"{path} with resize_mode {shown(mode)} and interpolation {shown(interpolation)}",
-            expected="shortest or squash, bicubic or bilinear",
-            fix="write resize_mode shortest and interpolation bicubic into preprocess_cfg",
-        )
-    side = (image_size, image_size)
-    given = {key: value for key, value in raw.items() if value is not None}
-    return PreprocessConfig(
-        shortest_edge=image_size if mode == "shortest" else None,
-        resize_to=side if mode == "squash" else None,
-        crop_size=side,
-        resample=Resampling.BICUBIC if interpolation == "bicubic" else Resampling.BILINEAR,
-        mean=triple(given, "mean", path, CLIP_MEAN),
-        std=triple(given, "std", path, CLIP_STD),
-    )

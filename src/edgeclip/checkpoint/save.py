@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgeclip.checkpoint import hf
 from edgeclip.checkpoint.keys import to_theirs
-from edgeclip.config import PreprocessConfig
+from edgeclip.config import ClipConfig, PreprocessConfig
 from edgeclip.errors import ConfigError
 from edgeclip.files import folder_written_atomically
 from edgeclip.hf_config import write_config, write_preprocess
@@ -25,9 +25,9 @@ CHECKPOINT_FILES = frozenset(
 """What `save_checkpoint` writes."""
 
 
-def write_model_files(model: Clip, preprocess: PreprocessConfig, tokenizer: ClipTokenizer, folder: Path) -> None:
+def write_model_files(config: ClipConfig, preprocess: PreprocessConfig, tokenizer: ClipTokenizer, folder: Path) -> None:
     """Write everything but the weights: configuration, preprocessing and tokenizer."""
-    (folder / "config.json").write_text(json.dumps(write_config(model.config), indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(write_config(config), indent=2) + "\n")
     (folder / "preprocessor_config.json").write_text(json.dumps(write_preprocess(preprocess), indent=2) + "\n")
     tokenizer.save(folder)
 
@@ -53,6 +53,6 @@ def save_checkpoint(
 ) -> None:
     """Write config.json, preprocessor_config.json, the tokenizer and model.safetensors, whole or not at all."""
     with folder_written_atomically(folder) as temporary:
-        write_model_files(model, preprocess, tokenizer, temporary)
+        write_model_files(model.config, preprocess, tokenizer, temporary)
         state = to_theirs(model.state_dict(), hf.rules(model.config))
         write_tensors({name: tensor.to(dtype) for name, tensor in state.items()}, temporary / "model.safetensors")

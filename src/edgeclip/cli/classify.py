@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from edgeclip.cli.options import BulkSettings, Json
 from edgeclip.errors import ConfigError, DataError
+from edgeclip.settings import LogitScale
 
 MAX_LABELS_BYTES = 16_000_000
 
@@ -20,6 +21,7 @@ class ClassifySettings(BulkSettings, frozen=True, kw_only=True):
     labels: Annotated[str | None, Meta(description="Separated by commas, such as cat,dog,nothing.")] = None
     labels_file: Annotated[Path | None, Meta(description="A file with a label a line.")] = None
     template: Annotated[str, Meta(description="A sentence with {} where the label goes.")] = "a photo of a {}"
+    logit_scale: LogitScale = None
     as_json: Json = False
 
 
@@ -34,7 +36,9 @@ def command(settings: ClassifySettings) -> None:
     from edgeclip.runtime import load
 
     names = _labels(settings)
-    clip = load(settings.bundle, threads=settings.threads)
+    clip = load(
+        settings.bundle, threads=settings.threads, precision=settings.precision, logit_scale=settings.logit_scale
+    )
     skipped: Counter[str] = Counter()
     images = not_empty(list_images(settings.paths, skipped), "images", skipped)
     classifier = clip.classifier(names, template=settings.template)

@@ -53,7 +53,7 @@ def command(settings: EmbedSettings) -> None:
         )
     if settings.prune and settings.texts is not None:
         raise ConfigError("`prune` with `texts`", expected="files, which can be gone", fix="leave out `prune`")
-    clip = load(settings.bundle, threads=settings.threads)
+    clip = load(settings.bundle, threads=settings.threads, precision=settings.precision)
     if settings.texts is None:
         _embed_images(clip, settings)
     else:
@@ -109,7 +109,7 @@ def _open(
     from edgeclip.bulk.origin import Origin
 
     origin = Origin(
-        fingerprint=clip.bundle.manifest.fingerprint,
+        fingerprint=clip.bundle.fingerprint,
         rows=rows,
         dtype=settings.dtype,
         embedding_size=clip.embedding_size,

@@ -9,30 +9,45 @@ from msgspec import Meta
 
 from edgeclip.cli.console import print_json
 from edgeclip.cli.options import Json
-from edgeclip.settings import ModelConfig, Settings, Vocabulary
+from edgeclip.errors import ConfigError
+from edgeclip.settings import ForeignPrecision, ModelConfig, Settings, Vocabulary
 
 
 class InspectSettings(Settings, frozen=True, kw_only=True):
     """What to inspect."""
 
     model: Annotated[
-        str, Meta(description="A bundle, builtin:tabletop, a checkpoint, a student's folder, or a hub id.")
+        str,
+        Meta(description="A bundle, another program's ONNX graphs, builtin:tabletop, a checkpoint, or a hub id."),
     ]
     vocabulary: Vocabulary = None
     model_config: ModelConfig = None
+    precision: ForeignPrecision = None
     as_json: Json = False
 
 
 def command(settings: InspectSettings) -> None:
-    """A bundle's release card; or a checkpoint's parameters, layers, sizes and formats, and what of it is int8."""
+    """A bundle's release card; a checkpoint's parameters and layers; what another program's ONNX graphs compute."""
     from edgeclip.measure.inspection import inspect, inspect_bundle
     from edgeclip.measure.source import is_bundle
+    from edgeclip.runtime.foreign import foreign_graphs
 
+    layout = foreign_graphs(settings.model)
+    if settings.precision is not None and layout is None:
+        raise ConfigError(
+            f"`precision` for {settings.model}", expected="another program's ONNX graphs", fix="leave out `precision`"
+        )
     if is_bundle(settings.model):
         from edgeclip.report.card import print_card
 
         bundle = inspect_bundle(Path(settings.model))
         print_json(bundle) if settings.as_json else print_card(bundle)
+    elif layout is not None:
+        from edgeclip.measure.foreign_inspection import inspect_foreign
+        from edgeclip.report.foreign import print_foreign
+
+        graphs = inspect_foreign(Path(settings.model), layout, settings.precision)
+        print_json(graphs) if settings.as_json else print_foreign(graphs)
     else:
         from edgeclip.report.terminal import print_inspection
 

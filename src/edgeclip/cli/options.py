@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from edgeclip.settings import OnBadImage, Settings
+from edgeclip.settings import ForeignPrecision, OnBadImage, Settings
 
 Json = Annotated[bool, Meta(description="Print JSON.", extra={"flags": ("--json",)})]
 Resume = Annotated[bool, Meta(description="Go on from the state in the output folder.")]
@@ -26,6 +26,7 @@ class BulkSettings(Settings, frozen=True, kw_only=True):
 
     bundle: Bundle
     paths: Annotated[list[str], Meta(description="Images, folders, or - for a list on standard input.")] = []
+    precision: ForeignPrecision = None
     workers: ImageWorkers = None
     threads: Annotated[int, Meta(ge=1, le=256, description="Threads of one run of the graph.")] = 1
     on_bad_image: OnBadImage = "skip"

@@ -23,10 +23,11 @@ def command(settings: VerifySettings) -> None:
 
     clip = load(settings.bundle)
     cosines = self_test(clip)
-    print(f"{len(clip.bundle.manifest.files)} files as they were made, fingerprint {clip.bundle.manifest.fingerprint}")
+    manifest = clip.own_bundle.manifest
+    print(f"{len(manifest.files)} files as they were made, fingerprint {manifest.fingerprint}")
     if clip.bundle.needs_proof:
         print(int8_proof.in_words())
     print("  ".join(f"{name} cosine {cosine:.6f}" for name, cosine in cosines.items()))
-    if COMPRESS_CARD in clip.bundle.manifest.files:
-        for line in changes(clip.bundle):
+    if COMPRESS_CARD in manifest.files:
+        for line in changes(clip.own_bundle):
             print(line)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from edgeclip.data.data_settings import DataSettings
-from edgeclip.settings import ModelConfig, Threads, Vocabulary, default_threads
+from edgeclip.settings import LogitScale, ModelConfig, Threads, Vocabulary, default_threads
 
 CARD_PAIRS = 200
 """For a release card, where nothing else is asked for."""
@@ -24,7 +24,9 @@ class SampleSettings(DataSettings, frozen=True, kw_only=True):
 class ExportSettings(SampleSettings, frozen=True, kw_only=True):
     """Which checkpoint becomes what kind of bundle, and what it is calibrated and measured on."""
 
-    model: Annotated[str, Meta(description="builtin:tabletop, a checkpoint, or a hub id.")]
+    model: Annotated[
+        str, Meta(description="builtin:tabletop, a checkpoint, a hub id, or a folder of another program's ONNX graphs.")
+    ]
     precision: Annotated[
         Literal["int8", "fp32", "auto"], Meta(description="int8, fp32, or auto: int8 where it keeps the accuracy.")
     ] = "int8"
@@ -46,6 +48,7 @@ class ExportSettings(SampleSettings, frozen=True, kw_only=True):
             "or 8 (a layer)."
         ),
     ] = None
+    logit_scale: LogitScale = None
     threads: Threads = default_threads
     vocabulary: Vocabulary = None
     model_config: ModelConfig = None

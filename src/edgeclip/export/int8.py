@@ -5,8 +5,9 @@ Shape legend: O output channels, I input channels; "..." the rows of one call.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgeclip.export.graph import SCOPES
-from edgeclip.export.stored import gather_stored, is_transposed, store_projection
+from edgeclip.export.stored import gather_stored, is_transposed, store_product
 from edgeclip.export.surgery import load_graph
 from edgeclip.quantize.pixels import PATCH_EMBEDDING, PixelBytes
 from edgeclip.quantize.scheme import in_steps, weight_step
@@ -23,18 +24,38 @@ PROJECTION = "tower.projection"
 EMBEDDING = "tower.token_embedding.weight"
 
 
+class Roles(NamedTuple):
+    """What becomes of a graph's nodes, by the first value that each puts out.
+
+    Attributes:
+        tables: Gathers whose table is stored as int8 by row.
+        stored: products and convolutions whose weight is only stored, as int16.
+        layers: the Linear layers, each with its name, that are multiplied as int8.
+    """
+
+    tables: set[str]
+    stored: set[str]
+    layers: dict[str, str]
+
+
 class Int8Tower:
     """A tower's float graph, read and its weights rounded once, to be written with any of its layers in int8.
 
     Its projection and its token embedding are only stored as int8, whichever layers are.
     """
 
-    def __init__(self, source: Path, pixels: PixelBytes | None = None) -> None:
+    def __init__(
+        self,
+        source: Path,
+        pixels: PixelBytes | None = None,
+        roles_of: Callable[[onnx.GraphProto], Roles] | None = None,
+    ) -> None:
         """Read a graph.
 
         Args:
-            source: written by `graph.write_image_graph` or `write_text_graph`.
-            pixels: of an image tower, what its patches were made of.
+            source: the graph.
+            pixels: of an image tower whose patch embedding is a Linear, what its patches were made of.
+            roles_of: finds its layers; by default as `graph.write_image_graph` and `write_text_graph` name them.
         """
         self._pixels = pixels
         self._rest = load_graph(source)  # at last without nodes, and without the weights of the layers
@@ -44,18 +65,18 @@ class Int8Tower:
         self._int8: dict[str, list[onnx.TensorProto]] = {}
         graph = self._rest.graph
         weights = {tensor.name: tensor for tensor in graph.initializer}
+        roles = (roles_of or _roles_by_module)(graph)
         for node in graph.node:
-            module = module_of(node)
-            is_linear = node.op_type in ("MatMul", "Gemm") and node.input[1] in weights
+            (out, *_) = node.output
             del node.metadata_props[:]
-            if node.op_type == "Gather" and node.input[0] == EMBEDDING:
+            if out in roles.tables:
                 self._nodes += gather_stored(graph, node)
-            elif is_linear and module == PROJECTION:
-                self._nodes += store_projection(graph, node)
+            elif out in roles.stored:
+                self._nodes += store_product(graph, node)
             else:
                 self._nodes.append(node)
-                if is_linear:
-                    self._add_layer(node, module, weights[node.input[1]])
+                if out in roles.layers:
+                    self._add_layer(node, roles.layers[out], weights[node.input[1]])
         for tensor in self._float.values():
             graph.initializer.remove(tensor)
         del graph.node[:]
@@ -90,6 +111,21 @@ class Int8Tower:
             weights |= {tensor.name: tensor for tensor in used}  # which layers may share
         model.graph.initializer.extend(weights.values())
         onnx.save_model(model, target)
+
+
+def _roles_by_module(graph: onnx.GraphProto) -> Roles:
+    """The roles in a graph of our own exporter, by the modules that its nodes were made from."""
+    weights, roles = {tensor.name for tensor in graph.initializer}, Roles(set(), set(), {})
+    for node in graph.node:
+        (out, *_) = node.output
+        if node.op_type == "Gather" and node.input[0] == EMBEDDING:
+            roles.tables.add(out)
+        elif node.op_type in ("MatMul", "Gemm") and node.input[1] in weights:
+            if (module := module_of(node)) == PROJECTION:
+                roles.stored.add(out)
+            else:
+                roles.layers[out] = module
+    return roles
 
 
 def module_of(node: onnx.NodeProto) -> str:

@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +14,11 @@ from edgeclip.bundle import CARD_MAX_LOSS, COMBINED_GRAPHS, MANIFEST, Card, Grap
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.checkpoint.save import write_model_files
 from edgeclip.errors import CheckpointError
+from edgeclip.evaluate.encoder import Encoder
 from edgeclip.export.combined_graph import write_combined_graph
 from edgeclip.export.float_graphs import write_float_graphs
 from edgeclip.export.int8_graphs import Int8Graphs, float_layers_of
-from edgeclip.export.measure import card_on, measured, open_draft
+from edgeclip.export.measure import Described, card_on, measured, open_draft
 from edgeclip.export.samples import Samples
 from edgeclip.files import as_json, folder_written_atomically
 from edgeclip.runtime.clip import ClipRuntime
@@ -24,6 +26,10 @@ from edgeclip.runtime.clip import ClipRuntime
 logger = logging.getLogger(__name__)
 
 Wanted = Literal["fp32", "int8", "auto"]
+
+
+WriteGraphs = Callable[[Path, GraphPrecision], list[str]]
+"""Writes both graphs of a precision under their names into a folder, and gives the layers that it left in float."""
 
 
 def export_bundle(
@@ -54,14 +60,58 @@ def export_bundle(
         ConfigError: the combined graph would be too large.
         CheckpointError: the embeddings are not finite.
     """
-    reference = teacher or checkpoint
+
+    def write(folder: Path, wanted: GraphPrecision) -> list[str]:
+        if wanted == "int8":
+            return _write_int8(checkpoint, folder, samples, as_trained)
+        write_float_graphs(checkpoint, folder)
+        return []
+
+    return write_bundle(
+        checkpoint,
+        write,
+        checkpoint,
+        out,
+        samples,
+        precision=precision,
+        threads=threads,
+        combined_graph=combined_graph,
+        teacher=teacher,
+    )
+
+
+def write_bundle(
+    model: Described,
+    write: WriteGraphs,
+    encoder: Encoder,
+    out: Path,
+    samples: Samples,
+    *,
+    precision: Wanted,
+    threads: int,
+    combined_graph: bool = False,
+    teacher: Encoder | None = None,
+) -> tuple[Manifest, Card]:
+    """Write a bundle of any model whose graphs can be written; see `export_bundle`.
+
+    Args:
+        model: what the bundle says of itself.
+        write: writes the graphs.
+        encoder: the model in float, which int8 is held against where `precision` is auto.
+        out: as for `export_bundle`, and so are the others.
+        samples: what to measure on.
+        precision: fp32, int8 or auto.
+        threads: for the measurements.
+        combined_graph: also write both towers in one graph.
+        teacher: what the release card compares with; by default `encoder`.
+    """
     with folder_written_atomically(out) as folder:
-        write_model_files(checkpoint.model, checkpoint.preprocess_config, checkpoint.tokenizer, folder)
-        draft = _draft(checkpoint, folder, samples, "fp32" if precision == "fp32" else "int8", threads, as_trained)
-        if precision == "auto" and not _keeps_accuracy(draft, checkpoint, samples):
-            draft = _draft(checkpoint, folder, samples, "fp32", threads, as_trained)
+        write_model_files(model.config, model.preprocess_config, model.tokenizer, folder)
+        draft = _draft(model, write, folder, "fp32" if precision == "fp32" else "int8", threads)
+        if precision == "auto" and not _keeps_accuracy(draft, encoder, samples):
+            draft = _draft(model, write, folder, "fp32", threads)
         if combined_graph:
-            bundle = draft.bundle
+            bundle = draft.own_bundle
             combined = folder / COMBINED_GRAPHS[bundle.manifest.precision]
             write_combined_graph(
                 bundle.image_graph,
@@ -70,10 +120,10 @@ def export_bundle(
                 logit_scale=draft.logit_scale,
                 logit_bias=draft.logit_bias or 0.0,
             )
-        manifest, card = measured(draft, reference, samples)
+        manifest, card = measured(draft, teacher or encoder, samples)
         if not all(map(math.isfinite, manifest.golden.image_embeds + manifest.golden.text_embeds)):
             raise CheckpointError(
-                f"{manifest.precision} graphs, made from {checkpoint.name}, whose embeddings are not finite",
+                f"{manifest.precision} graphs, made from {model.name}, whose embeddings are not finite",
                 expected="finite ones",
                 fix="download the checkpoint again, or train it at a lower rate",
             )
@@ -81,23 +131,11 @@ def export_bundle(
     return manifest, card
 
 
-def _draft(
-    checkpoint: Checkpoint,
-    folder: Path,
-    samples: Samples,
-    precision: GraphPrecision,
-    threads: int,
-    as_trained: bool,
-) -> ClipRuntime:
+def _draft(model: Described, write: WriteGraphs, folder: Path, precision: GraphPrecision, threads: int) -> ClipRuntime:
     """Write the graphs of one precision, in place of any others, and open them."""
     shutil.rmtree(folder / "onnx", ignore_errors=True)
     (folder / "onnx").mkdir()
-    float_layers: list[str] = []
-    if precision == "fp32":
-        write_float_graphs(checkpoint, folder)
-    else:
-        float_layers = _write_int8(checkpoint, folder, samples, as_trained)
-    return open_draft(checkpoint, folder, precision, float_layers, threads=threads)
+    return open_draft(model, folder, precision, write(folder, precision), threads=threads)
 
 
 def _write_int8(checkpoint: Checkpoint, folder: Path, samples: Samples, as_trained: bool) -> list[str]:
@@ -110,12 +148,12 @@ def _write_int8(checkpoint: Checkpoint, folder: Path, samples: Samples, as_train
     return float_layers
 
 
-def _keeps_accuracy(draft: ClipRuntime, checkpoint: Checkpoint, samples: Samples) -> bool:
+def _keeps_accuracy(draft: ClipRuntime, encoder: Encoder, samples: Samples) -> bool:
     """Whether int8 does, beside the same model in float, on pairs to choose on, which are not those to measure on.
 
     They are few: one pair among them is several points, and may be lost.
     """
-    card = card_on(samples.choose, checkpoint, draft, samples)
+    card = card_on(samples.choose, encoder, draft, samples)
     kept = card.is_close and card.lost_r1 <= max(CARD_MAX_LOSS, 100 / card.pairs)
     if not kept:
         logger.warning("int8 does not keep the accuracy: %s", card.summary)

@@ -3,54 +3,89 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import UNSET
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from edgeclip.bundle import SCHEMA, Bundle, Card, Golden, GraphPrecision, Manifest, entries, fingerprint, sealed
-from edgeclip.checkpoint import Checkpoint
+from edgeclip.config import ClipConfig, PreprocessConfig
 from edgeclip.data.prepare import Prepared
 from edgeclip.evaluate.encoder import Encoder
 from edgeclip.evaluate.release_card import release_card
 from edgeclip.export.samples import Samples
 from edgeclip.runtime.clip import ClipRuntime
 from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card
+from edgeclip.tokenizer import ClipTokenizer
 from edgeclip.version import __version__
 
 
+class Described(Protocol):
+    """What a bundle says of itself: a checkpoint does, and so do another program's graphs."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def config(self) -> ClipConfig:
+        """Both towers' sizes."""
+        ...
+
+    @property
+    def preprocess_config(self) -> PreprocessConfig:
+        """How images are made."""
+        ...
+
+    @property
+    def tokenizer(self) -> ClipTokenizer:
+        """How texts are."""
+        ...
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosines that makes logits of them."""
+        ...
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What is added to logits where the sigmoid makes probabilities of them, else None."""
+        ...
+
+
 def open_draft(
-    checkpoint: Checkpoint, folder: Path, precision: GraphPrecision, float_layers: list[str], *, threads: int
+    model: Described, folder: Path, precision: GraphPrecision, float_layers: list[str], *, threads: int
 ) -> ClipRuntime:
     """Open the files of a bundle that has no manifest yet, as a device would.
 
     Args:
-        checkpoint: what they were made from.
+        model: what they were made from.
         folder: with the model's files and the graphs of the precision.
         precision: which graphs.
         float_layers: those of int8 graphs that are in float.
         threads: for the graphs.
     """
-    draft = unmeasured(checkpoint, precision, float_layers)
-    return ClipRuntime(Bundle(folder, draft, checkpoint.model.config, checkpoint.preprocess_config), threads=threads)
+    draft = unmeasured(model, precision, float_layers)
+    return ClipRuntime(Bundle(folder, draft, model.config, model.preprocess_config), threads=threads)
 
 
-def unmeasured(checkpoint: Checkpoint, precision: GraphPrecision, float_layers: list[str]) -> Manifest:
+def unmeasured(model: Described, precision: GraphPrecision, float_layers: list[str]) -> Manifest:
     """What a bundle's manifest can say before its embeddings and files are looked at."""
     return Manifest(
         schema=SCHEMA,
         edgeclip=__version__,
-        teacher=checkpoint.name,
+        teacher=model.name,
         precision=precision,
         float_layers=float_layers,
-        logit_scale=checkpoint.logit_scale,
-        logit_bias=UNSET if checkpoint.logit_bias is None else checkpoint.logit_bias,
+        logit_scale=model.logit_scale,
+        logit_bias=UNSET if model.logit_bias is None else model.logit_bias,
         fingerprint="",
         golden=Golden(text=GOLDEN_TEXT, image_embeds=[], text_embeds=[]),
         card=None,
         files={},
-        fusion=checkpoint.model.config.vision.fusion or UNSET,
+        fusion=model.config.vision.fusion or UNSET,
     )
 
 
@@ -67,14 +102,14 @@ def measured(draft: ClipRuntime, teacher: Encoder, samples: Samples) -> tuple[Ma
 
 def finished(draft: ClipRuntime, card: Card) -> Manifest:
     """The manifest of a draft with golden embeddings, its release card and every file."""
-    folder, manifest = draft.bundle.folder, draft.bundle.manifest
+    bundle = draft.own_bundle
     golden = Golden(
         text=GOLDEN_TEXT,
-        image_embeds=_golden(draft.encode_image([test_card(draft.bundle.config.vision.image_size)])[0]),
+        image_embeds=_golden(draft.encode_image([test_card(bundle.image_size)])[0]),
         text_embeds=_golden(draft.encode_text([GOLDEN_TEXT])[0]),
     )
-    files = entries(folder)
-    return sealed(replace(manifest, fingerprint=fingerprint(files), golden=golden, card=card, files=files))
+    files = entries(bundle.folder)
+    return sealed(replace(bundle.manifest, fingerprint=fingerprint(files), golden=golden, card=card, files=files))
 
 
 def _golden(embeds_E: NDArray[Any]) -> list[float]:

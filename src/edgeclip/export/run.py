@@ -12,10 +12,12 @@ from edgeclip.checkpoint import load_checkpoint
 from edgeclip.errors import ConfigError
 from edgeclip.export.calibration_batches import image_batches
 from edgeclip.export.export_settings import ExportSettings
+from edgeclip.export.foreign import export_foreign
 from edgeclip.export.immich import ImmichManifest, export_immich
 from edgeclip.export.make_bundle import export_bundle
 from edgeclip.export.samples import load_samples
 from edgeclip.files import locked
+from edgeclip.runtime.foreign import foreign_graphs
 from edgeclip.shrink.fuse_tokens import fuse_tokens
 from edgeclip.shrink.fusion_schedule import FusionSchedule, read_schedule, steps_of
 
@@ -41,6 +43,12 @@ def _export(
     settings: ExportSettings, schedule: FusionSchedule | None, out: Path
 ) -> tuple[Manifest | ImmichManifest, Card]:
     torch.set_num_threads(settings.threads)
+    if (foreign := foreign_graphs(settings.model)) is not None:
+        return export_foreign(settings, foreign, out)
+    if settings.logit_scale is not None:
+        raise ConfigError(
+            f"`logit_scale` for {settings.model}, a checkpoint", expected="its own", fix="leave out `logit_scale`"
+        )
     checkpoint = load_checkpoint(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
     if schedule is not None:
         steps_of(schedule, checkpoint.model.config.vision)  # refused before the work

@@ -42,14 +42,14 @@ def gather_stored(graph: onnx.GraphProto, gather: onnx.NodeProto) -> list[onnx.N
     ]
 
 
-def store_projection(graph: onnx.GraphProto, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Store the weight of a MatMul or Gemm as int16, and return what takes the node's place.
+def store_product(graph: onnx.GraphProto, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Store the weight of a MatMul, Gemm or Conv as int16, and return what takes the node's place.
 
     The runtime folds the product when it opens the graph: stored as int16, multiplied as float. It is a hundredth of
     the weights, and in int8 made up to a half of the error of all layers together.
     """
     weight = node.input[1]
-    axis = 0 if is_transposed(node) else 1
+    axis = 0 if is_transposed(node) or node.op_type == "Conv" else 1
     integers, scales = _add_integers(graph, weight, np.int16, axis=axis)
     return [
         helper.make_node("Cast", [integers], [f"{weight}_float"], to=onnx.TensorProto.FLOAT),
@@ -72,16 +72,18 @@ def _take_initializer(graph: onnx.GraphProto, name: str) -> NDArray[np.float32]:
 def _add_integers(graph: onnx.GraphProto, name: str, dtype: type[np.signedinteger], axis: int) -> tuple[str, str]:
     """Put integers and their scales along an axis, shaped so that their product is the weight, in its place.
 
+    The kernels of a convolution, along their first axis, are rows of more dimensions.
+
     Returns:
         The names of both.
     """
     weight = _take_initializer(graph, name)
-    rows_VD = weight if axis == 0 else weight.T
+    rows_VD = weight.reshape(len(weight), -1) if axis == 0 else weight.T
     step_V = stored_step(rows_VD, np.iinfo(dtype).max)
     integers_VD = in_steps(rows_VD, step_V).astype(dtype)
     stored = {
-        f"{name}_integers": integers_VD if axis == 0 else integers_VD.T,
-        f"{name}_scale": np.expand_dims(step_V, 1 - axis),
+        f"{name}_integers": integers_VD.reshape(weight.shape) if axis == 0 else integers_VD.T,
+        f"{name}_scale": np.expand_dims(step_V, tuple(d for d in range(weight.ndim) if d != axis)),
     }
     graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(a), key) for key, a in stored.items())
     integers, scales = stored

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeclip.bundle import find_bundle, read_bundle
+from edgeclip.bundle import read_bundle
 from edgeclip.config import Config
 from edgeclip.cpu import granted_processors
 from edgeclip.evaluate.energy import joules, joules_since
@@ -20,6 +20,7 @@ from edgeclip.evaluate.ratio import Ratio, ratio
 from edgeclip.measure.bench_settings import BenchSettings
 from edgeclip.measure.bundle_process import TOWERS, BundleProcess
 from edgeclip.progress import task
+from edgeclip.runtime import load
 from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card
 
 SCHEMA = 1
@@ -77,9 +78,7 @@ def bench(settings: BenchSettings) -> Bench:
         ChildError: a process ended without an answer.
     """
     sources = [settings.bundle, *([settings.against] if settings.against else [])]
-    folders = [find_bundle(source) for source in sources]
-    for folder in folders:
-        read_bundle(folder)
+    folders = [load(source, cache=None).own_bundle.folder for source in sources]
     with TemporaryDirectory() as scratch:
         measuring = [_Measuring(settings, folder, Path(scratch)) for folder in folders]
         measured = [one.measure(source) for one, source in zip(measuring, sources, strict=True)]

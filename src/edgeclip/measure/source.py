@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeclip.bundle import MANIFEST
+from edgeclip.bundle import is_own_layout
 from edgeclip.evaluate.encoder import Encoder
 from edgeclip.files import present
 from edgeclip.hf_config import read_preprocess
 from edgeclip.runtime import load
+from edgeclip.runtime.foreign import foreign_graphs
 from edgeclip.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def is_bundle(source: str | Path) -> bool:
     """Whether a source is a bundle's folder."""
-    return (present(Path(source)) / MANIFEST).is_file()
+    return is_own_layout(present(Path(source)))
 
 
 def load_encoder(
@@ -34,7 +35,7 @@ def load_encoder(
     Raises:
         EdgeclipError: it can't be loaded.
     """
-    if is_bundle(source):
+    if is_bundle(source) or foreign_graphs(source) is not None:
         clip = load(source, threads=threads, cache=None)  # what is measured is the bundle
         return clip, clip.bundle.preprocess
     import torch

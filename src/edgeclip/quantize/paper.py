@@ -113,7 +113,7 @@ def save_student(
         if bias is not None:
             state[f"{name}.bias"] = bias
     with folder_written_atomically(folder) as temporary:
-        write_model_files(model, preprocess, tokenizer, temporary)
+        write_model_files(model.config, preprocess, tokenizer, temporary)
         write_tensors(state, temporary / "model.safetensors")
         scheme = {"scheme": SCHEME, "engine": engine, "int8_layers": sorted(int8_layers(model))}
         (temporary / "quantization.json").write_text(json.dumps(scheme, indent=2) + "\n")

@@ -5,8 +5,8 @@ Shape legend: N images, M texts or labels, E embedding size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,18 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 
-from edgeclip.bundle import Bundle, find_bundle, read_bundle
+from edgeclip.bundle import Bundle, read_bundle
 from edgeclip.cpu import processors
 from edgeclip.errors import BundleError, ConfigError, ImageError, InputError
 from edgeclip.image import ImageSource
 from edgeclip.inputs import check_path, check_whole, items_of, texts_of
 from edgeclip.runtime.classifier import Classifier, Label
 from edgeclip.runtime.embedding_dtype import EmbeddingDtype, as_dtype, check_dtype
+from edgeclip.runtime.foreign import ForeignModel, find_foreign, find_model, read_foreign
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, images_of, images_or_flush
 from edgeclip.runtime.graph_cache import GraphCache
 from edgeclip.runtime.int8_proof import proved
+from edgeclip.runtime.ports import Kind
 from edgeclip.runtime.prompt_cache import NOWHERE, USUAL_CACHE, PromptCache, cache_folder
 from edgeclip.runtime.session import LazySession, open_graph
 from edgeclip.runtime.stream import Embedded, Flush, embedded, in_groups, in_order, threads
@@ -35,40 +37,67 @@ MAX_WORKERS = 256
 
 
 class ClipRuntime:
-    """A loaded bundle. The text graph is not opened by image-only use, nor the other way round.
+    """A loaded bundle, or another program's graphs. The text graph is not opened by image-only use, nor the other way.
 
     Threads may share one: every method is safe to call from several at once. Pickled or copied it goes by its folder:
     the copy opens the same files anew. `close`, or the end of a `with` block, gives the graphs' memory back.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int, cache: Path | None = None) -> None:
+    def __init__(self, bundle: Bundle | ForeignModel, *, threads: int, cache: Path | None = None) -> None:
         self.bundle = bundle
         self._threads, self._cache = threads, cache
-        self._image, self._text = (self._graph(path) for path in (bundle.image_graph, bundle.text_graph))
-        self._prompts = PromptCache(cache or NOWHERE, bundle.manifest.fingerprint, self.embedding_size)
+        paths: dict[Kind, Path | None] = {"image": bundle.image_graph, "text": bundle.text_graph}
+        self._graphs = {kind: self._lazy(kind, path) for kind, path in paths.items() if path is not None}
 
-    def _graph(self, path: Path) -> LazySession:
-        open_: Callable[..., InferenceSession] = open_graph
-        if self._cache is not None:
-            entry = self.bundle.manifest.files[path.relative_to(self.bundle.folder).as_posix()]
-            open_ = partial(GraphCache(self._cache / "graphs").open, entry=entry)
-        return LazySession(path, self._threads, proved(open_) if self.bundle.needs_proof else open_)
+    def _lazy(self, kind: Kind, path: Path) -> LazySession:
+        bundle = self.bundle
+        ports = bundle.towers[kind].ports if isinstance(bundle, ForeignModel) else None
+        open_ = partial(_open, bundle=bundle, cache=self._cache)
+        return LazySession(path, self._threads, proved(open_) if bundle.needs_proof else open_, ports)
+
+    @property
+    def _image(self) -> LazySession:
+        return self._graph("image")
+
+    @property
+    def _text(self) -> LazySession:
+        return self._graph("text")
+
+    def _graph(self, kind: Kind) -> LazySession:
+        """A tower's graph.
+
+        Raises:
+            BundleError: there is none.
+        """
+        if kind not in self._graphs:
+            assert isinstance(self.bundle, ForeignModel)  # noqa: S101 - a bundle has both
+            raise self.bundle.without(kind)
+        return self._graphs[kind]
+
+    @cached_property
+    def _prompts(self) -> PromptCache:
+        return PromptCache(self._cache or NOWHERE, self.bundle.fingerprint, self.embedding_size)
 
     def __repr__(self) -> str:
-        manifest, config = self.bundle.manifest, self.bundle.config
-        size, megabytes = config.vision.image_size, sum(entry.bytes for entry in manifest.files.values()) / 1e6
+        bundle = self.bundle
+        images = f", images of {bundle.image_size}x{bundle.image_size}" if "image" in self._graphs else ""
+        texts = f", texts of {bundle.context_length} tokens" if "text" in self._graphs else ""
         return (
-            f"<ClipRuntime {manifest.teacher}: {manifest.precisions}, {megabytes:.1f} MB, embeddings of "
-            f"{self.embedding_size}, images of {size}x{size}, texts of {config.text.context_length} tokens, "
-            f"{self._threads} threads, {self.bundle.folder}{', closed' if self.closed else ''}>"
+            f"<ClipRuntime {bundle.name}: {bundle.precision}, {bundle.bytes / 1e6:.1f} MB, embeddings of "
+            f"{self.embedding_size}{images}{texts}, {self._threads} threads, {bundle.folder}"
+            f"{', closed' if self.closed else ''}>"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        self._image.check_not_closed()
-        return _reopen, (self.bundle.folder.resolve(), self.bundle.manifest.fingerprint, self._threads, self._cache)
+        self._check_not_closed()
+        asked: dict[str, Any] = {}
+        if isinstance(self.bundle, ForeignModel):
+            asked = {"precision": self.bundle.asked, "logit_scale": self.bundle.told_logit_scale}
+        place = self.bundle.folder.resolve()
+        return partial(_reopen, **asked), (place, self.bundle.fingerprint, self._threads, self._cache)
 
     def __enter__(self) -> ClipRuntime:
-        self._image.check_not_closed()
+        self._check_not_closed()
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -76,34 +105,57 @@ class ClipRuntime:
 
     def close(self) -> None:
         """Give the graphs' memory back; whatever is asked for from then on is a BundleError. More than once is fine."""
-        self._image.close()
-        self._text.close()
+        for graph in self._graphs.values():
+            graph.close()
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
-        return self._image.closed
+        return all(graph.closed for graph in self._graphs.values())
+
+    def _check_not_closed(self) -> None:
+        for graph in self._graphs.values():
+            graph.check_not_closed()
 
     @property
     def embedding_size(self) -> int:
         """E, the length of an embedding."""
-        return self.bundle.config.projection_dim
+        return self.bundle.embedding_size
 
     @property
     def logit_scale(self) -> float:
-        """The factor on cosines that makes logits of them."""
-        return self.bundle.manifest.logit_scale
+        """The factor on cosines that makes logits of them.
+
+        Raises:
+            BundleError: graphs of another program, none of whose files tells it.
+        """
+        return self.bundle.logit_scale
+
+    @property
+    def own_bundle(self) -> Bundle:
+        """The bundle with its manifest.
+
+        Raises:
+            BundleError: it is another program's folder, which has none.
+        """
+        if isinstance(self.bundle, ForeignModel):
+            raise self.bundle.unproven()
+        return self.bundle
+
+    @property
+    def towers(self) -> list[Kind]:
+        """Which of "image" and "text" can be encoded: both, but for graphs of another program."""
+        return list(self._graphs)
 
     @property
     def logit_bias(self) -> float | None:
         """What is added to logits before the sigmoid makes a probability of each; None where softmax does."""
-        bias = self.bundle.manifest.logit_bias
-        return None if bias is UNSET else bias
+        return self.bundle.logit_bias
 
     @property
     def open_graphs(self) -> list[str]:
         """Which of the graphs, "image" and "text", were needed yet; the others take no memory."""
-        return [name for name, session in (("image", self._image), ("text", self._text)) if session.is_open]
+        return [kind for kind, graph in self._graphs.items() if graph.is_open]
 
     def encode_image(
         self,
@@ -171,9 +223,8 @@ class ClipRuntime:
         check_whole("`batch_size`", batch_size, 1, MAX_BATCH)
         check_whole("`workers`", workers, 0, MAX_WORKERS)
         self._image.check_not_closed()
-        return embedded(
-            images_or_flush(images), self.bundle.preprocess, self._image.run, batch_size=batch_size, workers=workers
-        )
+        encode = self._image.run
+        return embedded(images_or_flush(images), self.bundle.preprocess, encode, batch_size=batch_size, workers=workers)
 
     def encode_text(
         self,
@@ -247,12 +298,15 @@ class ClipRuntime:
         return np.array([known[text] for text in texts], np.float32).reshape(-1, self.embedding_size)
 
     def _run_texts(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
-        ids = self.bundle.tokenizer.token_ids(texts)
+        graph, tokenizer = self._text, self.bundle.tokenizer
+        ids = tokenizer.token_ids(texts)
         by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         embeds_ME = np.empty((len(ids), self.embedding_size), np.float32)
         for start in range(0, len(ids), batch_size):
             batch = by_length[start : start + batch_size]
-            embeds_ME[batch] = self._text.run(self.bundle.tokenizer.padded([ids[i] for i in batch]))
+            input_ids_BT = tokenizer.padded([ids[i] for i in batch])
+            mask_BT = np.arange(input_ids_BT.shape[1]) < np.array([[len(ids[i])] for i in batch])
+            embeds_ME[batch] = graph.run(input_ids_BT, mask_BT, tokenizer.pad_token_id)
         return embeds_ME
 
     def classifier(self, labels: Iterable[str], *, template: str = "a photo of a {}") -> Classifier:
@@ -263,6 +317,7 @@ class ClipRuntime:
             template: a sentence with {} where the label goes.
 
         Raises:
+            BundleError: as for `encode_text`, and where the logit scale isn't known.
             ConfigError: no labels, or a template without {}.
             InputError: `labels` are one string, or hold something else than strings; or the template is none.
         """
@@ -279,8 +334,9 @@ class ClipRuntime:
                 expected="at least one label, and {} in the template",
                 fix="give `labels`, and a `template` such as 'a photo of a {}'",
             )
+        logit_scale = self.logit_scale  # before the work
         prompts = [template.replace("{}", label) for label in labels]
-        return Classifier(tuple(labels), self.encode_text(prompts, cached=True), self.logit_scale, self.logit_bias)
+        return Classifier(tuple(labels), self.encode_text(prompts, cached=True), logit_scale, self.logit_bias)
 
     def classify(
         self, images: Images, labels: Iterable[str], *, template: str = "a photo of a {}"
@@ -294,31 +350,51 @@ class ClipRuntime:
         return self.classifier(labels, template=template)(self.encode_image(images))
 
 
-def _reopen(folder: Path, fingerprint: str, threads: int, cache: Path | None) -> ClipRuntime:
+def _open(
+    path: Path, threads: int, *, bundle: Bundle | ForeignModel, cache: Path | None, precise: bool = False
+) -> InferenceSession:
+    """Open a graph, from the cache where there is one for it."""
+    if cache is None or (entry := bundle.entry(path)) is None:
+        return open_graph(path, threads, precise=precise)
+    return GraphCache(cache / "graphs").open(path, threads, entry=entry, precise=precise)
+
+
+def _reopen(folder: Path, fingerprint: str, threads: int, cache: Path | None, **asked: Any) -> ClipRuntime:
     """What a pickled runtime comes back as.
 
     Raises:
         BundleError: the folder holds another bundle by now, or none.
     """
-    clip = load(folder, threads=threads, cache=cache)
-    if clip.bundle.manifest.fingerprint != fingerprint:
+    clip = load(folder, threads=threads, cache=cache, **asked)
+    if clip.bundle.fingerprint != fingerprint:
         raise BundleError(
-            f"{folder} with the fingerprint {clip.bundle.manifest.fingerprint}",
+            f"{folder} with the fingerprint {clip.bundle.fingerprint}",
             expected=f"{fingerprint}, the one that was pickled",
             fix="load it anew where it is needed",
         )
     return clip
 
 
-def load(source: str | Path, *, threads: int | None = None, cache: str | Path | None = USUAL_CACHE) -> ClipRuntime:
-    """Load a bundle.
+def load(
+    source: str | Path,
+    *,
+    threads: int | None = None,
+    cache: str | Path | None = USUAL_CACHE,
+    precision: str | None = None,
+    logit_scale: float | None = None,
+) -> ClipRuntime:
+    """Load a bundle, or ONNX graphs that another program's exporter has written.
 
     Args:
-        source: a folder made by `edgeclip export`; `builtin:tabletop`, the built-in teacher in int8; or a hub id
-            (user/name) where there is no such folder, which is downloaded once and then taken from the hub's cache.
-        threads: for the graphs; by default what the bundle was chosen for, else all processors.
+        source: a folder made by `edgeclip export`; `builtin:tabletop`, the built-in teacher in int8; a folder in the
+            layout of transformers.js, Immich or fastembed, see `runtime.foreign_layouts`; or a hub id (user/name) of
+            any of these where there is no such folder, which is downloaded once and then taken from the hub's cache.
+        threads: for the graphs; by default what a bundle was chosen for, else all processors.
         cache: folder for opened graphs and embedded prompts, so that the next process starts sooner; by default
             XDG_CACHE_HOME/edgeclip, or ~/.cache/edgeclip. None keeps nothing on disk.
+        precision: which graphs of another program's folder: fp32, fp16, q8, int8, uint8, q4, q4f16 or bnb4; by default
+            the first of these that each tower has.
+        logit_scale: of another program's folder, where its files don't tell it; `classify` needs it.
 
     Raises:
         EdgeclipError: the bundle is incomplete, of a newer version, or a file is malformed; it can't be downloaded; or
@@ -329,9 +405,16 @@ def load(source: str | Path, *, threads: int | None = None, cache: str | Path | 
         check_path("`cache`", cache)
     if threads is not None:
         check_whole("`threads`", threads, 1, MAX_WORKERS)
-    folder = cache_folder() if cache == USUAL_CACHE else None if cache is None else Path(cache)
-    bundle = read_bundle(find_bundle(source))
+    place = cache_folder() if cache == USUAL_CACHE else None if cache is None else Path(cache)
+    folder = find_model(source, precision)
+    if (layout := find_foreign(folder)) is not None:
+        model = read_foreign(folder, layout, precision=precision, logit_scale=logit_scale, cache=place)
+        return ClipRuntime(model, threads=threads or processors(), cache=place)
+    given = {"precision": precision, "logit_scale": logit_scale}
+    if odd := [name for name, value in given.items() if value is not None]:
+        raise ConfigError(f"`{odd[0]}` for {source}, a bundle", expected="its own", fix=f"leave out `{odd[0]}`")
+    bundle = read_bundle(folder)
     if threads is None:
         chosen = bundle.manifest.threads
         threads = processors() if chosen is UNSET else min(chosen, processors())
-    return ClipRuntime(bundle, threads=threads, cache=folder)
+    return ClipRuntime(bundle, threads=threads, cache=place)

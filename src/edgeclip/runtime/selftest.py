@@ -32,9 +32,10 @@ def self_test(clip: ClipRuntime) -> dict[str, float]:
     Raises:
         BundleError: a file was changed, or this machine computes something else.
     """
-    verify_files(clip.bundle)
-    golden = clip.bundle.manifest.golden
-    image = clip.encode_image([test_card(clip.bundle.config.vision.image_size)])[0]
+    bundle = clip.own_bundle
+    verify_files(bundle)
+    golden = bundle.manifest.golden
+    image = clip.encode_image([test_card(bundle.image_size)])[0]
     text = clip.encode_text([golden.text])[0]
     pairs = {"image": (image, golden.image_embeds), "text": (text, golden.text_embeds)}
     cosines = {name: float(np.dot(mine, np.asarray(theirs, np.float32))) for name, (mine, theirs) in pairs.items()}

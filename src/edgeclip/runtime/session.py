@@ -14,11 +14,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edgeclip.errors import BundleError
+from edgeclip.runtime.ports import Ports, own_ports
 
 _STATE = onnxruntime.capi.onnxruntime_pybind11_state
 RUNTIME_ERRORS = (
     *(RuntimeError, ValueError),
     *(_STATE.InvalidProtobuf, _STATE.InvalidArgument, _STATE.InvalidGraph, _STATE.Fail, _STATE.RuntimeException),
+    *(_STATE.NotImplemented, _STATE.EPFail, _STATE.NoSuchFile),
 )
 """What ONNX Runtime raises; its own errors share no class but Exception."""
 KEPT_GRAPH, KEPT_WEIGHTS = "graph.onnx", "weights.bin"
@@ -101,13 +103,13 @@ def open_graph(
 
 
 class LazySession:
-    """A graph with one input and one output. Safe to run from several threads.
+    """A tower's graph, with the ports of a bundle's own where none are given. Safe to run from several threads.
 
     It runs the file that was there when it was made, or none: a bundle may be replaced before its graph is needed.
     """
 
-    def __init__(self, path: Path, threads: int, open_: Open = open_graph) -> None:
-        self._path, self._threads, self._opened = path, threads, open_
+    def __init__(self, path: Path, threads: int, open_: Open = open_graph, ports: Ports | None = None) -> None:
+        self._path, self._threads, self._opened, self._ports = path, threads, open_, ports
         self._file = _identity(path)
         self._lock = threading.Lock()
         self._session: onnxruntime.InferenceSession | None = None
@@ -139,15 +141,17 @@ class LazySession:
                 f"{self._path}, whose runtime was closed", expected="an open one", fix="load the bundle again"
             )
 
-    def run(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Run the graph on one batch.
+    def run(
+        self, batch: NDArray[np.generic], mask_NT: NDArray[np.bool_] | None = None, fill: int = 0
+    ) -> NDArray[np.float32]:
+        """Run the graph on one batch, see `Ports.__call__`.
 
         Raises:
             BundleError: the graph can't be opened, was closed, or doesn't take the batch.
         """
         session = self._open()
         try:
-            return session.run(None, {session.get_inputs()[0].name: batch})[0]
+            return (self._ports or own_ports(session))(session, batch, mask_NT, fill)
         except RUNTIME_ERRORS as error:
             raise BundleError(
                 f"{self._path} with a batch of shape {batch.shape} ({str(error).splitlines()[0]})",

@@ -31,7 +31,7 @@ class Collection:
 
     def __init__(self, points: Points, clip: ClipRuntime) -> None:
         """See `open`."""
-        points.check(clip.embedding_size, clip.bundle.manifest.fingerprint)
+        points.check(clip.embedding_size, clip.bundle.fingerprint)
         self.clip, self._points = clip, points
 
     @classmethod

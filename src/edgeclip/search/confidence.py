@@ -130,7 +130,11 @@ class Confidence:
             best: gives the best cosine of a text's vector.
         """
         known = self._undamaged(self._known)
-        if contents < FEWEST or (known and known[0].contents <= contents <= GROWTH * known[0].contents):
+        if (
+            "text" not in clip.towers
+            or contents < FEWEST
+            or (known and known[0].contents <= contents <= GROWTH * known[0].contents)
+        ):
             return
         texts_DE = self._undamaged(lambda: self._array("texts"))
         if texts_DE is None:

@@ -40,7 +40,7 @@ def copier(database: Database, clip: ClipRuntime, url: str) -> Iterator[Callable
         ConfigError: the address is none, or the server doesn't answer.
         DataError: the collection holds vectors of another bundle.
     """
-    address, fingerprint = address_of(url, "`to`"), clip.bundle.manifest.fingerprint
+    address, fingerprint = address_of(url, "`to`"), clip.bundle.fingerprint
     with closing(Points(address, connected(address))) as points:
         points.make(clip.embedding_size)
         points.check(clip.embedding_size, fingerprint)

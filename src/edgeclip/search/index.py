@@ -43,7 +43,7 @@ class Index:
         """Open what is there; see `open`."""
         self.path, self.clip = path, clip
         self._database = Database(path)
-        made_with, given = self._database.meta.fingerprint, clip.bundle.manifest.fingerprint
+        made_with, given = self._database.meta.fingerprint, clip.bundle.fingerprint
         if made_with != given:
             self._database.close()
             name = printable(str(path))
@@ -258,7 +258,7 @@ class Index:
             broken={self._database.path_of(path): reason for path, reason in broken},
             roots=tuple(sorted(roots_of(self._database))),
             bundle=self._database.meta.bundle,
-            fingerprint=self.clip.bundle.manifest.fingerprint,
+            fingerprint=self.clip.bundle.fingerprint,
             embedding_size=self.clip.embedding_size,
             bytes=sum(file.stat().st_size for file in files if file.exists()),
             first=first,
@@ -302,7 +302,7 @@ def _meta(clip: ClipRuntime, bundle: str | Path | ClipRuntime | None) -> dict[st
         source = os.path.realpath(source)
     return {
         "bundle": str(source),
-        "fingerprint": clip.bundle.manifest.fingerprint,
+        "fingerprint": clip.bundle.fingerprint,
         "embedding_size": clip.embedding_size,
     }
 

@@ -44,7 +44,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app = FastAPI(title="edgeclip", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.settings, app.state.model, app.state.metrics = settings, model, metrics
     app.state.thumbnails = Thumbnails(model.index) if model.index else None
-    app.state.name = model.bundle.manifest.teacher
+    app.state.name = model.bundle.name
     for room in (embeddings, cohere, classify, health, llama_cpp, immich, searching, web_page):
         app.include_router(room.router)
     app.add_middleware(Gate, settings=settings, metrics=metrics, token=token)

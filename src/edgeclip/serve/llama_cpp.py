@@ -22,7 +22,7 @@ ALIAS = "edgeclip"
 async def models(request: Request) -> dict[str, Any]:
     """The one model that is served."""
     model: Model = request.app.state.model
-    manifest = model.bundle.manifest
+    bundle, modalities = model.bundle, [kind for kind in ("text", "image") if kind in model.clip.towers]
     return {
         "object": "list",
         "data": [
@@ -32,10 +32,10 @@ async def models(request: Request) -> dict[str, Any]:
                 "object": "model",
                 "created": 0,
                 "owned_by": "edgeclip",
-                "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["embeddings"]},
-                "meta": {"n_ctx": model.bundle.config.text.context_length, "n_embd": model.clip.embedding_size},
-                "fingerprint": manifest.fingerprint,
-                "precision": manifest.precisions,
+                "architecture": {"input_modalities": modalities, "output_modalities": ["embeddings"]},
+                "meta": {"n_ctx": _context(model), "n_embd": model.clip.embedding_size},
+                "fingerprint": bundle.fingerprint,
+                "precision": bundle.precision,
             }
         ],
     }
@@ -46,11 +46,16 @@ async def props(request: Request) -> dict[str, Any]:
     """What llama.cpp's server says of itself."""
     model: Model = request.app.state.model
     return {
-        "default_generation_settings": {"n_ctx": model.bundle.config.text.context_length},
+        "default_generation_settings": {"n_ctx": _context(model)},
         "total_slots": 1,
         "model_alias": request.app.state.name,
-        "modalities": {"vision": True, "audio": False},
+        "modalities": {"vision": "image" in model.clip.towers, "audio": False},
         "media_marker": MEDIA_MARKER,
         "chat_template": "",
         "chat_template_caps": {"supports_tools": False},
     }
+
+
+def _context(model: Model) -> int:
+    """Tokens of a text at most; 0 where only images are encoded."""
+    return model.bundle.context_length if "text" in model.clip.towers else 0

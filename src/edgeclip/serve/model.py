@@ -43,7 +43,9 @@ class Model:
         Raises:
             EdgeclipError: either can't be used, or they don't belong together.
         """
-        self.clip = load(settings.bundle, threads=settings.threads)
+        self.clip = load(
+            settings.bundle, threads=settings.threads, precision=settings.precision, logit_scale=settings.logit_scale
+        )
         self.index = Index(settings.db, self.clip) if settings.db else None
         self.bundle, self.metrics = self.clip.bundle, metrics
         self._settings = settings

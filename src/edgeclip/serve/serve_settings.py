@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from edgeclip.settings import Settings, Threads, default_threads
+from edgeclip.settings import ForeignPrecision, LogitScale, Settings, Threads, default_threads
 
 
 class ServeSettings(Settings, frozen=True, kw_only=True):
@@ -23,6 +23,8 @@ class ServeSettings(Settings, frozen=True, kw_only=True):
         Path | None, Meta(description="A file with the token that clients must send; else EDGECLIP_TOKEN's, if set.")
     ] = None
     threads: Threads = default_threads
+    precision: ForeignPrecision = None
+    logit_scale: LogitScale = None
     queue: Annotated[
         int, Meta(ge=1, le=10_000, description="Requests at work or waiting; more are answered with 429.")
     ] = 64

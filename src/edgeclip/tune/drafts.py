@@ -63,7 +63,7 @@ def _write_kind(
     float_layers: list[str] = []
     with folder_written_atomically(draft_folder(place, kind.name)) as folder:
         (folder / "onnx").mkdir()
-        write_model_files(checkpoint.model, checkpoint.preprocess_config, checkpoint.tokenizer, folder)
+        write_model_files(checkpoint.config, checkpoint.preprocess_config, checkpoint.tokenizer, folder)
         for tower, source, target in zip((IMAGE, TEXT), GRAPHS["fp32"], GRAPHS[kind.precision], strict=True):
             try:
                 pixels = pixels_of(checkpoint) if tower == IMAGE else None
@@ -117,7 +117,7 @@ def put_together(
 ) -> None:
     """Fill an empty folder with a bundle of one kind's image graph and another's text graph."""
     (folder / "onnx").mkdir()
-    write_model_files(checkpoint.model, checkpoint.preprocess_config, checkpoint.tokenizer, folder)
+    write_model_files(checkpoint.config, checkpoint.preprocess_config, checkpoint.tokenizer, folder)
     for index, kind in enumerate((KINDS[image], KINDS[text])):
         name = GRAPHS[kind.precision][index]
         shutil.copyfile(draft_folder(place, kind.name) / name, folder / name)

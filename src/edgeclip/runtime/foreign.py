@@ -1,0 +1,371 @@
+"""A CLIP that another program's exporter has written as ONNX graphs, read to what a `ClipRuntime` needs of a bundle.
+
+Nothing is guessed: names, types and fixed sizes come from the graphs, all else from the files beside them, and what
+none of them tells is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from edgeclip.bundle import MANIFEST, FileEntry, Manifest, download_bundle, find_bundle, fingerprint, is_own_layout
+from edgeclip.config import MAX_WIDTH, PreprocessConfig, TextCleaning, check_range
+from edgeclip.errors import BundleError
+from edgeclip.hub import WEIGHTS
+from edgeclip.runtime import foreign_config
+from edgeclip.runtime.arithmetic import precision as precision_of
+from edgeclip.runtime.foreign_layouts import (
+    COMBINED,
+    EXAMPLES,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    Layout,
+    check_external,
+    download,
+    find_layout,
+    graphs,
+    tower_graphs,
+)
+from edgeclip.runtime.known_hashes import entry_of
+from edgeclip.runtime.logit_scale import logit_scale_of
+from edgeclip.runtime.onnx_file import OnnxFile
+from edgeclip.runtime.ports import Kind, Ports, foreign_ports, vocabulary_rows
+from edgeclip.tokenizer import ClipTokenizer, load_tokenizer
+
+MIN_LOGIT_SCALE, MAX_LOGIT_SCALE = 0.001, 1000.0
+OTHER: dict[Kind, str] = {"image": "texts", "text": "images"}
+
+
+class Tower(NamedTuple):
+    """One tower: its graph, how it is fed, what its products are computed with, and the files that hold its weights."""
+
+    graph: Path
+    ports: Ports
+    precision: str
+    weights: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class ForeignModel:
+    """A folder that was read. The graphs are opened when they are needed; what is of a tower that is not there raises.
+
+    Attributes:
+        folder: where it is.
+        layout: whose program's.
+        towers: one or two.
+        embedding_size: E.
+        image_preprocess: how images are made, where there is an image tower.
+        text_length: the context length, where there is a text tower.
+        clean: what is done to texts first; None leaves it to the tokenizer's files.
+        told_logit_scale: what the folder or the caller told.
+        asked: the precision that was asked for.
+        cache: where hashes are kept.
+    """
+
+    folder: Path
+    layout: Layout
+    towers: dict[Kind, Tower]
+    embedding_size: int
+    image_preprocess: PreprocessConfig | None
+    text_length: int | None
+    clean: TextCleaning | None
+    told_logit_scale: float | None
+    asked: str | None = None
+    cache: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What the folder is called; of the hub's cache, the model."""
+        parent = self.folder.parent.parent.name
+        return parent.removeprefix("models--").replace("--", "/") if parent.startswith("models--") else self.folder.name
+
+    @property
+    def precision(self) -> str:
+        """What most products are computed with: of both towers, or of each where they differ."""
+        said = {kind: tower.precision for kind, tower in self.towers.items()}
+        return (
+            next(iter(said.values()))
+            if len(set(said.values())) == 1
+            else ", ".join(f"{p} {k}" for k, p in said.items())
+        )
+
+    @property
+    def needs_proof(self) -> bool:
+        """Never: its int8 weights, if any, are not of `quantize.scheme`, and promise nothing."""
+        return False
+
+    @property
+    def image_graph(self) -> Path | None:
+        """The image tower's graph."""
+        return self.towers["image"].graph if "image" in self.towers else None
+
+    @property
+    def text_graph(self) -> Path | None:
+        """The text tower's graph."""
+        return self.towers["text"].graph if "text" in self.towers else None
+
+    @property
+    def preprocess(self) -> PreprocessConfig:
+        """How images are made.
+
+        Raises:
+            BundleError: there is no image tower.
+        """
+        if self.image_preprocess is None:
+            raise self.without("image")
+        return self.image_preprocess
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side.
+
+        Raises:
+            BundleError: there is no image tower.
+        """
+        final = self.preprocess.crop_size or self.preprocess.resize_to
+        assert final is not None  # noqa: S101 - checked when it was read
+        return final[0]
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text at most.
+
+        Raises:
+            BundleError: there is no text tower.
+        """
+        if self.text_length is None:
+            raise self.without("text")
+        return self.text_length
+
+    @cached_property
+    def tokenizer(self) -> ClipTokenizer:
+        """Read when it is needed.
+
+        Raises:
+            BundleError: there is no text tower.
+            TokenizerError: its files are malformed, or not CLIP's.
+        """
+        return load_tokenizer(self.folder / self.layout.tokenizer, self.context_length, clean=self.clean)
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosines that makes logits of them.
+
+        Raises:
+            BundleError: no file tells it.
+        """
+        if self.told_logit_scale is None:
+            raise BundleError(
+                f"{self.folder}, whose files don't tell the logit scale",
+                expected="it, to make probabilities of cosines",
+                fix="give `logit_scale`, the model's own: 100 for OpenAI's and most others",
+            )
+        return self.told_logit_scale
+
+    @property
+    def logit_bias(self) -> None:
+        """None: CLIP's logits have none."""
+        return None
+
+    @cached_property
+    def files(self) -> dict[str, FileEntry]:
+        """Hash and size of each file that decides the embeddings, by path within the folder.
+
+        Raises:
+            BundleError: one was replaced, or can't be read.
+        """
+        paths = {path for tower in self.towers.values() for path in (tower.graph, *tower.weights)}
+        layout, small = self.layout, set[str]()
+        if "image" in self.towers:
+            small |= {layout.preprocess, layout.image_config}
+        if "text" in self.towers:
+            small |= {
+                str(Path(layout.tokenizer, TOKENIZER)),
+                str(Path(layout.tokenizer, TOKENIZER_CONFIG)),
+                layout.text_config,
+            }
+        paths |= {self.folder / name for name in small if (self.folder / name).is_file()}
+        return {path.relative_to(self.folder).as_posix(): entry_of(path, self.cache) for path in sorted(paths)}
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells its embeddings from another model's: of the content of all files that decide them."""
+        return fingerprint(self.files)
+
+    @property
+    def bytes(self) -> int:
+        """Of the graphs that are opened and their weights."""
+        return sum(path.stat().st_size for tower in self.towers.values() for path in (tower.graph, *tower.weights))
+
+    def entry(self, graph: Path) -> FileEntry | None:
+        """A graph's hash and size; None where its weights are in other files, which they don't tell of."""
+        if any(tower.graph == graph and tower.weights for tower in self.towers.values()):
+            return None
+        return entry_of(graph, self.cache)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What a bundle has, and this has not.
+
+        Raises:
+            BundleError: always.
+        """
+        raise self.unproven()
+
+    def unproven(self) -> BundleError:
+        """The error that says that nothing proves these graphs."""
+        return BundleError(
+            f"{self.folder}, graphs of {self.layout.name}, with nothing to verify against",
+            expected="a bundle, with hashes and embeddings to compare with",
+            fix=f"make one: edgeclip export {self.folder} --out {self.folder.name}-bundle",
+        )
+
+    def without(self, kind: Kind) -> BundleError:
+        """The error that says that a tower is not there."""
+        return BundleError(
+            f"{self.folder}, which has no {kind} graph",
+            expected=f"the {kind} tower of the same model beside the other, or {OTHER[kind]} alone",
+            fix=f"load a folder with both, such as Xenova/clip-vit-base-patch32, or one such as {EXAMPLES[kind]}",
+        )
+
+
+def find_model(source: str | Path, precision: str | None = None) -> Path:
+    """The folder of a bundle or of another program's graphs; what a hub id names is downloaded.
+
+    Args:
+        source: as for `runtime.load`.
+        precision: of the graphs that are downloaded.
+
+    Raises:
+        HubError: a hub id that can't be downloaded and is not in the cache.
+        BundleError: a hub id of something else.
+    """
+    if (folder := find_bundle(source)) is not None:
+        return folder
+    hub_id = str(source)
+    folder = download_bundle(hub_id) or download(hub_id, precision)
+    if folder is None:
+        raise BundleError(
+            f"{hub_id} on the hub, without {MANIFEST} and without ONNX graphs that are known",
+            expected="a bundle, or the graphs of transformers.js, Immich or fastembed",
+            fix=f"make one: edgeclip export {hub_id} --out {hub_id.rpartition('/')[2]}",
+        )
+    return folder
+
+
+def find_foreign(folder: Path) -> Layout | None:
+    """Whose graphs a folder holds; None for a bundle in edgeclip's own layout, and for all else.
+
+    Raises:
+        BundleError: it holds both towers in one graph alone.
+    """
+    return None if is_own_layout(folder) else find_layout(folder)
+
+
+def foreign_graphs(source: str | Path) -> Layout | None:
+    """Whose graphs a folder holds; None for a bundle, and for a checkpoint that has graphs beside its weights.
+
+    Raises:
+        BundleError: it holds both towers in one graph alone.
+    """
+    folder = Path(source)
+    if not os.path.isdir(folder) or any(any(folder.glob(name)) for names in WEIGHTS for name in names):  # noqa: PTH112
+        return None
+    return find_foreign(folder)
+
+
+def read_foreign(
+    folder: Path,
+    layout: Layout,
+    *,
+    precision: str | None = None,
+    logit_scale: float | None = None,
+    cache: Path | None = None,
+) -> ForeignModel:
+    """Read the structure of its graphs and the files beside them.
+
+    Args:
+        folder: where they are.
+        layout: as `find_layout` gives it.
+        precision: of `PRECISIONS`; by default the most exact that each tower has.
+        logit_scale: where no file tells it.
+        cache: where hashes of large files are kept.
+
+    Raises:
+        EdgeclipError: a graph or file is malformed, missing, of another kind of model, or they don't belong together.
+    """
+    if logit_scale is not None:
+        check_range("`logit_scale`", logit_scale, MIN_LOGIT_SCALE, MAX_LOGIT_SCALE)
+    found = tower_graphs(folder, layout, precision)
+    towers = {
+        kind: Tower(graph.path, foreign_ports(graph, kind), precision_of(graph), tuple(check_external(graph)))
+        for kind, graph in found.items()
+    }
+    said = foreign_config.read(folder, layout, towers.keys())
+    size = _embedding_size(folder, towers, said)
+    towers = {kind: tower._replace(ports=replace(tower.ports, width=size)) for kind, tower in towers.items()}
+    preprocess = length = None
+    if "image" in towers:
+        preprocess = foreign_config.preprocess(folder, layout, towers["image"].ports, said)
+    if "text" in towers:
+        length = _text_length(folder, layout, towers["text"].ports, found["text"], said)
+    return ForeignModel(
+        folder=folder,
+        layout=layout,
+        towers=towers,
+        embedding_size=size,
+        image_preprocess=preprocess,
+        text_length=length,
+        clean=said.clean,
+        told_logit_scale=_logit_scale(folder) if logit_scale is None else logit_scale,
+        asked=precision,
+        cache=cache,
+    )
+
+
+def _text_length(folder: Path, layout: Layout, ports: Ports, graph: OnnxFile, said: foreign_config.Said) -> int:
+    """The context length; the tokenizer's vocabulary is held against the graph's table too."""
+    tokenizer = foreign_config.read_tokenizer_facts(folder / layout.tokenizer)
+    rows = vocabulary_rows(graph, ports.input)
+    if rows is not None and not tokenizer.tokens <= rows < tokenizer.tokens + foreign_config.PADDED_TABLE:
+        raise BundleError(
+            f"{folder / layout.tokenizer / TOKENIZER} of {tokenizer.tokens} tokens",
+            expected=f"{rows}, as {graph.path.name} has",
+            fix=f"copy {TOKENIZER} from the page of this model",
+        )
+    told = [length for length in (ports.shape[1], said.context_length, *tokenizer.lengths) if length is not None]
+    if not told:
+        raise BundleError(
+            f"{folder}, whose files don't tell how many tokens a text may have",
+            expected=f"model_max_length in {TOKENIZER_CONFIG}",
+            fix="write it there, such as 77",
+        )
+    check_range("context_length", min(told), 3, MAX_WIDTH)
+    return min(told)
+
+
+def _embedding_size(folder: Path, towers: dict[Kind, Tower], said: foreign_config.Said) -> int:
+    widths = {f"the {kind} graph": tower.ports.width for kind, tower in towers.items()}
+    widths |= {"the configuration": said.embedding_size}
+    told = {name: width for name, width in widths.items() if width is not None}
+    if len(set(told.values())) != 1:
+        got = ", ".join(f"{name} says {width}" for name, width in told.items()) or "none of its files says"
+        raise BundleError(
+            f"{folder}, of whose embedding size {got}",
+            expected="one size, in the graphs or as projection_dim in config.json",
+            fix="put both towers of one model there",
+        )
+    (size,) = set(told.values())
+    check_range("the embedding size", size, 1, MAX_WIDTH)
+    return size
+
+
+def _logit_scale(folder: Path) -> float | None:
+    """What a graph with both towers tells, where there is one beside those that are opened."""
+    combined = graphs(folder, COMBINED)
+    found = logit_scale_of(next(iter(combined.values()))) if combined else None
+    return found if found is not None and MIN_LOGIT_SCALE <= found <= MAX_LOGIT_SCALE else None
