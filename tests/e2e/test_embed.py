@@ -79,7 +79,7 @@ def test_run_again_it_is_as_if_all_were_embedded_anew(
         ("a.png", "red"),
         ("b.jpg", "blue"),
         ("sub/c.mpo", "green"),
-        ("x.heic", None),
+        ("x.psd", None),
         ("y.MOV", None),
     ):
         if colour:
@@ -89,7 +89,7 @@ def test_run_again_it_is_as_if_all_were_embedded_anew(
     first = edgeclip_here("embed", bundle, folder, "--out", out)
     assert first.stdout.endswith("  3 rows, 3 of them new\n")
     assert first.returncode == 0
-    assert "not read by this version: 1 .heic, 1 .mov" in first.stderr.splitlines()
+    assert "not read by this version: 1 .psd, 1 .mov" in first.stderr.splitlines()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(folder)
     for called in ("pictures/", "link", "./pictures/../pictures", f"{folder}/"):
