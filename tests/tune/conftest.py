@@ -66,6 +66,11 @@ class StandIn:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
+    """See `put_in`."""
+    return put_in(monkeypatch)
+
+
+def put_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     """Three kinds, one thread, given times; a teacher that guesses is let through."""
     StandIn.asked, StandIn.failing = Counter(), set()
     StandIn.times = {costs.draft_folder(Path(), kind).name: ms for kind, ms in TIMES.items()}

@@ -1,8 +1,9 @@
 """A budget met on a tiny model: the winner and its proof, nothing that fits, kills at named points."""
 
 import json
-import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,7 @@ from edgeclip.runtime import load, self_test
 from edgeclip.tune.record import read_card
 from edgeclip.tune.trials import TRIALS, Trials
 from tests.tune.conftest import StandIn
-
-SETTINGS = {"data": "builtin:tabletop", "pairs": 8, "max_drop": 100.0, "workers": 0}
+from tests.tune.killed_run import SETTINGS, TORN
 
 
 def test_the_fastest_that_keeps_the_limits_is_chosen_with_its_proof(
@@ -84,31 +84,18 @@ def test_what_fails_is_recorded_with_its_reason_and_the_rest_goes_on(
     assert all("took more than 1 s" in failure.reason for failure in card.failures)
 
 
-@pytest.mark.parametrize("after", [1, 3, 6, 12, 16])
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [1, 6, 16])
 def test_a_killed_run_goes_on_with_the_same_winner_and_repeats_nothing(
     after: int, stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out = tmp_path / "killed"
-    usual, ended = Trials.run, []
-
-    def run(self: Trials, name: str, work: object) -> object:
-        trial = usual(self, name, work)
-        ended.append(name)
-        if len(ended) == after:
-            (self.folder / TRIALS).open("ab").write(b'{"name": "torn')  # as a kill in the middle of a line leaves it
-            os.kill(os.getpid(), signal.SIGKILL)
-        return trial
-
-    if (child := os.fork()) == 0:
-        try:
-            monkeypatch.setattr(Trials, "run", run)
-            tune.compress(mini_checkpoint, out, **SETTINGS)
-        finally:
-            os._exit(1)  # not on with the other tests
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    usual = Trials.run
+    command = [sys.executable, "-m", "tests.tune.killed_run", str(mini_checkpoint), str(out), str(after)]
+    assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
     path = tmp_path / "killed-trials" / TRIALS
     *finished, torn = path.read_bytes().splitlines()
-    assert torn == b'{"name": "torn'
+    assert torn == TORN
     assert len(finished) == after + 1
     worked: list[str] = []
 
