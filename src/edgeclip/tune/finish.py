@@ -68,7 +68,6 @@ def finish(
             figures=figures,
             teacher=search.figures.get(Candidate(image=TEACHER, text=TEACHER, threads=winner.threads)),
             proof=Proof(
-                of="captions",
                 data=data,
                 chosen_on=len(search.teacher[0]),
                 reported_on=len(report),

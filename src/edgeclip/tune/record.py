@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -90,12 +90,8 @@ class Contest(Config, frozen=True, kw_only=True):
 
 
 class Proof(Config, frozen=True, kw_only=True):
-    """The winner on pairs that no choice has seen: the loss, and on what it was measured.
+    """The winner on pairs that no choice has seen: the loss, and on what it was measured."""
 
-    `of` is "captions", or "agreement" with the teacher's own ranking of built-in texts where there are no captions.
-    """
-
-    of: Literal["captions", "agreement"]
     data: str
     chosen_on: int
     reported_on: int
