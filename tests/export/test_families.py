@@ -32,8 +32,9 @@ PICTURES = np.random.default_rng(3).integers(0, 256, (3, 40, 60, 3), np.uint8)
 
 
 @pytest.fixture(scope="module", params=["siglip 2", "metaclip 2"])
-def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return load_checkpoint(WRITE[request.param](tmp_path_factory.mktemp("family") / "checkpoint"))
+def checkpoint(request: pytest.FixtureRequest, once: MadeOnce) -> Checkpoint:
+    # once for all processes: a unigram vocabulary comes out otherwise in each, and the bundles are shared
+    return load_checkpoint(once(f"family {request.param}", WRITE[request.param]))
 
 
 def exported(checkpoint: Checkpoint, once: MadeOnce, precision: str, **options: bool) -> ClipRuntime:
