@@ -101,7 +101,7 @@ def test_the_wheel_has_what_a_device_needs_and_is_small(packages: tuple[Path, Pa
     assert not [name for name in names if name.startswith("tests/")]
     assert packages[1].stat().st_size < MAX_WHEEL_BYTES
     bundle = sum(file.file_size for file in zipfile.ZipFile(packages[1]).filelist if "tabletop-int8" in file.filename)
-    assert bundle < 8_200_000
+    assert bundle < 8_000_000
 
 
 def test_the_sdist_has_what_the_tests_need(packages: tuple[Path, Path]):

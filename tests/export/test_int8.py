@@ -16,7 +16,7 @@ from edgeclip.export.stored import round_what_is_stored
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.model import Clip
 from edgeclip.quantize.pixels import PixelBytes
-from edgeclip.quantize.scheme import PAIR_LIMIT, PROJECTION_LIMIT, TABLE_LIMIT, WEIGHT_LIMIT
+from edgeclip.quantize.scheme import FINE_LIMIT, PAIR_LIMIT, TABLE_LIMIT, WEIGHT_LIMIT
 from edgeclip.quantize.sensitivity import fake_quantized
 from tests.byte_images import PREPROCESS, byte_images
 
@@ -86,9 +86,7 @@ def test_what_is_int8_and_what_is_not(towers, graphs):
         pairs = [layer_IO[0 : len(layer_IO) // 2 * 2 : 2] + layer_IO[1::2] for layer_IO in steps]
         assert max(np.abs(pairs_PO).max() for pairs_PO in pairs) == PAIR_LIMIT
         kept = {t.data_type: numpy_helper.to_array(t) for name, t in stored.items() if name.endswith("_integers")}
-        limits = {TensorProto.INT16: PROJECTION_LIMIT} | (
-            {TensorProto.INT8: TABLE_LIMIT} if tower is text_tower else {}
-        )
+        limits = {TensorProto.INT16: FINE_LIMIT} | ({TensorProto.INT8: TABLE_LIMIT} if tower is text_tower else {})
         assert {kind: np.abs(integers.astype(int)).max() for kind, integers in kept.items()} == limits
         floats = [t for t in stored.values() if t.data_type == TensorProto.FLOAT]
         assert max(numpy_helper.to_array(t).size for t in floats) < 900, [t.name for t in floats]

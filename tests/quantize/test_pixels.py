@@ -70,25 +70,27 @@ def test_the_graph_multiplies_bytes_exactly(preprocess: PreprocessConfig, pictur
     steps[:, 5] = 1.0
     with torch.no_grad():
         linear.weight.copy_(steps / 1000 / pixels.step)
+    constants = {"w": linear.weight.detach().numpy().T.copy(), "one patch": np.array([-1, 1, 48])}
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [helper.make_node("Reshape", ["x", "one patch"], ["p"]), helper.make_node("MatMul", ["p", "w"], ["y"])],
         "patches",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 48])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 4, 4])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1, 7])],
-        [numpy_helper.from_array(linear.weight.detach().numpy().T.copy(), "w")],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
-    graph.node[0].metadata_props.add(key="pkg.torch.onnx.name_scopes", value="['', 'tower.patch_embedding', 'matmul']")
+    graph.node[1].metadata_props.add(key="pkg.torch.onnx.name_scopes", value="['', 'tower.patch_embedding', 'matmul']")
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.save_model(model, tmp_path / "float.onnx")
     Int8Tower(tmp_path / "float.onnx", pixels).write(tmp_path / "int8.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "int8.onnx"), providers=["CPUExecutionProvider"])
     patches = patches_of(pictures, preprocess)
     exact = linear(patches).detach().numpy()
-    (found,) = session.run(None, {"x": patches.numpy()})
+    pixel_values = patches.numpy().reshape(-1, 3, 4, 4)
+    (found,) = session.run(None, {"x": pixel_values})
     tolerance = 1e-5 * float((steps.abs().sum(dim=1) * 255 / 1000).max())
     np.testing.assert_allclose(found, exact, atol=tolerance)
     np.testing.assert_allclose(FakeQuantPatches(linear, pixels)(patches).detach().numpy(), exact, atol=tolerance)
-    alone = [session.run(None, {"x": patch[None].numpy()})[0][0] for patch in patches]
+    alone = [session.run(None, {"x": picture[None]})[0][0] for picture in pixel_values]
     np.testing.assert_array_equal(found, alone)  # whatever is beside it
 
 

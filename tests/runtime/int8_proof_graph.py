@@ -38,7 +38,7 @@ def proof_graph() -> onnx.ModelProto:
     K, N = weights_KN.shape
     nodes = [
         helper.make_node("DynamicQuantizeLinear", ["x"], [*NAMES.values()]),
-        helper.make_node("MatMulInteger", ["x_quantized", "weight", "x_zero_point", "weight_zero_point"], ["integers"]),
+        helper.make_node("MatMulInteger", ["x_quantized", "weight", "x_zero_point"], ["integers"]),
         helper.make_node("Cast", ["integers"], ["steps"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["x_scale", "weight_scale"], ["step"]),
         helper.make_node("Mul", ["steps", "step"], ["layer"]),
@@ -56,7 +56,6 @@ def proof_graph() -> onnx.ModelProto:
         "patch_weight": weights_KN,
         "float_weight": weights_KN.astype(np.float32),
         "weight_scale": np.ones(N, np.float32),
-        "weight_zero_point": np.zeros(N, np.int8),
         "one": np.float32(1),
         "no_byte": np.uint8(0),
     }

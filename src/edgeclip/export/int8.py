@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgeclip.export.graph import SCOPES
-from edgeclip.export.stored import gather_stored, is_transposed, store_product
+from edgeclip.export.stored import gather_stored, is_transposed, store_positions, store_product
 from edgeclip.export.surgery import load_graph
 from edgeclip.quantize.pixels import PATCH_EMBEDDING, PixelBytes
 from edgeclip.quantize.scheme import in_steps, weight_step
@@ -41,7 +41,7 @@ class Roles(NamedTuple):
 class Int8Tower:
     """A tower's float graph, read and its weights rounded once, to be written with any of its layers in int8.
 
-    Its projection and its token embedding are only stored as int8, whichever layers are.
+    Its projection, positions and token embedding are only stored as integers, whichever layers are int8.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Int8Tower:
         graph = self._rest.graph
         weights = {tensor.name: tensor for tensor in graph.initializer}
         roles = (roles_of or _roles_by_module)(graph)
+        self._nodes += store_positions(graph)
         for node in graph.node:
             (out, *_) = node.output
             del node.metadata_props[:]
@@ -106,6 +107,8 @@ class Int8Tower:
                 used = [] if layer is None else [self._float[node.input[1]]]
             else:
                 is_plain = self._pixels_of(layer) is None
+                if not is_plain:
+                    _make_bytes(model.graph, node)
                 model.graph.node.extend(_int8_nodes(node, rounded) if is_plain else _patch_nodes(node))
                 used = self._int8[node.input[1]]
             weights |= {tensor.name: tensor for tensor in used}  # which layers may share
@@ -138,15 +141,16 @@ def module_of(node: onnx.NodeProto) -> str:
 
 
 def _quantized(name: str, weight_OI: NDArray[np.float32]) -> list[onnx.TensorProto]:
-    """A Linear's weight as (I, O) int8, with scales and zero points (O,)."""
+    """A Linear's weight as (I, O) int8, with scales (O,)."""
     step_O = weight_step(weight_OI)
     integers_IO = np.ascontiguousarray(in_steps(weight_OI, step_O).T, np.int8)
-    return _named(name, quantized=integers_IO, scale=step_O, zero_point=np.zeros(len(step_O), np.int8))
+    return _named(name, quantized=integers_IO, scale=step_O)
 
 
 def _quantized_patches(name: str, weight_OI: NDArray[np.float32], pixels: PixelBytes) -> list[onnx.TensorProto]:
     """A patch embedding's weight as one of bytes, and what makes bytes of its input: see `PixelBytes`."""
     step_I, zero_I = pixels.step.numpy(), pixels.zero.numpy()
+    bytes_a_unit, byte_of_zero = pixels.of_bytes()
     step_O = weight_step(weight_OI * step_I)
     integers_OI = in_steps(weight_OI * step_I, step_O)
     return _named(
@@ -154,8 +158,8 @@ def _quantized_patches(name: str, weight_OI: NDArray[np.float32], pixels: PixelB
         quantized=np.ascontiguousarray(integers_OI.T, np.int8),
         scale=step_O,
         black=(integers_OI * step_O[:, None]) @ (zero_I / step_I),
-        bytes_a_unit=1 / step_I,
-        byte_of_zero=-zero_I / step_I,
+        bytes_a_unit=bytes_a_unit.numpy(),
+        byte_of_zero=byte_of_zero.numpy(),
         one=np.float32(1),
         zero_point=np.uint8(0),
     )
@@ -172,7 +176,7 @@ def _int8_nodes(node: onnx.NodeProto, rounded: set[str]) -> Iterator[onnx.NodePr
     if x not in rounded:
         yield helper.make_node("DynamicQuantizeLinear", [x], [f"{x}_quantized", f"{x}_scale", f"{x}_zero_point"])
         rounded.add(x)
-    inputs = [f"{x}_quantized", f"{weight}_quantized", f"{x}_zero_point", f"{weight}_zero_point"]
+    inputs = [f"{x}_quantized", f"{weight}_quantized", f"{x}_zero_point"]
     product = f"{out}_product" if bias else out
     yield helper.make_node("MatMulInteger", inputs, [f"{out}_integers"])
     yield helper.make_node("Cast", [f"{out}_integers"], [f"{out}_steps"], to=onnx.TensorProto.FLOAT)
@@ -182,15 +186,24 @@ def _int8_nodes(node: onnx.NodeProto, rounded: set[str]) -> Iterator[onnx.NodePr
         yield helper.make_node("Add", [product, *bias], [out])
 
 
+def _make_bytes(graph: onnx.GraphProto, patch_embedding: onnx.NodeProto) -> None:
+    """Turn `pixel_values` back to the bytes that they were, before they are cut into patches: that moves fewer."""
+    weight = patch_embedding.input[1]
+    maker, moved = {out: node for node in graph.node for out in node.output}, patch_embedding
+    while moved.input[0] in maker:
+        moved = maker[moved.input[0]]
+    pixel_values, moved.input[0] = moved.input[0], "pixel_bytes"
+    quantize = ["pixel_levels", f"{weight}_one", f"{weight}_zero_point"]
+    graph.node.insert(0, helper.make_node("QuantizeLinear", quantize, ["pixel_bytes"]))
+    graph.node.insert(0, helper.make_node("Add", ["pixel_steps", f"{weight}_byte_of_zero"], ["pixel_levels"]))
+    graph.node.insert(0, helper.make_node("Mul", [pixel_values, f"{weight}_bytes_a_unit"], ["pixel_steps"]))
+
+
 def _patch_nodes(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """A patch embedding's node in int8: `pixel_values` (..., I) back to bytes, which are multiplied as they are."""
+    """A patch embedding's node in int8, given bytes."""
     x, weight = node.input
     (out,) = node.output
-    yield helper.make_node("Mul", [x, f"{weight}_bytes_a_unit"], [f"{out}_steps_from_zero"])
-    yield helper.make_node("Add", [f"{out}_steps_from_zero", f"{weight}_byte_of_zero"], [f"{out}_pixels"])
-    pixels = [f"{out}_pixels", f"{weight}_one", f"{weight}_zero_point"]
-    yield helper.make_node("QuantizeLinear", pixels, [f"{out}_bytes"])
-    yield helper.make_node("MatMulInteger", [f"{out}_bytes", f"{weight}_quantized"], [f"{out}_integers"])
+    yield helper.make_node("MatMulInteger", [x, f"{weight}_quantized"], [f"{out}_integers"])
     yield helper.make_node("Cast", [f"{out}_integers"], [f"{out}_steps"], to=onnx.TensorProto.FLOAT)
     yield helper.make_node("Mul", [f"{out}_steps", f"{weight}_scale"], [f"{out}_product"])
     yield helper.make_node("Add", [f"{out}_product", f"{weight}_black"], [out])

@@ -1,4 +1,4 @@
-"""What a graph only stores as integers and multiplies in float: the pooled projection and the token embedding.
+"""What a graph only stores as integers and computes in float: the pooled projection, and what tokens are made of.
 
 Shape legend: V and D, rows and columns of what is stored.
 """
@@ -13,18 +13,20 @@ from onnx import helper, numpy_helper
 
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.quantize.fake_quant import round_stored
-from edgeclip.quantize.scheme import PROJECTION_LIMIT, TABLE_LIMIT, in_steps, stored_step
+from edgeclip.quantize.scheme import FINE_LIMIT, TABLE_LIMIT, in_steps, stored_step
 
-STORED = {"projection": PROJECTION_LIMIT, "token_embedding": TABLE_LIMIT}
+POSITIONS = ("positions_TD", "tower.position_embedding")
+STORED = {"tower.projection.weight": FINE_LIMIT, "tower.token_embedding.weight": TABLE_LIMIT}
+STORED |= dict.fromkeys(POSITIONS, FINE_LIMIT)
+"""Of an exported tower, with how many steps each has on either side of 0."""
 
 
 @torch.no_grad()
 def round_what_is_stored(tower: ExportedImageTower | ExportedTextTower) -> None:
-    """Give the projection and the token embedding the values that their storage will hold."""
-    for name, limit in STORED.items():
-        table = getattr(tower.tower, name, None)
-        if table is not None:
-            table.weight.copy_(round_stored(table.weight, limit))
+    """Give what is stored as integers the values that its storage will hold."""
+    for name, table in (*tower.named_parameters(), *tower.named_buffers()):
+        if name in STORED:
+            table.copy_(round_stored(table, STORED[name]))
 
 
 def gather_stored(graph: onnx.GraphProto, gather: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -45,16 +47,23 @@ def gather_stored(graph: onnx.GraphProto, gather: onnx.NodeProto) -> list[onnx.N
 def store_product(graph: onnx.GraphProto, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """Store the weight of a MatMul, Gemm or Conv as int16, and return what takes the node's place.
 
-    The runtime folds the product when it opens the graph: stored as int16, multiplied as float. It is a hundredth of
-    the weights, and in int8 made up to a half of the error of all layers together.
+    It is a hundredth of the weights, and in int8 made up to a half of the error of all layers together.
     """
-    weight = node.input[1]
-    axis = 0 if is_transposed(node) or node.op_type == "Conv" else 1
-    integers, scales = _add_integers(graph, weight, np.int16, axis=axis)
+    return [*_restore(graph, node.input[1], axis=0 if is_transposed(node) or node.op_type == "Conv" else 1), node]
+
+
+def store_positions(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Store what is added to tokens by their position as int16, and return what restores it."""
+    names = [tensor.name for tensor in graph.initializer if tensor.name in POSITIONS]
+    return [node for name in names for node in _restore(graph, name, axis=0)]
+
+
+def _restore(graph: onnx.GraphProto, name: str, axis: int) -> list[onnx.NodeProto]:
+    """Store an initializer as int16, and return what makes it of that: the runtime does so as it opens the graph."""
+    integers, scales = _add_integers(graph, name, np.int16, axis)
     return [
-        helper.make_node("Cast", [integers], [f"{weight}_float"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("Mul", [f"{weight}_float", scales], [weight]),
-        node,
+        helper.make_node("Cast", [integers], [f"{name}_float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{name}_float", scales], [name]),
     ]
 
 

@@ -23,7 +23,7 @@ from edgeclip.model.fusion import fuse, log_size
 from edgeclip.model.layers import MLP, Attention, AttentionPooling, Block, Transformer
 from edgeclip.quantize.fake_quant import fake_quant_activation, fake_quant_stored, fake_quant_weight
 from edgeclip.quantize.pixels import PixelBytes
-from edgeclip.quantize.scheme import PROJECTION_LIMIT, TABLE_LIMIT
+from edgeclip.quantize.scheme import FINE_LIMIT, TABLE_LIMIT
 
 
 class DeployedClip(nn.Module):
@@ -44,12 +44,14 @@ class DeployedClip(nn.Module):
         tower = self.model.vision
         patches_BTI = self.pixels.round(tower.unfold(pixel_values_BCHW))
         weight_DI = self.pixels.fake_quant_weight(tower.patch_embedding.weight)
-        x_BTD = functional.linear(patches_BTI, weight_DI, tower.patch_embedding.bias)
+        x_BTD, position_TD = functional.linear(patches_BTI, weight_DI), tower.position_embedding
         if not tower.config.has_class_token:
-            x_BTD = _all_blocks(tower.transformer, x_BTD + tower.position_embedding)
+            x_BTD = x_BTD + fake_quant_stored(position_TD + tower.patch_embedding.bias, FINE_LIMIT)
+            x_BTD = _all_blocks(tower.transformer, x_BTD)
             return functional.normalize(_attention_pooling(tower.head, tower.post_norm(x_BTD)), dim=-1)
-        class_B1D = tower.class_embedding.expand(len(x_BTD), 1, -1)
-        x_BTD = tower.pre_norm(torch.cat([class_B1D, x_BTD], dim=1) + tower.position_embedding)
+        class_B1D = (tower.class_embedding + position_TD[0]).expand(len(x_BTD), 1, -1)
+        x_BTD = x_BTD + fake_quant_stored(position_TD[1:], FINE_LIMIT)
+        x_BTD = tower.pre_norm(torch.cat([class_B1D, x_BTD], dim=1))
         first_B = torch.zeros(len(x_BTD), dtype=torch.int64, device=x_BTD.device)
         pooled_BD = _run(tower.transformer, x_BTD, first_B, None)
         return _project(tower.projection, tower.post_norm(pooled_BD))
@@ -58,14 +60,15 @@ class DeployedClip(nn.Module):
         """(B, T) int64 -> (B, E) L2-normalised `text_embeds`, whatever follows the end of a text that is cut there."""
         tower = self.model.text
         table_VD = fake_quant_stored(tower.token_embedding.weight, TABLE_LIMIT)
+        position_TD = fake_quant_stored(tower.position_embedding, FINE_LIMIT)
         pooled_B = pooled_index(input_ids_BT, tower.config)
         if not tower.config.causal:
-            x_BTD = functional.embedding(input_ids_BT, table_VD) + tower.position_embedding[: input_ids_BT.shape[1]]
+            x_BTD = functional.embedding(input_ids_BT, table_VD) + position_TD[: input_ids_BT.shape[1]]
             return _project(tower.projection, tower.final_norm(_run(tower.transformer, x_BTD, pooled_B, None)))
         position_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
         source_BT = torch.minimum(position_T, pooled_B[:, None])
         seen_B1TT = (position_T <= source_BT[:, :, None])[:, None]
-        x_BTD = functional.embedding(input_ids_BT.gather(1, source_BT), table_VD) + tower.position_embedding[source_BT]
+        x_BTD = functional.embedding(input_ids_BT.gather(1, source_BT), table_VD) + position_TD[source_BT]
         return _project(tower.projection, tower.final_norm(_run(tower.transformer, x_BTD, pooled_B, seen_B1TT)))
 
 
@@ -75,7 +78,7 @@ def _int8(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
 
 
 def _project(projection: nn.Linear, x_BD: Tensor) -> Tensor:
-    weight_ED = fake_quant_stored(projection.weight, PROJECTION_LIMIT)
+    weight_ED = fake_quant_stored(projection.weight, FINE_LIMIT)
     return functional.normalize(functional.linear(x_BD, weight_ED, projection.bias), dim=-1)
 
 

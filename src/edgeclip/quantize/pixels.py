@@ -27,10 +27,14 @@ PATCH_EMBEDDING = "patch_embedding"
 
 @dataclass(frozen=True)
 class PixelBytes:
-    """How preprocessing makes `pixel_values` of bytes: `step` times a byte, and `zero`, each (I,) float32."""
+    """How preprocessing makes `pixel_values` of bytes: `step` times a byte, and `zero`, each (I,) float32.
+
+    Of all I, those of one channel after those of the other, `num_channels` in all, have the same.
+    """
 
     step: Tensor
     zero: Tensor
+    num_channels: int
 
     @classmethod
     def of(cls, config: PreprocessConfig, inputs: int) -> PixelBytes:
@@ -43,7 +47,13 @@ class PixelBytes:
             raise ConfigError("rescale_factor 0", expected="1/255 or the like", fix="use `precision` fp32")
         mean_C, std_C = torch.tensor(config.mean), torch.tensor(config.std)
         step_C, zero_C = config.rescale_factor / std_C, -mean_C / std_C
-        return cls(*(values_C.repeat_interleave(inputs // len(mean_C)) for values_C in (step_C, zero_C)))
+        step_I, zero_I = (values_C.repeat_interleave(inputs // len(mean_C)) for values_C in (step_C, zero_C))
+        return cls(step_I, zero_I, len(mean_C))
+
+    def of_bytes(self) -> tuple[Tensor, Tensor]:
+        """How many bytes a unit of `pixel_values` is, and the byte that 0 is: each (num_channels, 1, 1)."""
+        step_C11, zero_C11 = (of_I.view(self.num_channels, -1)[:, :1, None] for of_I in (self.step, self.zero))
+        return 1 / step_C11, -zero_C11 / step_C11
 
     def round(self, patches: Tensor) -> Tensor:
         """(..., I) `pixel_values` as those of the nearest bytes."""

@@ -5,6 +5,7 @@
     patches of an image     uint8, the bytes that its pixels were, see `quantize.pixels`
     token embedding         int8, symmetric, one scale per row, stored so and multiplied in float
     pooled projection       int16, symmetric, one scale per output, stored so and multiplied in float
+    position embedding      int16, symmetric, one scale per position, stored so and added in float
     all else                float32: normalisations, softmax, activation functions, residuals
 
 Why pairs: processors without VNNI or dot products multiply bytes with `vpmaddubsw`, which adds the products of two
@@ -26,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 WEIGHT_LIMIT = 127
-TABLE_LIMIT, PROJECTION_LIMIT = 2**7 - 1, 2**15 - 1
-"""Of the token embedding and the pooled projection, which are only stored as integers."""
+TABLE_LIMIT, FINE_LIMIT = 2**7 - 1, 2**15 - 1
+"""Of the token embedding, and of the pooled projection and the positions, which are only stored as integers."""
 PAIR_LIMIT = 128
 """Of the sum of two neighbouring weights: (2^15 - 1) // 255."""
 SLACK = 1 + 2**-20
