@@ -6,7 +6,8 @@ configuration files are read key by key in `hf_config` and `checkpoint/`.
 
 from __future__ import annotations
 
-from itertools import accumulate
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -25,6 +26,9 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
+
+BILINEAR = 2
+"""Pillow's number of it."""
 
 TextCleaning = Literal["none", "openai", "lower", "whitespace", "canonicalize", "siglip"]
 """What is done to a text before it is divided into words, see `text_cleaning`; three of them by open_clip's names."""
@@ -96,7 +100,7 @@ class Fusion(Config, frozen=True, kw_only=True):
         """
         if not tower.has_class_token:
             raise ConfigError(
-                "token fusion in an image tower that pools by attention",
+                "token fusion in an image tower without a class token",
                 expected="one that pools a class token, as CLIP's",
                 fix="leave out `fuse_tokens`",
             )
@@ -120,18 +124,53 @@ class Fusion(Config, frozen=True, kw_only=True):
             left -= merged
 
 
+MIXER, CONTEXT, HALVING = 3, 7, 7
+"""Of a convolutional tower, sides of the kernels that mix places, that an MLP looks through, and that halve."""
+SQUEEZE, LAST_SQUEEZE = 4, 16
+"""A squeeze has so many times fewer channels than what it weighs."""
+WIDENED = 2
+"""The last convolution gives so many times the channels of the last stage."""
+
+
+class Stage(Config, frozen=True, kw_only=True):
+    """Blocks of a convolutional tower at one resolution; each but the first stage halves that of the one before.
+
+    `attends` mixes its places by attention, and else by a convolution; `squeezes` weighs its channels as it halves.
+    """
+
+    width: int
+    depth: int
+    attends: bool = False
+    squeezes: bool = False
+
+
+class ConvStages(Config, frozen=True, kw_only=True):
+    """FastViT (Vasu et al. 2023), MobileCLIP's image tower, in its inference form: see `model.fastvit`.
+
+    `norm` is what stands before attention: a scale and shift of each channel, which batch normalisation is then, or a
+    layer normalisation.
+    """
+
+    stages: tuple[Stage, ...]
+    norm: Literal["affine", "layer"]
+
+
 class VisionConfig(TowerConfig, frozen=True, kw_only=True):
     """The image tower: a square image of `image_size` pixels cut into squares of `patch_size` pixels.
 
     `pooling` "class" is CLIP's tower: a class token, a normalisation before the blocks, a projection of that token.
     "attention" is SigLIP's: a bias of the patches, and a learned query over all of them that gives the embedding.
+    "places" is MobileCLIP's, of convolutions: the mean over all places of the last stage, projected. Its sizes are then
+    those of the last stage, and `patch_size` is how many pixels a place there stands for.
     """
 
     image_size: int
     patch_size: int
     num_channels: int = 3
-    pooling: Literal["class", "attention"] = "class"
+    pooling: Literal["class", "attention", "places"] = "class"
+    projection_bias: bool = False
     fusion: Fusion | None = None
+    convolutions: ConvStages | None = None
 
     @property
     def num_patches(self) -> int:
@@ -148,6 +187,16 @@ class VisionConfig(TowerConfig, frozen=True, kw_only=True):
         """Whether the first token is a class token; with it goes the normalisation before the blocks."""
         return self.pooling == "class"
 
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Refuse what are not images (B, C, H, W) of the configured size.
+
+        Raises:
+            ValueError: naming both sizes.
+        """
+        expected = (self.num_channels, self.image_size, self.image_size)
+        if tuple(shape[1:]) != expected:
+            raise ValueError(f"pixel_values of shape {tuple(shape)}; expected (B, {', '.join(map(str, expected))})")
+
     @property
     def num_tokens(self) -> int:
         """Number of tokens that the blocks see."""
@@ -159,18 +208,25 @@ class TextConfig(TowerConfig, frozen=True, kw_only=True):
 
     `pooling` "end" is CLIP's tower: causal, its end of text is projected. "last" is SigLIP's: every token sees every
     other, padding included, so that each text is padded to the context length; the last position is projected, with a
-    bias. It has no use for `eos_token_id`.
+    bias. It has no use for `eos_token_id`. `sees_all` lets the tokens of the first kind see every other too, as those
+    of most MobileCLIPs do.
     """
 
     vocab_size: int
     context_length: int
     eos_token_id: int | None
     pooling: Literal["end", "last"] = "end"
+    sees_all: bool = False
 
     @property
     def causal(self) -> bool:
         """Whether tokens see only what is before them: then nothing after the pooled one needs to be computed."""
-        return self.pooling == "end"
+        return self.pooling == "end" and not self.sees_all
+
+    @property
+    def projection_bias(self) -> bool:
+        """Whether the projection has a bias."""
+        return self.pooling == "last"
 
 
 class ClipConfig(Config, frozen=True, kw_only=True):
@@ -202,18 +258,21 @@ class ClipConfig(Config, frozen=True, kw_only=True):
                     expected="a width that the heads divide",
                     fix="write a num_attention_heads that divides it into its configuration",
                 )
-        if self.vision.pools_by_attention != (self.text.pooling == "last"):
-            raise ConfigError(
-                f"vision pooling {self.vision.pooling} with text pooling {self.text.pooling}",
-                expected="class with end, as CLIP has them, or attention with last, as SigLIP",
-                fix='write pooling = "class" and pooling = "end"',
-            )
         if self.vision.pools_by_attention and self.vision.hidden_size != self.projection_dim:
             raise ConfigError(
                 f"an image tower {self.vision.hidden_size} wide, without a projection to {self.projection_dim}",
                 expected="the width of the embeddings",
                 fix=f"write {self.vision.hidden_size} as the width of the text's embeddings",
             )
+        if (self.vision.convolutions is None) != (self.vision.pooling != "places"):
+            has = "with" if self.vision.convolutions else "without"
+            raise ConfigError(
+                f"vision pooling {self.vision.pooling} {has} convolutions",
+                expected="places with them, and only with them",
+                fix='write pooling = "class", or a table [vision.convolutions]',
+            )
+        if self.vision.convolutions is not None:
+            _check_stages(self.vision, self.vision.convolutions)
         if self.vision.patch_size < 1 or self.vision.image_size < self.vision.patch_size:
             raise ConfigError(
                 f"image_size {self.vision.image_size} with patch_size {self.vision.patch_size}",
@@ -222,6 +281,29 @@ class ClipConfig(Config, frozen=True, kw_only=True):
             )
         if self.vision.fusion is not None:
             self.vision.fusion.check(self.vision)
+
+
+def _check_stages(vision: VisionConfig, convolutions: ConvStages) -> None:
+    """Refuse stages that do not go with the sizes of the last one, which a tower is told by."""
+    for stage in convolutions.stages:
+        check_range("width of a stage", stage.width, 1, MAX_WIDTH)
+        check_range("depth of a stage", stage.depth, 1, 256)
+    head_size = vision.hidden_size // vision.num_attention_heads
+    sizes = [
+        ("num_hidden_layers", vision.num_hidden_layers, sum(stage.depth for stage in convolutions.stages)),
+        ("patch_size", vision.patch_size, 2 ** (len(convolutions.stages) + 1)),
+        ("hidden_size", vision.hidden_size, convolutions.stages[-1].width if convolutions.stages else 0),
+        *(("channels of the last head", s.width % head_size, 0) for s in convolutions.stages if s.attends),
+        *(("channels left over", b.width % a.width, 0) for a, b in pairwise(convolutions.stages)),
+        ("MLP units left over", vision.intermediate_size % vision.hidden_size, 0),
+    ]
+    for name, got, expected in sizes:
+        if got != expected:
+            raise ConfigError(
+                f"{name} {got} of an image tower of {len(convolutions.stages)} stages",
+                expected=f"{expected}, as its stages have it",
+                fix=f"write {name} = {expected}, or take the configuration from the checkpoint's page",
+            )
 
 
 class PreprocessConfig(Config, frozen=True, kw_only=True):
@@ -263,6 +345,13 @@ class PreprocessConfig(Config, frozen=True, kw_only=True):
         """SigLIP's own: squashed to a square of `image_size` pixels."""
         side = (image_size, image_size)
         return cls(shortest_edge=None, resize_to=side, crop_size=None, mean=SIGLIP_MEAN, std=SIGLIP_STD)
+
+    @classmethod
+    def mobileclip(cls, image_size: int) -> PreprocessConfig:
+        """MobileCLIP's own: as CLIP's, but bilinear, and bytes become numbers from 0 to 1."""
+        side = (image_size, image_size)
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        return cls(shortest_edge=image_size, crop_size=side, resample=BILINEAR, mean=mean, std=std)
 
 
 def load_toml(path: Path, type_: type[T]) -> T:

@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from edgeclip.config import CLIP_MEAN, CLIP_STD, ClipConfig, Fusion, PreprocessConfig, TextConfig, VisionConfig
+from edgeclip.config import (
+    CLIP_MEAN,
+    CLIP_STD,
+    ClipConfig,
+    Fusion,
+    PreprocessConfig,
+    TextConfig,
+    TowerConfig,
+    VisionConfig,
+)
 from edgeclip.errors import MALFORMED, CheckpointError
 from edgeclip.hf_json import integer, number, read_json, section, shown, triple
 
@@ -16,7 +25,9 @@ LEGACY_EOS = 2
 
 MetaCLIP 2 has it in earnest, which is all that its configuration has of its own.
 """
-IMAGE_OUTPUTS = {"class": "image_embeds", "attention": "pooler_output"}
+OWN, OWN_CONFIG = "edgeclip", "clip_config"
+"""The model_type of a model that transformers has not, and the key of its configuration, which is our own whole."""
+IMAGE_OUTPUTS = {"class": "image_embeds", "attention": "pooler_output", "places": "image_embeds"}
 TEXT_OUTPUTS = {"end": "text_embeds", "last": "pooler_output"}
 """What transformers.js calls the embeddings, by the tower's pooling."""
 
@@ -71,7 +82,7 @@ _FAMILIES = {
     "siglip": _SIGLIP,
     "siglip2": _SIGLIP,
 }
-MODEL_TYPES = tuple(_FAMILIES)
+MODEL_TYPES = (*_FAMILIES, OWN)
 """The architectures that are read, by transformers' names."""
 _MISSING = {
     "align": "an EfficientNet image tower",
@@ -123,6 +134,8 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
         CheckpointError: it is malformed or of another architecture.
     """
     model_type = raw.get("model_type")
+    if model_type == OWN:
+        return _own_config(raw, path)
     family = _FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
         raise CheckpointError(
@@ -166,6 +179,17 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
         text=TextConfig(**t),
         sigmoid=raw.get(SIGMOID) is True,
     )
+
+
+def _own_config(raw: dict[str, Any], path: Path) -> ClipConfig:
+    try:
+        return msgspec.convert(raw.get(OWN_CONFIG), ClipConfig)
+    except MALFORMED as error:
+        raise CheckpointError(
+            f"{path} with {OWN_CONFIG} {shown(raw.get(OWN_CONFIG))} ({error})",
+            expected="what edgeclip has written",
+            fix="export it again",
+        ) from error
 
 
 def _told(model_type: object) -> str:
@@ -212,9 +236,27 @@ def _fusion(vision: dict[str, Any], path: Path) -> Fusion | None:
         ) from error
 
 
+def is_clip(config: ClipConfig) -> bool:
+    """Whether a model is transformers' `CLIPModel`, or our own that fuses tokens, which others take for one."""
+    return _has(config.vision, pooling="class", projection_bias=False) and _has(
+        config.text, pooling="end", sees_all=False
+    )
+
+
+def is_siglip(config: ClipConfig) -> bool:
+    """Whether it is transformers' `SiglipModel`."""
+    return _has(config.vision, pooling="attention") and _has(config.text, pooling="last")
+
+
+def _has(tower: TowerConfig, **settings: object) -> bool:
+    return all(getattr(tower, name) == value for name, value in settings.items())
+
+
 def write_config(config: ClipConfig) -> dict[str, Any]:
     """The content of config.json, readable by transformers and transformers.js."""
     vision, text = config.vision, config.text
+    if not (is_siglip(config) or is_clip(config)):
+        return {"architectures": ["Edgeclip"], "model_type": OWN, OWN_CONFIG: msgspec.to_builtins(config)}
     common = (
         "hidden_size",
         "num_hidden_layers",
@@ -226,7 +268,7 @@ def write_config(config: ClipConfig) -> dict[str, Any]:
     common_vision = {key: getattr(vision, key) for key in (*common, "image_size", "patch_size", "num_channels")}
     common_text = {key: getattr(text, key) for key in (*common, "vocab_size")}
     common_text["max_position_embeddings"] = text.context_length
-    if vision.pooling == "attention":
+    if is_siglip(config):
         return {
             "architectures": ["SiglipModel"],
             "model_type": "siglip",
@@ -260,7 +302,7 @@ def write_config(config: ClipConfig) -> dict[str, Any]:
 
 def own_preprocess(vision: VisionConfig) -> PreprocessConfig:
     """CLIP's own preprocessing, or SigLIP's, at the model's size: for want of an image processor's configuration."""
-    own = PreprocessConfig.clip if vision.pooling == "class" else PreprocessConfig.siglip
+    own = PreprocessConfig.siglip if vision.pooling == "attention" else PreprocessConfig.clip
     return own(vision.image_size)
 
 

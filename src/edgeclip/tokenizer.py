@@ -251,7 +251,12 @@ def _byte_alphabet() -> list[str]:
 
 
 def load_tokenizer(
-    folder: Path, context_length: int, *, clean: TextCleaning | None = None, fixed_length: bool = False
+    folder: Path,
+    context_length: int,
+    *,
+    clean: TextCleaning | None = None,
+    fixed_length: bool = False,
+    pad_token_id: int | None = None,
 ) -> ClipTokenizer:
     """Load the tokenizer of a checkpoint folder: `tokenizer.json`, or `vocab.json` with `merges.txt`.
 
@@ -260,6 +265,7 @@ def load_tokenizer(
         context_length: of the model.
         clean: what is done to texts first; by default what the folder says, nothing where it doesn't.
         fixed_length: see `ClipTokenizer`.
+        pad_token_id: what follows a text; by default what the folder says.
 
     Raises:
         TokenizerError: there is neither, or a file is malformed.
@@ -271,6 +277,7 @@ def load_tokenizer(
         **_special_tokens(config),
         "clean": clean or recorded or own,
         "fixed_length": fixed_length,
+        **({} if pad_token_id is None else {"pad_token": pad_token_id}),
     }
     if fixed_length:  # no other model sees its padding
         side = config.get("padding_side", "left" if kind in PADDING_LEFT else "right")
@@ -302,13 +309,16 @@ def load_tokenizer(
     return loaded
 
 
-def load_openai_vocabulary(path: Path, context_length: int, *, clean: TextCleaning = "openai") -> ClipTokenizer:
+def load_openai_vocabulary(
+    path: Path, context_length: int, *, clean: TextCleaning = "openai", fixed_length: bool = False
+) -> ClipTokenizer:
     """Make CLIP's tokenizer from OpenAI's `bpe_simple_vocab_16e6.txt.gz`; it pads with 0, as their code does.
 
     Args:
         path: that file.
         context_length: of the model.
         clean: what is done to texts first.
+        fixed_length: see `ClipTokenizer`.
 
     Raises:
         TokenizerError: the file is missing, damaged, or another vocabulary.
@@ -320,7 +330,7 @@ def load_openai_vocabulary(path: Path, context_length: int, *, clean: TextCleani
         )
     merges = _parse_merges(lines[: OPENAI_MERGES + 1])
     tokenizer = build_tokenizer(vocabulary(merges), merges, clean)
-    return ClipTokenizer(tokenizer, context_length=context_length, pad_token=0, clean=clean)
+    return ClipTokenizer(tokenizer, context_length=context_length, pad_token=0, clean=clean, fixed_length=fixed_length)
 
 
 def _unpacked(path: Path) -> str:

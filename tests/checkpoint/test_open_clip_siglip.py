@@ -60,7 +60,7 @@ CONFIG = RECORDED["models"]["ViT-B-16-SigLIP"]["model_cfg"]
 @pytest.mark.parametrize(
     ("part", "change", "expected"),
     [
-        ("vision_cfg", {"timm_model_name": "fastvit_mci0"}, "timm's 'fastvit_mci0' as its image tower"),
+        ("vision_cfg", {"timm_model_name": "fastvit_sa12"}, "timm's 'fastvit_sa12' as its image tower"),
         ("vision_cfg", {"timm_pool": "avg"}, "timm_pool 'avg'"),
         ("text_cfg", {"no_causal_mask": False}, "no_causal_mask = False in its text tower"),
         ("text_cfg", {"proj_type": "none"}, "proj_type = 'none'"),

@@ -31,7 +31,7 @@ def test_plain_attention_equals_the_fused_kernel(varied: Clip):
     for transformer, width in transformers(varied):
         x_BTD = torch.randn(2, 7, width)
         expected = transformer(x_BTD)
-        assert plain_attention.rewrite(transformer) == 2
+        assert plain_attention.rewrite(transformer.blocks) == 2
         torch.testing.assert_close(transformer(x_BTD), expected, atol=1e-5, rtol=0)
 
 
@@ -42,7 +42,7 @@ def test_a_pooled_block_equals_the_block_and_the_choice_of_a_token(varied: Clip)
         index_B = torch.tensor([0, 6, 3]) if transformer.causal else None
         chosen = torch.zeros(3, dtype=torch.int64) if index_B is None else index_B
         expected = block(x_BTD, transformer.causal)[torch.arange(3), chosen]
-        plain_attention.rewrite(transformer)
+        plain_attention.rewrite(transformer.blocks)
         at, mask = (0, None) if index_B is None else (index_B, later_mask(7, index_B))
         torch.testing.assert_close(PooledBlock(block)(x_BTD, at, mask), expected, atol=1e-5, rtol=0)
 

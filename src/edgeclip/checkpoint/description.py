@@ -13,7 +13,8 @@ class Description:
     """A configuration with its origin, such as a file's name.
 
     `preprocess` is None where nothing says how images are prepared. `clean` is what is done to a text first, None for
-    what its tokenizer's files say; `no_text` is why there can be no text.
+    what its tokenizer's files say; `pad_token_id` is what follows it, where that counts and its tokenizer's files do
+    not say; `no_text` is why there can be no text.
     """
 
     config: ClipConfig
@@ -21,4 +22,5 @@ class Description:
     preprocess: PreprocessConfig | None = None
     preprocess_origin: str = ""
     clean: TextCleaning | None = None
+    pad_token_id: int | None = None
     no_text: CheckpointError | None = None

@@ -5,15 +5,22 @@ Their configuration files are read in `hf_config`.
 
 from __future__ import annotations
 
+import torch
+
 from edgeclip.checkpoint.keys import Rule, convolution, linear, one_number, same, stacked, vector
 from edgeclip.config import ClipConfig
+from edgeclip.hf_config import is_clip, is_siglip
+from edgeclip.model import Clip
 
 
 def rules(config: ClipConfig) -> list[Rule]:
-    """The key table of `CLIPModel`, or of `SiglipModel`."""
-    vision, is_siglip = "vision_model.embeddings", config.vision.pooling == "attention"
+    """The key table of `CLIPModel`, or of `SiglipModel`; of what transformers has not, our own names."""
+    if not (is_clip(config) or is_siglip(config)):
+        with torch.device("meta"):
+            return [same(name, name) for name in Clip(config).state_dict()]
+    vision, siglip = "vision_model.embeddings", is_siglip(config)
     table = [
-        one_number("log_logit_scale", "logit_scale", is_vector=is_siglip),
+        one_number("log_logit_scale", "logit_scale", is_vector=siglip),
         same("vision.position_embedding", f"{vision}.position_embedding.weight"),
         convolution(
             "vision.patch_embedding.weight",
@@ -25,10 +32,10 @@ def rules(config: ClipConfig) -> list[Rule]:
         same("text.token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
         same("text.position_embedding", "text_model.embeddings.position_embedding.weight"),
         *linear("text.final_norm", "text_model.final_layer_norm"),
-        *(_siglip_ends() if is_siglip else _clip_ends()),
+        *(_siglip_ends() if siglip else _clip_ends()),
     ]
     if config.sigmoid:
-        table.append(one_number("logit_bias", "logit_bias", is_vector=is_siglip))
+        table.append(one_number("logit_bias", "logit_bias", is_vector=siglip))
     for tower, layers in (("vision", config.vision.num_hidden_layers), ("text", config.text.num_hidden_layers)):
         for i in range(layers):
             ours, theirs = f"{tower}.transformer.blocks.{i}", f"{tower}_model.encoder.layers.{i}"

@@ -12,7 +12,7 @@ from edgeclip.errors import CheckpointError
 
 SHOWN_KEYS = 8
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-CONSTANTS = ("position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size")
+CONSTANTS = ("position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size", "num_batches_tracked")
 """The last part of names of what no model learns, which some writers keep beside the weights."""
 
 
@@ -146,12 +146,19 @@ def to_ours(
         tensors = [state[name].to(torch.float32) for name in rule.theirs]
         wanted = [tuple(t.shape) for t in rule.theirs_of(torch.empty(shapes[rule.ours], device="meta"))]
         got = [tuple(t.shape) for t in tensors]
-        if {got[0], wanted[0]} == {(), (1,)}:
+        if {*got, *wanted} == {(), (1,)}:
             wanted = got
         if got != wanted:
             misshapen += [f"{n} {g} not {w}" for n, g, w in zip(rule.theirs, got, wanted, strict=True) if g != w]
         else:
             ours[rule.ours] = rule.ours_of(tensors).contiguous()
+    overflowing = [name for name, tensor in ours.items() if not tensor.isfinite().all()]
+    if overflowing:
+        raise CheckpointError(
+            f"{source}, of which {_listed(overflowing)} cannot be made: they would not be finite",
+            expected="batch normalisations of a positive variance",
+            fix="download it again",
+        )
     if misshapen:
         raise CheckpointError(
             f"{source} with misshapen tensors {_listed(misshapen)}",

@@ -234,12 +234,12 @@ def _assemble(
         preprocess, preprocess_origin = own_preprocess(config.vision), f"{owner}'s own, for want of any"
         logger.warning("%s does not say how images are prepared: %s's own preprocessing is used", name, owner)
     weights = without_constants(file.tensors, name)
-    rules = hf.rules(config) if file.is_hugging_face else openai.rules(config, openai.text_prefix(weights))
+    rules = hf.rules(config) if file.is_hugging_face else openai.rules(config, **openai.forms(weights))
     model = _model(name, config, weights, rules)
     _check_size(name, config, preprocess)
     vocabulary = options.vocabulary or _vocabulary_beside(folder)
     clean = None if file.is_hugging_face else said.clean
-    tokenizer = said.no_text or _tokenizer(folder, vocabulary, config.text, clean, name)
+    tokenizer = said.no_text or _tokenizer(folder, vocabulary, config.text, clean, said.pad_token_id, name)
     return Checkpoint(
         name=name,
         layout=f"{_layout(file, said)}{container and f', {container}'}",
@@ -291,14 +291,23 @@ def _tokenizer_origin(folder: Path, vocabulary: Path | None, tokenizer: ClipToke
 
 
 def _tokenizer(
-    folder: Path, vocabulary: Path | None, text: TextConfig, clean: TextCleaning | None, name: str
+    folder: Path,
+    vocabulary: Path | None,
+    text: TextConfig,
+    clean: TextCleaning | None,
+    pad_token_id: int | None,
+    name: str,
 ) -> ClipTokenizer | EdgeclipError:
     """The tokenizer, or why there is none."""
     try:
         if vocabulary is not None:
-            tokenizer = load_openai_vocabulary(vocabulary, text.context_length, clean=clean or "openai")
+            tokenizer = load_openai_vocabulary(
+                vocabulary, text.context_length, clean=clean or "openai", fixed_length=not text.causal
+            )
         else:
-            tokenizer = load_tokenizer(folder, text.context_length, clean=clean, fixed_length=not text.causal)
+            tokenizer = load_tokenizer(
+                folder, text.context_length, clean=clean, fixed_length=not text.causal, pad_token_id=pad_token_id
+            )
     except TokenizerError as error:
         return error
     if tokenizer.vocab_size > text.vocab_size:

@@ -6,12 +6,14 @@ A key is read, or its value is known to change nothing, or it is refused.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from edgeclip.checkpoint.description import Description
+from edgeclip.checkpoint.fastvit import fastvit_preprocess, fastvit_tower
 from edgeclip.checkpoint.timm import siglip_tower
 from edgeclip.config import (
     ClipConfig,
+    PreprocessConfig,
     TextCleaning,
     TextConfig,
     VisionConfig,
@@ -21,6 +23,8 @@ from edgeclip.hf_json import integer, number, section, shown
 from edgeclip.preprocess_cfg import preprocess_from_cfg
 
 CONFIG_NAME = "open_clip_config.json"
+SIMPLE_PAD = 0
+"""What open_clip's SimpleTokenizer puts after a text, whatever tokenizer.json beside the weights says."""
 
 _READ = {
     "model_cfg": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_bias", "nonscalar_logit_scale"},
@@ -68,6 +72,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     | {"hf_model_name": None, "embed_cls": False, "proj_type": "linear"}
     | {"correct_cls_mask": False},
 }
+_TIMM_ENDS = {"attention": ("map", "none"), "places": ("avg", None)}
+"""How timm's towers pool, and whether what projects the pooled is their own classifier."""
 
 
 def describe(raw: dict[str, Any], path: Path) -> Description:
@@ -81,7 +87,6 @@ def describe(raw: dict[str, Any], path: Path) -> Description:
     _refuse_other_kinds(model, vision, text, path)
     for name, part in (("model_cfg", model), ("vision_cfg", vision), ("text_cfg", text)):
         _refuse_unknown(name, part, path)
-    pooling = _text_pooling(vision, text, path)
     text_width = integer(text, "width", path, 512)
     quick = model.get("quick_gelu", False)
     config = ClipConfig(
@@ -95,19 +100,33 @@ def describe(raw: dict[str, Any], path: Path) -> Description:
             hidden_size=text_width,
             num_hidden_layers=integer(text, "layers", path, 12),
             num_attention_heads=integer(text, "heads", path, 8),
-            pooling=pooling,
+            **_text_pooling(text, path),
             **_mlp_act_eps(text, text_width, quick, path),
         ),
     )
-    preprocess = None
+    clean, no_text = _text_cleaning(text, path)
+    return Description(
+        config,
+        path.name,
+        *_preprocess(raw, config.vision, path),
+        clean=clean,
+        pad_token_id=SIMPLE_PAD if config.text.sees_all else None,
+        no_text=no_text,
+    )
+
+
+def _preprocess(raw: dict[str, Any], vision: VisionConfig, path: Path) -> tuple[PreprocessConfig | None, str]:
+    """How images are prepared and where that was read: in the file, or of a family that has one way in open_clip."""
     if "preprocess_cfg" in raw:
-        preprocess = preprocess_from_cfg(section(raw, "preprocess_cfg", path), config.vision.image_size, path)
-    return Description(config, path.name, preprocess, path.name, *_text_cleaning(text, path))
+        return preprocess_from_cfg(section(raw, "preprocess_cfg", path), vision.image_size, path), path.name
+    if vision.convolutions is not None:
+        return fastvit_preprocess(vision), "open_clip's own for MobileCLIP, for want of any"
+    return None, ""
 
 
 def _vision(vision: dict[str, Any], quick: object, path: Path) -> VisionConfig:
     image_size = integer(vision, "image_size", path, 224)
-    if tower := siglip_tower(str(vision.get("timm_model_name")), image_size):
+    if (name := vision.get("timm_model_name")) and (tower := _timm_tower(str(name), image_size)):
         return tower
     width = integer(vision, "width", path, 768)
     return VisionConfig(
@@ -120,29 +139,36 @@ def _vision(vision: dict[str, Any], quick: object, path: Path) -> VisionConfig:
     )
 
 
-def _text_pooling(vision: dict[str, Any], text: dict[str, Any], path: Path) -> Literal["end", "last"]:
-    """That of SigLIP's text tower, which goes with its image tower, or of CLIP's."""
-    is_siglip = vision.get("timm_model_name") is not None
+def _timm_tower(name: str, image_size: int) -> VisionConfig | None:
+    """One of timm's image towers, if it is known."""
+    return siglip_tower(name, image_size) or fastvit_tower(name, image_size)
+
+
+def _text_pooling(text: dict[str, Any], path: Path) -> dict[str, Any]:
+    """That of SigLIP's text tower, or of CLIP's, whose tokens may see each other all."""
+    kind = {"pool_type": "argmax", "no_causal_mask": False, "proj_bias": False}
+    kind |= {key: text[key] for key in kind if text.get(key) is not None}
+    is_last = kind["pool_type"] == "last"
     known = {
-        "pool_type": ("last",) if is_siglip else ("argmax", "eos"),
-        **dict.fromkeys(("no_causal_mask", "proj_bias"), (is_siglip,)),
-    }
-    kind = {"pool_type": "argmax", "no_causal_mask": False, "proj_bias": False} | {
-        k: text[k] for k in known if k in text
+        "pool_type": ("argmax", "eos", "last"),
+        "no_causal_mask": (True,) if is_last else (False, True),
+        "proj_bias": (is_last,),
     }
     if odd := [f"{key} = {shown(kind[key])}" for key, values in known.items() if kind[key] not in values]:
         raise _other(path, f"{', '.join(odd)} in its text tower")
-    return "last" if is_siglip else "end"
+    return {"pooling": "last"} if is_last else {"pooling": "end", "sees_all": kind["no_causal_mask"]}
 
 
 def _refuse_other_kinds(model: dict[str, Any], vision: dict[str, Any], text: dict[str, Any], path: Path) -> None:
     """Say what a model is, before its keys are looked at one by one."""
     if isinstance(vision.get("layers"), list):
         raise _other(path, "a ResNet image tower")
-    if (name := vision.get("timm_model_name")) and siglip_tower(str(name), 224) is None:
-        raise _other(path, f"timm's {shown(name)} as its image tower")
-    if name and (vision.get("timm_pool"), vision.get("timm_proj")) != ("map", "none"):
-        raise _other(path, f"timm_pool {shown(vision.get('timm_pool'))}, timm_proj {shown(vision.get('timm_proj'))}")
+    if name := vision.get("timm_model_name"):
+        if (tower := _timm_tower(str(name), 224)) is None:
+            raise _other(path, f"timm's {shown(name)} as its image tower")
+        ends = {key: vision.get(key) for key in ("timm_pool", "timm_proj")}
+        if tuple(ends.values()) != _TIMM_ENDS[tower.pooling]:
+            raise _other(path, ", ".join(f"{key} {shown(value)}" for key, value in ends.items()))
     if text.get("hf_model_name"):
         raise _other(path, f"{shown(text['hf_model_name'])} as its text tower")
     if model.get("multimodal_cfg") is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from edgeclip.checkpoint import fastvit
 from edgeclip.checkpoint.keys import Rule, convolution, linear, one_number, same, transposed
 from edgeclip.checkpoint.timm import timm_tower
 from edgeclip.config import ClipConfig, TextConfig, VisionConfig
@@ -47,6 +48,11 @@ class Sizes:
 def text_prefix(state: dict[str, Tensor]) -> str:
     """What open_clip's custom text towers put before the text tower's names."""
     return "text." if "text.token_embedding.weight" in state else ""
+
+
+def forms(state: dict[str, Tensor]) -> dict[str, Any]:
+    """What the tensors tell of the form that they are written in, for `rules`."""
+    return {"text_prefix": text_prefix(state), "folded": any(".reparam_conv." in name for name in state)}
 
 
 def read_sizes(state: dict[str, Tensor], source: str) -> Sizes:
@@ -130,8 +136,8 @@ def built(sizes: Sizes) -> ClipConfig:
     )
 
 
-def rules(config: ClipConfig, text_prefix: str = "") -> list[Rule]:
-    """The key table; see `text_prefix`."""
+def rules(config: ClipConfig, text_prefix: str = "", *, folded: bool = False) -> list[Rule]:
+    """The key table; see `text_prefix`, and `fastvit.rules` for `folded`."""
     table = [
         one_number("log_logit_scale", "logit_scale"),
         *([one_number("logit_bias", "logit_bias")] if config.sigmoid else []),
@@ -140,8 +146,15 @@ def rules(config: ClipConfig, text_prefix: str = "") -> list[Rule]:
         *linear("text.final_norm", f"{text_prefix}ln_final"),
     ]
     towers = [("text", text_prefix, config.text.num_hidden_layers)]
-    if config.vision.pools_by_attention:
-        table += [*timm_tower(config.vision), *linear("text.projection", f"{text_prefix}text_projection")]
+    table += (
+        linear("text.projection", f"{text_prefix}text_projection")
+        if config.text.projection_bias
+        else [transposed("text.projection.weight", f"{text_prefix}text_projection")]
+    )
+    if config.vision.convolutions is not None:
+        table += fastvit.rules(config.vision, "visual.trunk", folded=folded)
+    elif config.vision.pools_by_attention:
+        table += timm_tower(config.vision)
     else:
         towers.append(("vision", "visual.", config.vision.num_hidden_layers))
         channels, patch_size = config.vision.num_channels, config.vision.patch_size
@@ -152,7 +165,6 @@ def rules(config: ClipConfig, text_prefix: str = "") -> list[Rule]:
             *linear("vision.pre_norm", "visual.ln_pre"),
             *linear("vision.post_norm", "visual.ln_post"),
             transposed("vision.projection.weight", "visual.proj"),
-            transposed("text.projection.weight", f"{text_prefix}text_projection"),
         ]
     for tower, prefix, layers in towers:
         for i in range(layers):

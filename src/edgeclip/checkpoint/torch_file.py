@@ -55,8 +55,8 @@ class TensorFile:
 
     @property
     def is_hugging_face(self) -> bool:
-        """Whether the names are those of transformers."""
-        return any(name.startswith(("vision_model.", "text_model.")) for name in self.tensors)
+        """Whether the names are those of transformers, or our own for what it has not."""
+        return any(name.startswith(("vision_model.", "text_model.", "vision.")) for name in self.tensors)
 
 
 def read_torch_file(path: Path) -> TensorFile:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from torch import Tensor
 
@@ -15,13 +14,12 @@ from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.graph import write_image_graph, write_text_graph
 from edgeclip.export.surgery import end_texts
 from edgeclip.export.tower_pairs import pair_inputs_of_tower, pairs_of_tower
-from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
+from edgeclip.export.towers import ExportedTextTower, Tower, exported_image_tower
+from edgeclip.model.fastvit import FastViT
 from edgeclip.progress import task
 from edgeclip.quantize.equalize import equalize
 from edgeclip.quantize.pixels import PixelBytes
 from edgeclip.quantize.sensitivity import embed
-
-Tower: TypeAlias = ExportedImageTower | ExportedTextTower
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ class FloatGraphs:
     text: FloatTower
 
     @property
-    def pixels(self) -> PixelBytes:
-        """What the image tower's `pixel_values` were made of.
+    def pixels(self) -> PixelBytes | None:
+        """What the image tower's `pixel_values` were made of, where a Linear is given them.
 
         Raises:
             ConfigError: see `PixelBytes.of`.
@@ -51,13 +49,16 @@ class FloatGraphs:
         return pixels_of(self.checkpoint)
 
 
-def pixels_of(checkpoint: Checkpoint) -> PixelBytes:
-    """What `pixel_values` are made of.
+def pixels_of(checkpoint: Checkpoint) -> PixelBytes | None:
+    """What `pixel_values` are made of, where a Linear is given them; convolutions stay in float.
 
     Raises:
         ConfigError: see `PixelBytes.of`.
     """
-    return PixelBytes.of(checkpoint.preprocess_config, checkpoint.model.vision.patch_embedding.in_features)
+    tower = checkpoint.model.vision
+    if isinstance(tower, FastViT):
+        return None
+    return PixelBytes.of(checkpoint.preprocess_config, tower.patch_embedding.in_features)
 
 
 def write_float_graphs(checkpoint: Checkpoint, folder: Path, *, calibrate: Prepared | None = None) -> FloatGraphs:
@@ -71,7 +72,7 @@ def write_float_graphs(checkpoint: Checkpoint, folder: Path, *, calibrate: Prepa
     Raises:
         ConfigError: a tower is too large for an ONNX file.
     """
-    image, text = ExportedImageTower(checkpoint.model).eval(), ExportedTextTower(checkpoint.model).eval()
+    image, text = exported_image_tower(checkpoint.model), ExportedTextTower(checkpoint.model).eval()
     image_graph, text_graph = (folder / name for name in GRAPHS["fp32"])
     images = texts = None
     if calibrate is not None:

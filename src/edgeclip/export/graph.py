@@ -15,6 +15,7 @@ from torch import nn
 from torch.export import Dim
 
 from edgeclip.errors import ConfigError
+from edgeclip.export.convolutional import ExportedFastViT
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.hf_config import IMAGE_OUTPUTS, TEXT_OUTPUTS
 
@@ -26,7 +27,7 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 """Where the exporter notes the module that a node was made from."""
 
 
-def write_image_graph(tower: ExportedImageTower, path: Path) -> None:
+def write_image_graph(tower: ExportedImageTower | ExportedFastViT, path: Path) -> None:
     """Write the image tower: pixel_values (B, 3, H, W) float32 -> embeddings (B, E), dynamic B."""
     config = tower.tower.config
     example = torch.zeros(2, config.num_channels, config.image_size, config.image_size)

@@ -128,6 +128,8 @@ def _roles_by_module(graph: onnx.GraphProto) -> Roles:
                 roles.stored.add(out)
             else:
                 roles.layers[out] = module
+        elif node.op_type == "Conv":
+            roles.stored.add(out)
     return roles
 
 

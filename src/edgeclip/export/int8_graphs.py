@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from edgeclip.bundle import GRAPHS
 from edgeclip.data.prepare import Prepared
 from edgeclip.export.calibration_batches import image_batches, text_batches
-from edgeclip.export.float_graphs import FloatGraphs, Tower
+from edgeclip.export.float_graphs import FloatGraphs
 from edgeclip.export.int8 import PROJECTION, Int8Tower
 from edgeclip.export.stored import round_what_is_stored
+from edgeclip.export.towers import Tower
 from edgeclip.quantize.pixels import PixelBytes
 from edgeclip.quantize.sensitivity import choose_float_layers, embed
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
+from edgeclip.export.towers import Tower
 from edgeclip.quantize.fake_quant import round_stored
 from edgeclip.quantize.scheme import FINE_LIMIT, TABLE_LIMIT, in_steps, stored_step
 
@@ -22,7 +22,7 @@ STORED |= dict.fromkeys(POSITIONS, FINE_LIMIT)
 
 
 @torch.no_grad()
-def round_what_is_stored(tower: ExportedImageTower | ExportedTextTower) -> None:
+def round_what_is_stored(tower: Tower) -> None:
     """Give what is stored as integers the values that its storage will hold."""
     for name, table in (*tower.named_parameters(), *tower.named_buffers()):
         if name in STORED:

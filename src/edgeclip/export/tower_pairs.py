@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from torch import nn
 
+from edgeclip.export.convolutional import ExportedFastViT
 from edgeclip.export.rewrites.folded_query import FoldedPooling
 from edgeclip.export.rewrites.pooled_last_block import PooledBlock
-from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
+from edgeclip.export.towers import Tower
+from edgeclip.model.fastvit import AttendingBlock, ConvBlock
 from edgeclip.model.layers import Block
 from edgeclip.quantize.equalize import ScalePair
 from edgeclip.quantize.pairing import pair_inputs
 from edgeclip.quantize.scale_pairs import after_norm, pairs_of_block, values
 
 
-def pairs_of_tower(tower: ExportedImageTower | ExportedTextTower) -> list[ScalePair]:
+def pairs_of_tower(tower: Tower) -> list[ScalePair]:
     """All of a tower's scale pairs, in order."""
     found = [pair for index, block in enumerate(tower.blocks) for pair in pairs_of_block(f"blocks.{index}", block)]
+    if isinstance(tower, ExportedFastViT):
+        return found
     if isinstance(tower.last, FoldedPooling):
         return [*found, *_of_pooling(tower.tower.post_norm, tower.last)]
     return [*found, *_of_last(tower.last)]
@@ -33,12 +37,15 @@ def _of_pooling(norm: nn.LayerNorm, last: FoldedPooling) -> list[ScalePair]:
     ]
 
 
-def pair_inputs_of_tower(tower: ExportedImageTower | ExportedTextTower) -> None:
+def pair_inputs_of_tower(tower: Tower) -> None:
     """Reorder, in place, the values of every head and the units of every MLP."""
     for block in tower.blocks:
-        assert isinstance(block, Block)  # noqa: S101 - for the type checker
-        pair_inputs(block.attention.projections[-1], block.attention.out, block.attention.num_heads)
+        assert isinstance(block, Block | ConvBlock)  # noqa: S101 - for the type checker
+        if not isinstance(block, ConvBlock) or isinstance(block, AttendingBlock):
+            pair_inputs(block.attention.projections[-1], block.attention.out, block.attention.num_heads)
         pair_inputs(block.mlp.fc1, block.mlp.fc2)
+    if isinstance(tower, ExportedFastViT):
+        return
     last = tower.last
     if isinstance(last, FoldedPooling):
         pair_inputs(last.value, last.out, last.scores.out_features)

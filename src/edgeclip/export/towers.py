@@ -6,18 +6,22 @@ Shape legend: B images, N texts, T tokens, D hidden size, E projection size.
 from __future__ import annotations
 
 import copy
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeclip.export.rewrites import plain_attention
+from edgeclip.export.convolutional import ExportedFastViT
+from edgeclip.export.rewrites import fusable_gelu, plain_attention
 from edgeclip.export.rewrites.folded_query import FoldedPooling
 from edgeclip.export.rewrites.pooled_last_block import PooledBlock, later_mask
 from edgeclip.model import Clip
 from edgeclip.model.anatomy import pooled_index
+from edgeclip.model.fastvit import FastViT
 from edgeclip.model.fusion import log_size
 from edgeclip.model.layers import Block, Transformer, through
+from edgeclip.model.vision import VisionTower
 
 
 class ExportedImageTower(nn.Module):
@@ -26,7 +30,9 @@ class ExportedImageTower(nn.Module):
     def __init__(self, model: Clip) -> None:
         super().__init__()
         tower = copy.deepcopy(model.vision)
-        plain_attention.rewrite(tower.transformer)
+        assert isinstance(tower, VisionTower)  # noqa: S101 - see `exported_image_tower`
+        plain_attention.rewrite(tower.transformer.blocks)
+        fusable_gelu.rewrite(tower)
         self.tower, positions_TD = tower, tower.position_embedding.detach()
         self.last: PooledBlock | FoldedPooling
         if tower.config.has_class_token:
@@ -60,7 +66,8 @@ class ExportedTextTower(nn.Module):
     def __init__(self, model: Clip) -> None:
         super().__init__()
         tower = copy.deepcopy(model.text)
-        plain_attention.rewrite(tower.transformer)
+        plain_attention.rewrite(tower.transformer.blocks)
+        fusable_gelu.rewrite(tower)
         self.tower, (self.blocks, self.last) = tower, _split(tower.transformer)
         del tower.transformer
 
@@ -70,12 +77,18 @@ class ExportedTextTower(nn.Module):
         x_BTD = self.tower.token_embedding(input_ids) + self.tower.position_embedding[: input_ids.shape[1]]
         for block in self.blocks:
             x_BTD = block(x_BTD, config.causal)
-        if config.causal:
-            index_B = pooled_index(input_ids, config)
-            pooled_BD = self.last(x_BTD, index_B, later_mask(x_BTD.shape[1], index_B))
-        else:
-            pooled_BD = self.last(x_BTD, -1, None)
+        at = -1 if config.pooling == "last" else pooled_index(input_ids, config)
+        mask = later_mask(x_BTD.shape[1], at) if config.causal and isinstance(at, Tensor) else None
+        pooled_BD = self.last(x_BTD, at, mask)
         return functional.normalize(self.tower.projection(self.tower.final_norm(pooled_BD)), dim=-1)
+
+
+Tower: TypeAlias = ExportedImageTower | ExportedFastViT | ExportedTextTower
+
+
+def exported_image_tower(model: Clip) -> ExportedImageTower | ExportedFastViT:
+    """A model's image tower, in evaluation mode."""
+    return (ExportedFastViT if isinstance(model.vision, FastViT) else ExportedImageTower)(model).eval()
 
 
 def _split(transformer: Transformer) -> tuple[nn.ModuleList, PooledBlock]:

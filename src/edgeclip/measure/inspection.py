@@ -83,6 +83,7 @@ def inspect(source: str, vocabulary: str | None = None, model_config: str | None
 _PARTS: dict[str, Callable[[str], bool]] = {
     "image: patch embedding": lambda name: name.startswith("vision.patch_embedding"),
     "image: transformer": lambda name: name.startswith("vision.transformer"),
+    "image: stages": lambda name: name.startswith("vision.stages"),
     "image: attention pooling": lambda name: name.startswith("vision.head"),
     "image: projection": lambda name: name.startswith("vision.projection"),
     "image: norms and positions": lambda name: name.startswith("vision."),

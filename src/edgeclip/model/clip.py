@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeclip.config import ClipConfig
+from edgeclip.config import ClipConfig, VisionConfig
+from edgeclip.model.fastvit import FastViT
 from edgeclip.model.layers import Tokens
 from edgeclip.model.text import TextTower
 from edgeclip.model.vision import VisionTower
@@ -27,7 +28,7 @@ class Clip(nn.Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.config = config
-        self.vision = VisionTower(config.vision, config.projection_dim)
+        self.vision = image_tower(config.vision, config.projection_dim)
         self.text = TextTower(config.text, config.projection_dim)
         self.log_logit_scale = nn.Parameter(torch.tensor(math.log(10 if config.sigmoid else 1 / 0.07)))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if config.sigmoid else None
@@ -65,3 +66,8 @@ class Clip(nn.Module):
         """(B, 3, H, W) and (N, T) -> (B, N) scaled similarities and a bias, where there is one: `logits_per_image`."""
         logits_BN = self.logit_scale * self.encode_image(pixel_values) @ self.encode_text(input_ids).T
         return logits_BN if self.logit_bias is None else logits_BN + self.logit_bias
+
+
+def image_tower(config: VisionConfig, projection_dim: int) -> VisionTower | FastViT:
+    """The image tower that a configuration describes."""
+    return (VisionTower if config.convolutions is None else FastViT)(config, projection_dim)

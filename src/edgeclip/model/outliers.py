@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from torch import nn
 
 from edgeclip.model.clip import Clip
-from edgeclip.model.layers import Block
+from edgeclip.model.fastvit import AttendingBlock, ConvBlock
+from edgeclip.model.layers import AttentionPooling, Block
 
 CHANNELS = 4
 SMALLEST, LARGEST = 30.0, 100.0
@@ -22,27 +23,32 @@ SMALLEST, LARGEST = 30.0, 100.0
 
 @torch.no_grad()
 def outlier_twin(model: Clip, seed: int = 0) -> Clip:
-    """Scale `CHANNELS` random outputs of every block's normalisations by 30 to 100, and divide the next weights by it.
+    """Scale `CHANNELS` random outputs of what stands before a Linear by 30 to 100, and divide the next weights by it.
 
     Returns:
         A new model; its embeddings equal the original's but for rounding.
     """
     twin = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
-    for block in [*twin.vision.transformer.blocks, *twin.text.transformer.blocks]:
-        assert isinstance(block, Block)  # noqa: S101 - for the type checker
-        _add_outliers(block.norm1, block.attention.qkv, generator)
-        _add_outliers(block.norm2, block.mlp.fc1, generator)
-    if model.config.vision.pools_by_attention:
-        _add_outliers(twin.vision.head.norm, twin.vision.head.mlp.fc1, generator)
+    for module in twin.modules():
+        if isinstance(module, Block):
+            _add_outliers(module.norm1, module.attention.qkv, generator)
+            _add_outliers(module.norm2, module.mlp.fc1, generator)
+        elif isinstance(module, AttentionPooling):
+            _add_outliers(module.norm, module.mlp.fc1, generator)
+        elif isinstance(module, ConvBlock):
+            if isinstance(module, AttendingBlock):
+                _add_outliers(module.norm, module.attention.qkv, generator)
+            _add_outliers(module.context, module.mlp.fc1, generator)
     return twin
 
 
-def _add_outliers(norm: nn.LayerNorm, following: nn.Linear, generator: torch.Generator) -> None:
+def _add_outliers(maker: nn.Module, following: nn.Linear, generator: torch.Generator) -> None:
+    """Of what a normalisation, or a convolution of each channel alone, makes for the next layer."""
     channels = torch.randperm(following.in_features, generator=generator)[:CHANNELS]
     factors = SMALLEST + (LARGEST - SMALLEST) * torch.rand(len(channels), generator=generator)
-    norm.weight[channels] *= factors
-    norm.bias[channels] *= factors
+    for parameter in maker.parameters():
+        parameter[channels] *= factors.view(-1, *[1] * (parameter.ndim - 1))
     following.weight[:, channels] /= factors
 
 

@@ -27,11 +27,11 @@ class TextTower(nn.Module):
         self.position_embedding = nn.Parameter(torch.randn(config.context_length, config.hidden_size) * 0.01)
         self.transformer = Transformer(config, causal=config.causal)
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.projection = nn.Linear(config.hidden_size, projection_dim, bias=not config.causal)
+        self.projection = nn.Linear(config.hidden_size, projection_dim, bias=config.projection_bias)
         init_transformer(self.transformer, config)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.projection.weight, std=config.hidden_size**-0.5)
-        if not config.causal:
+        if config.projection_bias:
             nn.init.zeros_(self.projection.bias)
 
     def embed(self, input_ids_BT: Tensor) -> Tensor:

@@ -32,13 +32,15 @@ class VisionTower(nn.Module):
         self.transformer = Transformer(config, causal=False, fusion=config.fusion)
         self.post_norm = nn.LayerNorm(D, eps=config.layer_norm_eps)
         if config.has_class_token:
-            self.projection = nn.Linear(D, projection_dim, bias=False)
+            self.projection = nn.Linear(D, projection_dim, bias=config.projection_bias)
         else:
             self.head = AttentionPooling(config)
         init_transformer(self.transformer, config)
         nn.init.normal_(self.patch_embedding.weight, std=patch_values**-0.5)
         if config.has_class_token:
             nn.init.normal_(self.projection.weight, std=D**-0.5)
+            if config.projection_bias:
+                nn.init.zeros_(self.projection.bias)
         else:
             nn.init.zeros_(self.patch_embedding.bias)
 
@@ -48,13 +50,10 @@ class VisionTower(nn.Module):
         Raises:
             ValueError: the image is not of the configured size.
         """
-        B, C, H, W = pixel_values_BCHW.shape
-        P, size = self.config.patch_size, self.config.image_size
-        if (self.config.num_channels, size, size) != (C, H, W):
-            raise ValueError(
-                f"pixel_values of shape {(B, C, H, W)}; expected (B, {self.config.num_channels}, {size}, {size})"
-            )
-        G = size // P
+        self.config.check_shape(pixel_values_BCHW.shape)
+        B, C, H, _ = pixel_values_BCHW.shape
+        P = self.config.patch_size
+        G = H // P
         cropped = pixel_values_BCHW[:, :, : G * P, : G * P]
         return cropped.reshape(B, C, G, P, G, P).permute(0, 2, 4, 1, 3, 5).reshape(B, G * G, C * P * P)
 

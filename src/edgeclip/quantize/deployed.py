@@ -19,11 +19,16 @@ from torch.nn import functional
 from edgeclip.config import PreprocessConfig
 from edgeclip.model import Clip
 from edgeclip.model.anatomy import pooled_index
+from edgeclip.model.fastvit import FastViT
 from edgeclip.model.fusion import fuse, log_size
 from edgeclip.model.layers import MLP, Attention, AttentionPooling, Block, Transformer
+from edgeclip.model.vision import VisionTower
 from edgeclip.quantize.fake_quant import fake_quant_activation, fake_quant_stored, fake_quant_weight
 from edgeclip.quantize.pixels import PixelBytes
 from edgeclip.quantize.scheme import FINE_LIMIT, TABLE_LIMIT
+from edgeclip.quantize.sensitivity import replaced
+
+PROJECTION = "projection"
 
 
 class DeployedClip(nn.Module):
@@ -37,11 +42,16 @@ class DeployedClip(nn.Module):
         """
         super().__init__()
         self.model = model
-        self.pixels = PixelBytes.of(preprocess, model.vision.patch_embedding.in_features)
+        tower = model.vision
+        self.pixels = None
+        if isinstance(tower, VisionTower):
+            self.pixels = PixelBytes.of(preprocess, tower.patch_embedding.in_features)
 
     def encode_image(self, pixel_values_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) float -> (B, E) L2-normalised `image_embeds`."""
         tower = self.model.vision
+        if isinstance(tower, FastViT) or self.pixels is None:
+            return _convolutional(tower, pixel_values_BCHW)
         patches_BTI = self.pixels.round(tower.unfold(pixel_values_BCHW))
         weight_DI = self.pixels.fake_quant_weight(tower.patch_embedding.weight)
         x_BTD, position_TD = functional.linear(patches_BTI, weight_DI), tower.position_embedding
@@ -70,6 +80,27 @@ class DeployedClip(nn.Module):
         seen_B1TT = (position_T <= source_BT[:, :, None])[:, None]
         x_BTD = functional.embedding(input_ids_BT.gather(1, source_BT), table_VD) + position_TD[source_BT]
         return _project(tower.projection, tower.final_norm(_run(tower.transformer, x_BTD, pooled_B, seen_B1TT)))
+
+
+class _Int8Linear(nn.Module):
+    """A Linear layer of the int8 graph, with the layer's own parameters."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ..., I) -> (B, ..., O)."""
+        return _int8(x, self.linear.weight, self.linear.bias)
+
+
+def _convolutional(tower: nn.Module, pixel_values_BCHW: Tensor) -> Tensor:
+    """A tower that is computed in float but for its Linear layers: (B, C, H, W) -> (B, E) L2-normalised."""
+    layers = {name: module for name, module in tower.named_modules() if isinstance(module, nn.Linear)}
+    projection = layers.pop(PROJECTION)
+    with replaced(tower, {name: _Int8Linear(layer) for name, layer in layers.items()} | {PROJECTION: nn.Identity()}):
+        pooled_BD = tower(pixel_values_BCHW)
+    return _project(projection, pooled_BD)
 
 
 def _int8(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:

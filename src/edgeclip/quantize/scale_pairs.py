@@ -6,26 +6,28 @@ make the values and the columns of the output projection. Not across the activat
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from edgeclip.model import Clip
+from edgeclip.model.fastvit import Affine, AttendingBlock, ConvBlock
 from edgeclip.model.layers import Block
+from edgeclip.model.vision import VisionTower
 from edgeclip.quantize.equalize import ScalePair
 
 
 def pairs_of_clip(model: Clip) -> list[ScalePair]:
     """All pairs of both towers, in order."""
-    towers = {"vision": model.vision.transformer, "text": model.text.transformer}
+    vision = model.vision
     pairs = {
         name: [
             pair
-            for index, block in enumerate(transformer.blocks)
+            for index, block in enumerate(block for block in tower.modules() if isinstance(block, Block | ConvBlock))
             for pair in pairs_of_block(f"{name}.blocks.{index}", block)
         ]
-        for name, transformer in towers.items()
+        for name, tower in (("vision", vision), ("text", model.text))
     }
-    if not model.config.vision.has_class_token:
-        norm, head = model.vision.post_norm, model.vision.head
+    if isinstance(vision, VisionTower) and vision.config.pools_by_attention:
+        norm, head = vision.post_norm, vision.head
         qkv, made = head.attention.qkv, (norm.weight, norm.bias, head.probe)  # which reads the query too
         pairs["vision"] += [
             ScalePair("vision.head.tokens", made, (qkv,)),
@@ -36,7 +38,9 @@ def pairs_of_clip(model: Clip) -> list[ScalePair]:
 
 
 def pairs_of_block(name: str, block: nn.Module) -> list[ScalePair]:
-    """The three pairs of a block, whichever attention it has."""
+    """The three pairs of a block, whichever attention it has; those of a block of convolutions."""
+    if isinstance(block, ConvBlock):
+        return _of_convolutions(name, block)
     assert isinstance(block, Block)  # noqa: S101 - for the type checker
     projections, out = block.attention.projections, block.attention.out
     return [
@@ -46,7 +50,26 @@ def pairs_of_block(name: str, block: nn.Module) -> list[ScalePair]:
     ]
 
 
-def after_norm(name: str, norm: nn.LayerNorm, *consumers: nn.Linear) -> ScalePair:
+def _of_convolutions(name: str, block: ConvBlock) -> list[ScalePair]:
+    """What looks around each place gives its channels to the MLP as they are; a mixture of places stays in float."""
+    context = ScalePair(f"{name}.context", (block.context.weight, _bias(block.context)), (block.mlp.fc1,))
+    if not isinstance(block, AttendingBlock):
+        return [context]
+    norm, attention = block.norm, block.attention
+    assert isinstance(norm, nn.LayerNorm | Affine)  # noqa: S101 - for the type checker
+    return [
+        after_norm(f"{name}.norm", norm, *attention.projections),
+        values(f"{name}.values", attention.projections[-1], attention.out),
+        context,
+    ]
+
+
+def _bias(convolution: nn.Conv2d) -> Tensor:
+    assert convolution.bias is not None  # noqa: S101 - which all of them have
+    return convolution.bias
+
+
+def after_norm(name: str, norm: nn.LayerNorm | Affine, *consumers: nn.Linear) -> ScalePair:
     """Between a normalisation and what reads it."""
     return ScalePair(name, (norm.weight, norm.bias), consumers)
 

@@ -83,7 +83,8 @@ def judged(logit_scale: float, logit_bias: float | None) -> str:
 def _pooled(text: TextConfig) -> str:
     if text.pooling == "last":
         return "the last position, padding included"
-    return "the highest id" if text.eos_token_id is None else f"token {text.eos_token_id}"
+    end = "the highest id" if text.eos_token_id is None else f"token {text.eos_token_id}"
+    return f"{end}, padding seen" if text.sees_all else end
 
 
 def _resized(preprocess: PreprocessConfig) -> str:
@@ -129,6 +130,9 @@ def print_inspection(inspection: Inspection) -> None:
 
 def tower(config: TowerConfig) -> str:
     """A tower's sizes in words."""
+    if isinstance(config, VisionConfig) and config.convolutions is not None:
+        stages = config.convolutions.stages
+        return f"stages of {', '.join(f'{s.depth} blocks of {s.width}' for s in stages)}, {config.hidden_act}"
     return (
         f"{config.num_hidden_layers} layers of width {config.hidden_size}, {config.num_attention_heads} heads,"
         f" {config.hidden_act}, eps {config.layer_norm_eps:g}"

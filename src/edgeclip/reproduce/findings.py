@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeclip.evaluate.latency import percentiles, time_calls
 from edgeclip.model import Clip
-from edgeclip.model.layers import Block
+from edgeclip.model.layers import MLP
 from edgeclip.quantize.paper import available_engines, float_parameters, int8_layers, load_student, quantize
 from edgeclip.reproduce.paper_distillation import DistillData, PaperLoss, gradients
 from edgeclip.results import EngineTime, GradientReach
@@ -55,9 +55,7 @@ def time_engines(teacher: Clip, *, repeats: int = 50) -> list[EngineTime]:
 
 
 def _first_mlp_layer(model: Clip) -> nn.Linear:
-    block = model.vision.transformer.blocks[0]
-    assert isinstance(block, Block)  # noqa: S101 - for the type checker
-    return block.mlp.fc1
+    return next(module.fc1 for module in model.vision.modules() if isinstance(module, MLP))
 
 
 def gradient_reach(

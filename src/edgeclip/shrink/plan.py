@@ -12,8 +12,17 @@ from typing import Literal, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from edgeclip.config import MAX_WIDTH, ClipConfig, Config, TextConfig, TowerConfig, VisionConfig, check_range
+from edgeclip.config import (
+    MAX_WIDTH,
+    ClipConfig,
+    Config,
+    TextConfig,
+    TowerConfig,
+    VisionConfig,
+    check_range,
+)
 from edgeclip.errors import ConfigError
+from edgeclip.shrink.conv_parameters import of_convolutions
 from edgeclip.shrink.depth import spread_layers
 
 UNIT_STEP = 16
@@ -62,6 +71,7 @@ def student_config(teacher: ClipConfig, plan: ShrinkPlan, vocab_size: int | None
     Raises:
         ConfigError: the student would be larger than its teacher, or the vocabulary is not the plan's.
     """
+    _refuse_convolutions(teacher)
     if (plan.vocabulary == "captions") != (vocab_size is not None):
         raise ConfigError(
             f'vocabulary = "{plan.vocabulary}" {"without" if vocab_size is None else "with"} a reduced vocabulary',
@@ -74,6 +84,15 @@ def student_config(teacher: ClipConfig, plan: ShrinkPlan, vocab_size: int | None
         pooled = None if text.eos_token_id is None else vocab_size - 1
         text = replace(text, vocab_size=vocab_size, eos_token_id=pooled)
     return replace(teacher, vision=_narrowed("vision", teacher.vision, plan.vision), text=text)
+
+
+def _refuse_convolutions(teacher: ClipConfig) -> None:
+    if teacher.vision.convolutions is not None:
+        raise ConfigError(
+            "a smaller student of an image tower of convolutions",
+            expected="a teacher whose image tower is a ViT",
+            fix="leave out [shrink], as the recipes int8 and qad do",
+        )
 
 
 def _narrowed(name: str, teacher: Tower, plan: TowerPlan) -> Tower:
@@ -121,8 +140,11 @@ def fewest_heads(tower: TowerConfig) -> int:
 
 def count_parameters(config: ClipConfig) -> int:
     """Number of parameters of the model that a configuration describes."""
-    towers = sum(_tower_parameters(tower, config.projection_dim) for tower in (config.vision, config.text))
-    return towers + 1 + config.sigmoid
+    E, vision = config.projection_dim, config.vision
+    image = (
+        _tower_parameters(vision, E) if vision.convolutions is None else of_convolutions(vision, vision.convolutions, E)
+    )
+    return image + _tower_parameters(config.text, E) + 1 + config.sigmoid
 
 
 def _tower_parameters(tower: TowerConfig, E: int) -> int:
@@ -142,7 +164,7 @@ def _outside_blocks(tower: TowerConfig, E: int) -> int:
         of_patches = D * (tower.num_channels * tower.patch_size**2 + tower.num_tokens + 2)
         return of_patches + (_block_parameters(tower) if tower.pools_by_attention else D * (3 + E))
     assert isinstance(tower, TextConfig)  # noqa: S101 - a tower is one of the two
-    return D * (tower.vocab_size + tower.context_length + 2 + E) + (0 if tower.causal else E)
+    return D * (tower.vocab_size + tower.context_length + 2 + E) + (E if tower.projection_bias else 0)
 
 
 def propose(
@@ -172,6 +194,7 @@ def propose(
     Raises:
         ConfigError: no student is that small.
     """
+    _refuse_convolutions(teacher)
     check_range("fraction", fraction, 0.001, 1)
     check_range("depth", fraction if depth is None else depth, 0.001, 1)
     check_range("width", width, 0.001, 1)

@@ -10,9 +10,10 @@ from torch import nn
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.prepare import Prepared
 from edgeclip.export.calibration_batches import image_batches, text_batches
-from edgeclip.export.float_graphs import FloatGraphs, Tower
+from edgeclip.export.float_graphs import FloatGraphs
 from edgeclip.export.int8 import PROJECTION
 from edgeclip.export.stored import round_what_is_stored
+from edgeclip.export.towers import Tower
 from edgeclip.quantize.pixels import PixelBytes
 from edgeclip.quantize.sensitivity import as_int8, sensitivity
 

@@ -8,11 +8,14 @@ Shape legend: B batch, T tokens, D hidden size, H heads, K head size.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
+from edgeclip.model.fastvit import AttendingBlock
 from edgeclip.model.fusion import log_size
-from edgeclip.model.layers import Attention, Block, Transformer
+from edgeclip.model.layers import Attention, Block
 
 
 class PlainAttention(nn.Module):
@@ -100,15 +103,16 @@ def causal_mask(T: int) -> Tensor:
     return torch.full((T, T), float("-inf")).triu(1)
 
 
-def rewrite(transformer: Transformer) -> int:
+def rewrite(blocks: Iterable[nn.Module]) -> int:
     """Replace the attention of every block.
 
     Returns:
         How many were replaced.
     """
-    for block in transformer.blocks:
-        assert isinstance(block, Block)  # noqa: S101 - for the type checker
-        ahead = block.step is not None and block.step.ahead
+    replaced = list(blocks)
+    for block in replaced:
+        assert isinstance(block, Block | AttendingBlock)  # noqa: S101 - for the type checker
+        ahead = isinstance(block, Block) and block.step is not None and block.step.ahead
         plain = (SplitAttention if ahead else PlainAttention)(block.attention)
         block.attention = plain  # type: ignore[assignment]  # the same function
-    return len(transformer.blocks)
+    return len(replaced)
