@@ -98,10 +98,10 @@ class Fusion(Config, frozen=True, kw_only=True):
         Raises:
             ConfigError: naming the first of them.
         """
-        if not tower.has_class_token:
+        if tower.pooling != "class":
             raise ConfigError(
-                "token fusion in an image tower without a class token",
-                expected="one that pools a class token, as CLIP's",
+                "token fusion in an image tower that pools no class token",
+                expected="one that does, as CLIP's",
                 fix="leave out `fuse_tokens`",
             )
         last, left = tower.num_hidden_layers - 1, tower.num_patches + 1
@@ -155,20 +155,35 @@ class ConvStages(Config, frozen=True, kw_only=True):
     norm: Literal["affine", "layer"]
 
 
+class ConvStem(Config, frozen=True, kw_only=True):
+    """Three convolutions in place of one (Xiao et al. 2021, Early convolutions help transformers see better).
+
+    Their kernels do not overlap: the first has sides of a quarter of a patch, the others of 2. `width` is that of the
+    first two, each of which a GELU follows; the first sees `padding` pixels of nothing around an image.
+    """
+
+    width: int
+    padding: int = 0
+
+
 class VisionConfig(TowerConfig, frozen=True, kw_only=True):
     """The image tower: a square image of `image_size` pixels cut into squares of `patch_size` pixels.
 
     `pooling` "class" is CLIP's tower: a class token, a normalisation before the blocks, a projection of that token.
     "attention" is SigLIP's: a bias of the patches, and a learned query over all of them that gives the embedding.
-    "places" is MobileCLIP's, of convolutions: the mean over all places of the last stage, projected. Its sizes are then
-    those of the last stage, and `patch_size` is how many pixels a place there stands for.
+    "patches" is CLIPA's: the mean of all but the class token, normalised after it is taken. Of these with a class token
+    `pre_norm` says whether there is a normalisation before the blocks, and `stem` what makes MobileCLIP-B's patches.
+    "places" is that of the other MobileCLIPs, of convolutions: the mean over all places of the last stage, projected.
+    Its sizes are then those of the last stage, and `patch_size` is how many pixels a place there stands for.
     """
 
     image_size: int
     patch_size: int
     num_channels: int = 3
-    pooling: Literal["class", "attention", "places"] = "class"
+    pooling: Literal["class", "patches", "attention", "places"] = "class"
+    pre_norm: bool = True
     projection_bias: bool = False
+    stem: ConvStem | None = None
     fusion: Fusion | None = None
     convolutions: ConvStages | None = None
 
@@ -184,8 +199,8 @@ class VisionConfig(TowerConfig, frozen=True, kw_only=True):
 
     @property
     def has_class_token(self) -> bool:
-        """Whether the first token is a class token; with it goes the normalisation before the blocks."""
-        return self.pooling == "class"
+        """Whether the first token is a class token."""
+        return self.pooling in ("class", "patches")
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Refuse what are not images (B, C, H, W) of the configured size.
@@ -209,7 +224,7 @@ class TextConfig(TowerConfig, frozen=True, kw_only=True):
     `pooling` "end" is CLIP's tower: causal, its end of text is projected. "last" is SigLIP's: every token sees every
     other, padding included, so that each text is padded to the context length; the last position is projected, with a
     bias. It has no use for `eos_token_id`. `sees_all` lets the tokens of the first kind see every other too, as those
-    of most MobileCLIPs do.
+    of most MobileCLIPs do; CLIPA's text tower is of the last kind, without `projection_bias`.
     """
 
     vocab_size: int
@@ -217,16 +232,12 @@ class TextConfig(TowerConfig, frozen=True, kw_only=True):
     eos_token_id: int | None
     pooling: Literal["end", "last"] = "end"
     sees_all: bool = False
+    projection_bias: bool = False
 
     @property
     def causal(self) -> bool:
         """Whether tokens see only what is before them: then nothing after the pooled one needs to be computed."""
         return self.pooling == "end" and not self.sees_all
-
-    @property
-    def projection_bias(self) -> bool:
-        """Whether the projection has a bias."""
-        return self.pooling == "last"
 
 
 class ClipConfig(Config, frozen=True, kw_only=True):
@@ -273,6 +284,12 @@ class ClipConfig(Config, frozen=True, kw_only=True):
             )
         if self.vision.convolutions is not None:
             _check_stages(self.vision, self.vision.convolutions)
+        if self.vision.stem is not None and (self.vision.pooling != "class" or self.vision.patch_size % 4):
+            raise ConfigError(
+                f"a stem of convolutions with pooling {self.vision.pooling} and patch_size {self.vision.patch_size}",
+                expected="class, and a multiple of 4",
+                fix="leave out stem, or take the configuration from the checkpoint's page",
+            )
         if self.vision.patch_size < 1 or self.vision.image_size < self.vision.patch_size:
             raise ConfigError(
                 f"image_size {self.vision.image_size} with patch_size {self.vision.patch_size}",

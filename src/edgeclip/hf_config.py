@@ -27,7 +27,7 @@ MetaCLIP 2 has it in earnest, which is all that its configuration has of its own
 """
 OWN, OWN_CONFIG = "edgeclip", "clip_config"
 """The model_type of a model that transformers has not, and the key of its configuration, which is our own whole."""
-IMAGE_OUTPUTS = {"class": "image_embeds", "attention": "pooler_output", "places": "image_embeds"}
+IMAGE_OUTPUTS = {**dict.fromkeys(("class", "patches", "places"), "image_embeds"), "attention": "pooler_output"}
 TEXT_OUTPUTS = {"end": "text_embeds", "last": "pooler_output"}
 """What transformers.js calls the embeddings, by the tower's pooling."""
 
@@ -168,7 +168,7 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
         return ClipConfig(
             projection_dim=integer(text, "projection_size", path, t["hidden_size"]),
             vision=VisionConfig(**v, pooling="attention"),
-            text=TextConfig(**t, eos_token_id=None, pooling="last"),
+            text=TextConfig(**t, eos_token_id=None, pooling="last", projection_bias=True),
             sigmoid=True,
         )
     if model_type == "clip" and t["eos_token_id"] == LEGACY_EOS:
@@ -238,14 +238,13 @@ def _fusion(vision: dict[str, Any], path: Path) -> Fusion | None:
 
 def is_clip(config: ClipConfig) -> bool:
     """Whether a model is transformers' `CLIPModel`, or our own that fuses tokens, which others take for one."""
-    return _has(config.vision, pooling="class", projection_bias=False) and _has(
-        config.text, pooling="end", sees_all=False
-    )
+    plain = {"pooling": "class", "pre_norm": True, "projection_bias": False, "stem": None}
+    return _has(config.vision, **plain) and _has(config.text, pooling="end", sees_all=False)
 
 
 def is_siglip(config: ClipConfig) -> bool:
     """Whether it is transformers' `SiglipModel`."""
-    return _has(config.vision, pooling="attention") and _has(config.text, pooling="last")
+    return _has(config.vision, pooling="attention") and _has(config.text, pooling="last", projection_bias=True)
 
 
 def _has(tower: TowerConfig, **settings: object) -> bool:

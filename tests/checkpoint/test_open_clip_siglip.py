@@ -63,7 +63,7 @@ CONFIG = RECORDED["models"]["ViT-B-16-SigLIP"]["model_cfg"]
         ("vision_cfg", {"timm_model_name": "fastvit_sa12"}, "timm's 'fastvit_sa12' as its image tower"),
         ("vision_cfg", {"timm_pool": "avg"}, "timm_pool 'avg'"),
         ("text_cfg", {"no_causal_mask": False}, "no_causal_mask = False in its text tower"),
-        ("text_cfg", {"proj_type": "none"}, "proj_type = 'none'"),
+        ("text_cfg", {"proj_type": "mlp"}, "proj_type = 'mlp' of a text tower 768 wide"),
         ("text_cfg", {"hf_model_name": "xlm-roberta-base"}, "'xlm-roberta-base' as its text tower"),
     ],
 )

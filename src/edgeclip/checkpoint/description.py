@@ -14,7 +14,7 @@ class Description:
 
     `preprocess` is None where nothing says how images are prepared. `clean` is what is done to a text first, None for
     what its tokenizer's files say; `pad_token_id` is what follows it, where that counts and its tokenizer's files do
-    not say; `no_text` is why there can be no text.
+    not say; `projects_text` is whether the weights have a projection of texts; `no_text` is why there can be no text.
     """
 
     config: ClipConfig
@@ -23,4 +23,5 @@ class Description:
     preprocess_origin: str = ""
     clean: TextCleaning | None = None
     pad_token_id: int | None = None
+    projects_text: bool = True
     no_text: CheckpointError | None = None

@@ -5,14 +5,14 @@ Source: huggingface/pytorch-image-models 1.0.31, timm/models/fastvit.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from msgspec.structs import replace
 
 from edgeclip.checkpoint import folding
 from edgeclip.checkpoint.folding import Branch, Shape, convolution, normalisation, normalised, summed
-from edgeclip.checkpoint.keys import Rule, linear, same
+from edgeclip.checkpoint.keys import Rule, constant, linear, same, scaled_linear
 from edgeclip.config import (
     CLIP_MEAN,
     CLIP_STD,
@@ -164,15 +164,9 @@ class _Names:
         """The attention of a block, whose query, key and value have no bias."""
         yield from (linear if self.norm == "layer" else folding.affine)(f"{ours}.norm", f"{theirs}.norm")
         yield same(f"{ours}.attention.qkv.weight", f"{theirs}.token_mixer.qkv.weight")
-        yield Rule(f"{ours}.attention.qkv.bias", (), lambda _: torch.zeros(3 * width), lambda _: ())
-        out = Branch(
-            (f"{theirs}.token_mixer.proj.weight", f"{theirs}.token_mixer.proj.bias"),
-            ((width, width), (width,)),
-            lambda tensors: folding.Folded(*tensors),
-        )
-        yield from folding.rules(
-            f"{ours}.attention.out", folding.scaled(out, f"{theirs}.layer_scale_1.gamma", (width, 1, 1))
-        )
+        yield constant(f"{ours}.attention.qkv.bias", torch.zeros(3 * width))
+        scale = f"{theirs}.layer_scale_1.gamma"
+        yield from scaled_linear(f"{ours}.attention.out", f"{theirs}.token_mixer.proj", scale, after=2)
 
     def ends(self) -> Iterator[Rule]:
         """What follows the last stage."""
@@ -186,16 +180,17 @@ def _squeeze(ours: str, theirs: str) -> list[Rule]:
     return [*linear(f"{ours}.fewer", f"{theirs}.fc1"), *linear(f"{ours}.all", f"{theirs}.fc2")]
 
 
-def rules(vision: VisionConfig, trunk: str, *, folded: bool) -> list[Rule]:
+def rules(vision: VisionConfig, convolutions: ConvStages, trunk: str, present: Collection[str]) -> list[Rule]:
     """The key table of an image tower.
 
     Args:
         vision: the tower.
+        convolutions: its stages.
         trunk: what its names begin with.
-        folded: whether the file has a MobileOneBlock's one convolution, `reparam_conv`, in place of its branches.
+        present: the names in the file, which has a block's one convolution, `reparam_conv`, or its branches.
     """
-    assert vision.convolutions is not None  # noqa: S101 - of such towers alone
-    names, ratio = _Names(trunk, vision.convolutions, folded=folded), vision.intermediate_size // vision.hidden_size
+    folded = any(".reparam_conv." in name for name in present)
+    names, ratio = _Names(trunk, convolutions, folded=folded), vision.intermediate_size // vision.hidden_size
     table = [*names.stem(), *names.ends()]
     for index, stage in enumerate(names.stages):
         table += names.halving(index) if index else []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from edgeclip.errors import CheckpointError
 
@@ -51,6 +52,60 @@ def vector(ours: str, theirs: str, *, leading: int) -> Rule:
 def linear(ours: str, theirs: str) -> list[Rule]:
     """Weight and bias of a Linear or LayerNorm."""
     return [same(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
+
+
+def scaled_linear(ours: str, theirs: str, scale: str, *, after: int = 0) -> list[Rule]:
+    """A Linear of which each output is multiplied by a scale, which goes into it; not to be written back.
+
+    The scale is stored with so many axes of size 1 `after` its own.
+    """
+    return [
+        Rule(
+            f"{ours}.{part}",
+            (f"{theirs}.{part}", scale),
+            lambda tensors: tensors[0] * tensors[1].view(-1, *[1] * (tensors[0].ndim - 1)),
+            lambda tensor: (tensor, tensor.new_empty(len(tensor), *[1] * after)),
+        )
+        for part in ("weight", "bias")
+    ]
+
+
+def constant(ours: str, value: Tensor) -> Rule:
+    """A tensor that a layout has not, since it changes nothing."""
+    return Rule(ours, (), lambda _: value, lambda _: ())
+
+
+def without_first(ours: str, theirs: str) -> Rule:
+    """A table (V, D) stored without its first row, which is 0, and with an axis of size 1 before its own."""
+    return Rule(
+        ours,
+        (theirs,),
+        lambda tensors: functional.pad(tensors[0].squeeze(0), [0, 0, 1, 0]),
+        lambda tensor: (tensor[None, 1:],),
+    )
+
+
+def with_bias_after_first(ours: str, theirs: str, bias: str) -> Rule:
+    """A table (V, D), stored with an axis of size 1 before its own, and what is added to each row but the first."""
+    return Rule(
+        ours,
+        (theirs, bias),
+        lambda tensors: torch.cat([tensors[0][0, :1], tensors[0][0, 1:] + tensors[1]]),
+        lambda tensor: (tensor[None], torch.zeros_like(tensor[0])),
+    )
+
+
+def without_key(ours: str, theirs: Sequence[str]) -> Rule:
+    """Query, key and value stacked, of which the key is not stored, since it is 0."""
+
+    def parts(tensor: Tensor) -> Sequence[Tensor]:
+        return tensor.chunk(3)[::2]
+
+    def ours_of(tensors: Sequence[Tensor]) -> Tensor:
+        query, value = tensors
+        return torch.cat([query, torch.zeros_like(query), value])
+
+    return Rule(ours, tuple(theirs), ours_of, parts)
 
 
 def transposed(ours: str, theirs: str) -> Rule:

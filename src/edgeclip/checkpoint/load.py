@@ -234,8 +234,12 @@ def _assemble(
         preprocess, preprocess_origin = own_preprocess(config.vision), f"{owner}'s own, for want of any"
         logger.warning("%s does not say how images are prepared: %s's own preprocessing is used", name, owner)
     weights = without_constants(file.tensors, name)
-    rules = hf.rules(config) if file.is_hugging_face else openai.rules(config, **openai.forms(weights))
-    model = _model(name, config, weights, rules)
+    if file.is_hugging_face:
+        rules = hf.rules(config)
+    else:
+        prefix = openai.text_prefix(weights)
+        rules = openai.rules(config, prefix, present=frozenset(weights), projects_text=said.projects_text)
+    model = build(name, config, weights, rules)
     _check_size(name, config, preprocess)
     vocabulary = options.vocabulary or _vocabulary_beside(folder)
     clean = None if file.is_hugging_face else said.clean
@@ -261,7 +265,12 @@ def _layout(file: TensorFile, said: Description) -> str:
     return "OpenAI" if said.origin == OPENAI_ORIGIN else "open_clip"
 
 
-def _model(name: str, config: ClipConfig, weights: dict[str, Tensor], rules: list[Rule]) -> Clip:
+def build(name: str, config: ClipConfig, weights: dict[str, Tensor], rules: list[Rule]) -> Clip:
+    """A model of a checkpoint's tensors, by a key table.
+
+    Raises:
+        CheckpointError: see `to_ours`; or its logit_scale is not finite.
+    """
     with torch.device("meta"):
         model = Clip(config)
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeclip.checkpoint.description import Description
 from edgeclip.checkpoint.fastvit import fastvit_preprocess, fastvit_tower
-from edgeclip.checkpoint.timm import siglip_tower
+from edgeclip.checkpoint.timm import clip_tower, siglip_tower
 from edgeclip.config import (
     ClipConfig,
     PreprocessConfig,
@@ -38,21 +38,24 @@ _READ = {
         "norm_kwargs",
         "act_kwargs",
         "timm_model_name",
+        "no_ln_pre",
+        "pool_type",
+        "final_ln_after_pool",
     },
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "norm_kwargs", "act_kwargs"}
     | {"pool_type", "eos_id", "tokenizer_kwargs", "hf_tokenizer_name", "tokenizer_mode"}
-    | {"no_causal_mask", "proj_bias"},
+    | {"no_causal_mask", "proj_bias", "proj_type"},
 }
 # Whatever their value, these change nothing: starting values, training alone, the form of the output, or details of a
-# part that is switched off (`_DEFAULTS` refuses one that is on). The text tower's prefix is read from the tensors.
+# part that is switched off (`_DEFAULTS` refuses one that is on). The text tower's prefix is read from the tensors, and
+# so is whether there are scales of what a block adds.
 _WITHOUT_EFFECT = {
     "model_cfg": {"init_logit_scale", "custom_text", "output_dict", "cast_dtype"},
-    "vision_cfg": {"patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads"}
+    "vision_cfg": {"ls_init_value", "patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads"}
     | {"timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop", "timm_drop_path"},
-    "text_cfg": {"pad_id", "output_tokens", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"},
+    "text_cfg": {"ls_init_value", "pad_id", "output_tokens", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"},
 }
 _BLOCK: dict[str, Any] = {
-    "ls_init_value": None,
     "block_type": None,
     "qk_norm": False,
     "scaled_cosine_attn": False,
@@ -60,19 +63,17 @@ _BLOCK: dict[str, Any] = {
     "scale_attn_inner": False,
     "scale_attn": False,
     "scale_fc": False,
-    "final_ln_after_pool": False,
 }
 # open_clip's own defaults: the plain towers.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "model_cfg": {"multimodal_cfg": None},
     "vision_cfg": _BLOCK
-    | {"attentional_pool": False, "no_ln_pre": False, "pool_type": "tok", "in_chans": 3}
+    | {"attentional_pool": False, "in_chans": 3}
     | {"pos_embed_type": "learnable", "global_average_pool": False, "input_patchnorm": False},
     "text_cfg": _BLOCK
-    | {"hf_model_name": None, "embed_cls": False, "proj_type": "linear"}
-    | {"correct_cls_mask": False},
+    | {"hf_model_name": None, "embed_cls": False, "final_ln_after_pool": False, "correct_cls_mask": False},
 }
-_TIMM_ENDS = {"attention": ("map", "none"), "places": ("avg", None)}
+_TIMM_ENDS = {"attention": ("map", "none"), "places": ("avg", None), "class": ("token", None)}
 """How timm's towers pool, and whether what projects the pooled is their own classifier."""
 
 
@@ -111,8 +112,17 @@ def describe(raw: dict[str, Any], path: Path) -> Description:
         *_preprocess(raw, config.vision, path),
         clean=clean,
         pad_token_id=SIMPLE_PAD if config.text.sees_all else None,
+        projects_text=_projects_text(text, config, path),
         no_text=no_text,
     )
+
+
+def _projects_text(text: dict[str, Any], config: ClipConfig, path: Path) -> bool:
+    """Whether there is a projection of texts."""
+    kind, width = text.get("proj_type", "linear"), config.text.hidden_size
+    if kind not in ("linear", "none") or (kind == "none" and width != config.projection_dim):
+        raise _other(path, f"proj_type = {shown(kind)} of a text tower {width} wide")
+    return kind == "linear"
 
 
 def _preprocess(raw: dict[str, Any], vision: VisionConfig, path: Path) -> tuple[PreprocessConfig | None, str]:
@@ -135,13 +145,31 @@ def _vision(vision: dict[str, Any], quick: object, path: Path) -> VisionConfig:
         hidden_size=width,
         num_hidden_layers=integer(vision, "layers", path, 12),
         num_attention_heads=width // max(integer(vision, "head_width", path, 64), 1),
+        pre_norm=not _is_set(vision, "no_ln_pre", path),
+        **_image_pooling(vision, path),
         **_mlp_act_eps(vision, width, quick, path),
     )
 
 
+def _is_set(part: dict[str, Any], key: str, path: Path) -> bool:
+    if (value := part.get(key) or False) not in (False, True):
+        raise _other(path, f"{key} = {shown(value)}")
+    return bool(value)
+
+
+def _image_pooling(vision: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A class token, or the mean of the others, as CLIPA has it."""
+    kind = {"pool_type": "tok", "final_ln_after_pool": False}
+    kind |= {key: vision[key] for key in kind if vision.get(key) is not None}
+    known = {("tok", False): "class", ("avg", True): "patches"}
+    if (pooling := known.get((str(kind["pool_type"]), bool(kind["final_ln_after_pool"])))) is None:
+        raise _other(path, f"{', '.join(f'{key} = {shown(value)}' for key, value in kind.items())} in its image tower")
+    return {"pooling": pooling}
+
+
 def _timm_tower(name: str, image_size: int) -> VisionConfig | None:
     """One of timm's image towers, if it is known."""
-    return siglip_tower(name, image_size) or fastvit_tower(name, image_size)
+    return siglip_tower(name, image_size) or fastvit_tower(name, image_size) or clip_tower(name, image_size)
 
 
 def _text_pooling(text: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -152,11 +180,13 @@ def _text_pooling(text: dict[str, Any], path: Path) -> dict[str, Any]:
     known = {
         "pool_type": ("argmax", "eos", "last"),
         "no_causal_mask": (True,) if is_last else (False, True),
-        "proj_bias": (is_last,),
+        "proj_bias": (False, True) if is_last else (False,),
     }
     if odd := [f"{key} = {shown(kind[key])}" for key, values in known.items() if kind[key] not in values]:
         raise _other(path, f"{', '.join(odd)} in its text tower")
-    return {"pooling": "last"} if is_last else {"pooling": "end", "sees_all": kind["no_causal_mask"]}
+    if is_last:
+        return {"pooling": "last", "projection_bias": kind["proj_bias"]}
+    return {"pooling": "end", "sees_all": kind["no_causal_mask"]}
 
 
 def _refuse_other_kinds(model: dict[str, Any], vision: dict[str, Any], text: dict[str, Any], path: Path) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from edgeclip.checkpoint import fastvit
-from edgeclip.checkpoint.keys import Rule, convolution, linear, one_number, same, transposed
-from edgeclip.checkpoint.timm import timm_tower
+from edgeclip.checkpoint import timm
+from edgeclip.checkpoint.keys import Rule, constant, convolution, linear, one_number, same, scaled_linear, transposed
 from edgeclip.config import ClipConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError
 
 CONSTANTS = ("input_resolution", "context_length", "vocab_size")
 """What OpenAI's archives carry beside the weights; no other writer does."""
+TRUNK = "visual.trunk"
+"""What the names of timm's image towers begin with, within open_clip's models."""
 HEAD_SIZE = 64
 """OpenAI's models all have heads of this many channels; the weights don't tell."""
 
@@ -48,11 +51,6 @@ class Sizes:
 def text_prefix(state: dict[str, Tensor]) -> str:
     """What open_clip's custom text towers put before the text tower's names."""
     return "text." if "text.token_embedding.weight" in state else ""
-
-
-def forms(state: dict[str, Tensor]) -> dict[str, Any]:
-    """What the tensors tell of the form that they are written in, for `rules`."""
-    return {"text_prefix": text_prefix(state), "folded": any(".reparam_conv." in name for name in state)}
 
 
 def read_sizes(state: dict[str, Tensor], source: str) -> Sizes:
@@ -136,44 +134,65 @@ def built(sizes: Sizes) -> ClipConfig:
     )
 
 
-def rules(config: ClipConfig, text_prefix: str = "", *, folded: bool = False) -> list[Rule]:
-    """The key table; see `text_prefix`, and `fastvit.rules` for `folded`."""
+def rules(
+    config: ClipConfig,
+    text_prefix: str = "",
+    *,
+    present: Collection[str] = (),
+    projects_text: bool = True,
+) -> list[Rule]:
+    """The key table.
+
+    Args:
+        config: both towers.
+        text_prefix: see `text_prefix`.
+        present: the names in the file, which tell whether branches and scales were folded before.
+        projects_text: whether there is a projection of texts; without one it changes nothing.
+    """
+    vision, E = config.vision, config.projection_dim
     table = [
         one_number("log_logit_scale", "logit_scale"),
         *([one_number("logit_bias", "logit_bias")] if config.sigmoid else []),
         same("text.token_embedding.weight", f"{text_prefix}token_embedding.weight"),
         same("text.position_embedding", f"{text_prefix}positional_embedding"),
         *linear("text.final_norm", f"{text_prefix}ln_final"),
+        *_blocks("text", text_prefix, config.text.num_hidden_layers, present),
     ]
-    towers = [("text", text_prefix, config.text.num_hidden_layers)]
-    table += (
-        linear("text.projection", f"{text_prefix}text_projection")
-        if config.text.projection_bias
-        else [transposed("text.projection.weight", f"{text_prefix}text_projection")]
-    )
-    if config.vision.convolutions is not None:
-        table += fastvit.rules(config.vision, "visual.trunk", folded=folded)
-    elif config.vision.pools_by_attention:
-        table += timm_tower(config.vision)
+    if not projects_text:
+        table.append(constant("text.projection.weight", torch.eye(E)))
+        table += [constant("text.projection.bias", torch.zeros(E))] if config.text.projection_bias else []
+    elif config.text.projection_bias:
+        table += linear("text.projection", f"{text_prefix}text_projection")
     else:
-        towers.append(("vision", "visual.", config.vision.num_hidden_layers))
-        channels, patch_size = config.vision.num_channels, config.vision.patch_size
-        table += [
-            same("vision.class_embedding", "visual.class_embedding"),
-            same("vision.position_embedding", "visual.positional_embedding"),
-            convolution("vision.patch_embedding.weight", "visual.conv1.weight", channels, patch_size),
-            *linear("vision.pre_norm", "visual.ln_pre"),
-            *linear("vision.post_norm", "visual.ln_post"),
-            transposed("vision.projection.weight", "visual.proj"),
-        ]
-    for tower, prefix, layers in towers:
-        for i in range(layers):
-            ours, theirs = f"{tower}.transformer.blocks.{i}", f"{prefix}transformer.resblocks.{i}"
-            table += linear(f"{ours}.norm1", f"{theirs}.ln_1")
-            table += linear(f"{ours}.norm2", f"{theirs}.ln_2")
-            table.append(same(f"{ours}.attention.qkv.weight", f"{theirs}.attn.in_proj_weight"))
-            table.append(same(f"{ours}.attention.qkv.bias", f"{theirs}.attn.in_proj_bias"))
-            table += linear(f"{ours}.attention.out", f"{theirs}.attn.out_proj")
-            table += linear(f"{ours}.mlp.fc1", f"{theirs}.mlp.c_fc")
-            table += linear(f"{ours}.mlp.fc2", f"{theirs}.mlp.c_proj")
+        table.append(transposed("text.projection.weight", f"{text_prefix}text_projection"))
+    if vision.pools_by_attention or vision.projection_bias:  # which open_clip's own towers have not
+        return [*table, *timm.rules(vision, TRUNK, present)]
+    return [
+        *table,
+        same("vision.class_embedding", "visual.class_embedding"),
+        same("vision.position_embedding", "visual.positional_embedding"),
+        convolution("vision.patch_embedding.weight", "visual.conv1.weight", vision.num_channels, vision.patch_size),
+        *(linear("vision.pre_norm", "visual.ln_pre") if vision.pre_norm else []),
+        *linear("vision.post_norm", "visual.ln_post"),
+        transposed("vision.projection.weight", "visual.proj"),
+        *_blocks("vision", "visual.", vision.num_hidden_layers, present),
+    ]
+
+
+def _blocks(tower: str, prefix: str, layers: int, present: Collection[str]) -> list[Rule]:
+    """The blocks of a tower; what scales a branch of one is folded into the last layer of that branch."""
+    table: list[Rule] = []
+    for i in range(layers):
+        ours, theirs = f"{tower}.transformer.blocks.{i}", f"{prefix}transformer.resblocks.{i}"
+        table += linear(f"{ours}.norm1", f"{theirs}.ln_1")
+        table += linear(f"{ours}.norm2", f"{theirs}.ln_2")
+        table.append(same(f"{ours}.attention.qkv.weight", f"{theirs}.attn.in_proj_weight"))
+        table.append(same(f"{ours}.attention.qkv.bias", f"{theirs}.attn.in_proj_bias"))
+        table += linear(f"{ours}.mlp.fc1", f"{theirs}.mlp.c_fc")
+        for mine, other, scale in (("attention.out", "attn.out_proj", "ls_1"), ("mlp.fc2", "mlp.c_proj", "ls_2")):
+            gamma = f"{theirs}.{scale}.gamma"
+            if gamma in present:
+                table += scaled_linear(f"{ours}.{mine}", f"{theirs}.{other}", gamma)
+            else:
+                table += linear(f"{ours}.{mine}", f"{theirs}.{other}")
     return table

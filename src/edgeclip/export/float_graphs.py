@@ -56,7 +56,7 @@ def pixels_of(checkpoint: Checkpoint) -> PixelBytes | None:
         ConfigError: see `PixelBytes.of`.
     """
     tower = checkpoint.model.vision
-    if isinstance(tower, FastViT):
+    if isinstance(tower, FastViT) or tower.config.stem is not None:
         return None
     return PixelBytes.of(checkpoint.preprocess_config, tower.patch_embedding.in_features)
 

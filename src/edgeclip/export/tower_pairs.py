@@ -21,7 +21,7 @@ from edgeclip.quantize.scale_pairs import after_norm, pairs_of_block, values
 def pairs_of_tower(tower: Tower) -> list[ScalePair]:
     """All of a tower's scale pairs, in order."""
     found = [pair for index, block in enumerate(tower.blocks) for pair in pairs_of_block(f"blocks.{index}", block)]
-    if isinstance(tower, ExportedFastViT):
+    if isinstance(tower, ExportedFastViT) or tower.last is None:
         return found
     if isinstance(tower.last, FoldedPooling):
         return [*found, *_of_pooling(tower.tower.post_norm, tower.last)]
@@ -44,7 +44,7 @@ def pair_inputs_of_tower(tower: Tower) -> None:
         if not isinstance(block, ConvBlock) or isinstance(block, AttendingBlock):
             pair_inputs(block.attention.projections[-1], block.attention.out, block.attention.num_heads)
         pair_inputs(block.mlp.fc1, block.mlp.fc2)
-    if isinstance(tower, ExportedFastViT):
+    if isinstance(tower, ExportedFastViT) or tower.last is None:
         return
     last = tower.last
     if isinstance(last, FoldedPooling):

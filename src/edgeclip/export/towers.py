@@ -34,9 +34,11 @@ class ExportedImageTower(nn.Module):
         plain_attention.rewrite(tower.transformer.blocks)
         fusable_gelu.rewrite(tower)
         self.tower, positions_TD = tower, tower.position_embedding.detach()
-        self.last: PooledBlock | FoldedPooling
+        self.last: PooledBlock | FoldedPooling | None = None
         if tower.config.has_class_token:
-            self.blocks, self.last = _split(tower.transformer)
+            self.blocks = tower.transformer.blocks
+            if tower.config.pooling == "class":
+                self.blocks, self.last = _split(tower.transformer)
             self.class_11D = nn.Buffer((tower.class_embedding.detach() + positions_TD[0])[None, None])
             self.positions_TD = nn.Buffer(positions_TD[1:].clone())
         else:
@@ -48,7 +50,7 @@ class ExportedImageTower(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode images."""
-        x_BTD = self.tower.patch_embedding(self.tower.unfold(pixel_values)) + self.positions_TD
+        x_BTD = self.tower.patches(pixel_values) + self.positions_TD
         if self.tower.config.has_class_token:
             x_BTD = self.tower.pre_norm(torch.cat([self.class_11D.expand(x_BTD.shape[0], 1, -1), x_BTD], dim=1))
         size_BT = None
@@ -56,8 +58,8 @@ class ExportedImageTower(nn.Module):
             x_BTD, size_BT = through(block, x_BTD, size_BT, False)
         if isinstance(self.last, FoldedPooling):
             return functional.normalize(self.last(self.tower.post_norm(x_BTD)), dim=-1)
-        pooled_BD = self.tower.post_norm(self.last(x_BTD, 0, log_size(size_BT)))
-        return functional.normalize(self.tower.projection(pooled_BD), dim=-1)
+        pooled_BD = x_BTD[:, 1:].mean(dim=1) if self.last is None else self.last(x_BTD, 0, log_size(size_BT))
+        return functional.normalize(self.tower.projection(self.tower.post_norm(pooled_BD)), dim=-1)
 
 
 class ExportedTextTower(nn.Module):

@@ -52,6 +52,18 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     return ACTIVATIONS[name]
 
 
+class Activation(nn.Module):
+    """An activation as a module."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.activation = activation(name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        return self.activation(x)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection for query, key and value."""
 

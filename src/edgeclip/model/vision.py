@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgeclip.config import VisionConfig
-from edgeclip.model.layers import AttentionPooling, Tokens, Transformer, init_transformer
+from edgeclip.config import ConvStem, VisionConfig
+from edgeclip.model.layers import Activation, AttentionPooling, Tokens, Transformer, init_transformer
 
 
 class VisionTower(nn.Module):
@@ -24,10 +24,14 @@ class VisionTower(nn.Module):
         super().__init__()
         self.config = config
         D, patch_values = config.hidden_size, config.num_channels * config.patch_size**2
-        self.patch_embedding = nn.Linear(patch_values, D, bias=not config.has_class_token)
+        if config.stem is None:
+            self.patch_embedding = nn.Linear(patch_values, D, bias=not config.has_class_token)
+            nn.init.normal_(self.patch_embedding.weight, std=patch_values**-0.5)
+        else:
+            self.stem = _stem(config, config.stem)
         if config.has_class_token:
             self.class_embedding = nn.Parameter(torch.randn(D) * D**-0.5)
-            self.pre_norm = nn.LayerNorm(D, eps=config.layer_norm_eps)
+            self.pre_norm = nn.LayerNorm(D, eps=config.layer_norm_eps) if config.pre_norm else nn.Identity()
         self.position_embedding = nn.Parameter(torch.randn(config.num_tokens, D) * D**-0.5)
         self.transformer = Transformer(config, causal=False, fusion=config.fusion)
         self.post_norm = nn.LayerNorm(D, eps=config.layer_norm_eps)
@@ -36,7 +40,6 @@ class VisionTower(nn.Module):
         else:
             self.head = AttentionPooling(config)
         init_transformer(self.transformer, config)
-        nn.init.normal_(self.patch_embedding.weight, std=patch_values**-0.5)
         if config.has_class_token:
             nn.init.normal_(self.projection.weight, std=D**-0.5)
             if config.projection_bias:
@@ -57,9 +60,16 @@ class VisionTower(nn.Module):
         cropped = pixel_values_BCHW[:, :, : G * P, : G * P]
         return cropped.reshape(B, C, G, P, G, P).permute(0, 2, 4, 1, 3, 5).reshape(B, G * G, C * P * P)
 
+    def patches(self, pixel_values_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) float -> (B, G*G, D), without positions."""
+        if self.config.stem is None:
+            return self.patch_embedding(self.unfold(pixel_values_BCHW))
+        self.config.check_shape(pixel_values_BCHW.shape)
+        return self.stem(pixel_values_BCHW).flatten(2).transpose(1, 2)
+
     def embed(self, pixel_values_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) float -> (B, T, D), what the first block is given."""
-        x_BTD = self.patch_embedding(self.unfold(pixel_values_BCHW))
+        x_BTD = self.patches(pixel_values_BCHW)
         if not self.config.has_class_token:
             return x_BTD + self.position_embedding
         class_B1D = self.class_embedding.to(x_BTD.dtype).expand(x_BTD.shape[0], 1, -1)
@@ -68,7 +78,8 @@ class VisionTower(nn.Module):
     def pool(self, x_BTD: Tensor) -> Tensor:
         """What the last block gives -> (B, E), not normalised."""
         if self.config.has_class_token:
-            return self.projection(self.post_norm(x_BTD[:, 0]))
+            pooled_BD = x_BTD[:, 0] if self.config.pooling == "class" else x_BTD[:, 1:].mean(dim=1)
+            return self.projection(self.post_norm(pooled_BD))
         return self.head(self.post_norm(x_BTD))
 
     def forward(self, pixel_values_BCHW: Tensor) -> Tensor:
@@ -83,3 +94,15 @@ class VisionTower(nn.Module):
             embeds_BTE = self.projection(embeds_BTE)
         mask_BT = torch.ones(embeds_BTE.shape[:2], dtype=torch.bool, device=embeds_BTE.device)
         return self.pool(states[-1]), Tokens(embeds_BTE, mask_BT, states)
+
+
+def _stem(config: VisionConfig, stem: ConvStem) -> nn.Sequential:
+    """Convolutions whose batch normalisations are folded: see `checkpoint.timm`."""
+    side, act = config.patch_size // 4, config.hidden_act
+    return nn.Sequential(
+        nn.Conv2d(config.num_channels, stem.width, side, side, stem.padding),
+        Activation(act),
+        nn.Conv2d(stem.width, stem.width, 2, 2),
+        Activation(act),
+        nn.Conv2d(stem.width, config.hidden_size, 2, 2),
+    )

@@ -44,17 +44,20 @@ class DeployedClip(nn.Module):
         self.model = model
         tower = model.vision
         self.pixels = None
-        if isinstance(tower, VisionTower):
+        if isinstance(tower, VisionTower) and tower.config.stem is None:
             self.pixels = PixelBytes.of(preprocess, tower.patch_embedding.in_features)
 
     def encode_image(self, pixel_values_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) float -> (B, E) L2-normalised `image_embeds`."""
         tower = self.model.vision
-        if isinstance(tower, FastViT) or self.pixels is None:
+        if isinstance(tower, FastViT):
             return _convolutional(tower, pixel_values_BCHW)
-        patches_BTI = self.pixels.round(tower.unfold(pixel_values_BCHW))
-        weight_DI = self.pixels.fake_quant_weight(tower.patch_embedding.weight)
-        x_BTD, position_TD = functional.linear(patches_BTI, weight_DI), tower.position_embedding
+        position_TD = tower.position_embedding
+        if self.pixels is None:
+            x_BTD = tower.patches(pixel_values_BCHW)
+        else:
+            patches_BTI = self.pixels.round(tower.unfold(pixel_values_BCHW))
+            x_BTD = functional.linear(patches_BTI, self.pixels.fake_quant_weight(tower.patch_embedding.weight))
         if not tower.config.has_class_token:
             x_BTD = x_BTD + fake_quant_stored(position_TD + tower.patch_embedding.bias, FINE_LIMIT)
             x_BTD = _all_blocks(tower.transformer, x_BTD)
@@ -62,6 +65,9 @@ class DeployedClip(nn.Module):
         class_B1D = (tower.class_embedding + position_TD[0]).expand(len(x_BTD), 1, -1)
         x_BTD = x_BTD + fake_quant_stored(position_TD[1:], FINE_LIMIT)
         x_BTD = tower.pre_norm(torch.cat([class_B1D, x_BTD], dim=1))
+        if tower.config.pooling == "patches":
+            pooled_BD = _all_blocks(tower.transformer, x_BTD)[:, 1:].mean(dim=1)
+            return _project(tower.projection, tower.post_norm(pooled_BD))
         first_B = torch.zeros(len(x_BTD), dtype=torch.int64, device=x_BTD.device)
         pooled_BD = _run(tower.transformer, x_BTD, first_B, None)
         return _project(tower.projection, tower.post_norm(pooled_BD))

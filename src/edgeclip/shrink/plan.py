@@ -16,6 +16,7 @@ from edgeclip.config import (
     MAX_WIDTH,
     ClipConfig,
     Config,
+    ConvStem,
     TextConfig,
     TowerConfig,
     VisionConfig,
@@ -87,9 +88,9 @@ def student_config(teacher: ClipConfig, plan: ShrinkPlan, vocab_size: int | None
 
 
 def _refuse_convolutions(teacher: ClipConfig) -> None:
-    if teacher.vision.convolutions is not None:
+    if teacher.vision.convolutions or teacher.vision.stem:
         raise ConfigError(
-            "a smaller student of an image tower of convolutions",
+            "a smaller student of an image tower with convolutions",
             expected="a teacher whose image tower is a ViT",
             fix="leave out [shrink], as the recipes int8 and qad do",
         )
@@ -161,10 +162,20 @@ def _outside_blocks(tower: TowerConfig, E: int) -> int:
     """Embeddings, final norms and projection, or the attention pooling: a block with a query and one norm less."""
     D = tower.hidden_size
     if isinstance(tower, VisionConfig):
-        of_patches = D * (tower.num_channels * tower.patch_size**2 + tower.num_tokens + 2)
-        return of_patches + (_block_parameters(tower) if tower.pools_by_attention else D * (3 + E))
+        plain = D * tower.num_channels * tower.patch_size**2
+        of_patches = D * (tower.num_tokens + 2) + (plain if tower.stem is None else _of_stem(tower, tower.stem))
+        if tower.pools_by_attention:
+            return of_patches + _block_parameters(tower)
+        return of_patches + D * (1 + 2 * tower.pre_norm + E) + E * tower.projection_bias
     assert isinstance(tower, TextConfig)  # noqa: S101 - a tower is one of the two
     return D * (tower.vocab_size + tower.context_length + 2 + E) + (E if tower.projection_bias else 0)
+
+
+def _of_stem(tower: VisionConfig, stem: ConvStem) -> int:
+    """Three convolutions, each with a bias."""
+    side, width = tower.patch_size // 4, stem.width
+    first, second, last = tower.num_channels * side**2 + 1, 4 * width + 1, 4 * width + 1
+    return width * (first + second) + tower.hidden_size * last
 
 
 def propose(
