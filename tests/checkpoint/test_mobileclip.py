@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from edgeclip.checkpoint import load_checkpoint, save_checkpoint
 from edgeclip.checkpoint.fastvit import fastvit_tower
+from edgeclip.checkpoint.mobileclip import describe
 from edgeclip.config import CLIP_MEAN, PreprocessConfig
 from edgeclip.errors import CheckpointError
 from tests import mobileclip
@@ -19,7 +20,10 @@ from tests.oracles.weights import pixels, texts_with_ends
 FOLDED = "MobileCLIP-S1, folded"
 
 
-@pytest.fixture(params=mobileclip.RECORDED)
+APPLES = "MobileCLIP-S1, Apple's"
+
+
+@pytest.fixture(params=[name for name in mobileclip.RECORDED if name != APPLES])
 def folder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     mobileclip.narrow(monkeypatch, request.param)
     return mobileclip.write(request.param, tmp_path / request.param)
@@ -107,3 +111,76 @@ def test_what_cannot_be_folded_is_named(change, expected: str, monkeypatch: pyte
     save_file(state, weights)
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(tmp_path)
+
+
+@pytest.fixture
+def apples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A file as Apple's code writes it, beside which only the vocabulary lies."""
+    mobileclip.narrow(monkeypatch, APPLES)
+    mobileclip.write(APPLES, tmp_path)
+    state = load_file(tmp_path / "open_clip_model.safetensors")
+    for name in ("open_clip_model.safetensors", "open_clip_config.json"):
+        (tmp_path / name).unlink()
+    monkeypatch.setattr("edgeclip.checkpoint.mobileclip.IMAGE_SIZE", 64)
+    monkeypatch.setattr("edgeclip.checkpoint.mobileclip.HEAD_SIZE", 16)
+    torch.save(state, tmp_path / "mobileclip_s1.pt")
+    return tmp_path / "mobileclip_s1.pt"
+
+
+@torch.no_grad()
+def test_apples_file_tells_all_of_itself(apples: Path):
+    checkpoint, recorded = load_checkpoint(apples), mobileclip.RECORDED[APPLES]
+    assert checkpoint.layout == "Apple"
+    assert checkpoint.preprocess_config == PreprocessConfig.mobileclip(64)
+    for found, expected in (
+        (checkpoint.model.encode_image(pixels(64)), recorded["image_embeds"]),
+        (checkpoint.model.encode_text(texts_with_ends(16, 600)), recorded["text_embeds"]),
+    ):
+        torch.testing.assert_close(found[:, :6], torch.tensor(expected), atol=1e-5, rtol=0)
+    assert checkpoint.tokenizer(["a"])[0, -1] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            lambda state: state.update({"text_encoder.transformer.0.token_mixer.layer_scale": torch.zeros(1)}),
+            "convolutions in its text tower, as MobileCLIP-S0",
+        ),
+        (lambda state: state.pop("text_encoder.projection_layer"), "another text tower than it has"),
+        (lambda state: state.pop("image_encoder.model.head.proj"), "missing visual.trunk.head.fc"),
+        (lambda state: state.update({"image_encoder.model.x": torch.zeros(1)}), "unknown visual.trunk.x"),
+    ],
+)
+def test_what_is_not_apples_is_named(change, expected: str, apples: Path):
+    state = torch.load(apples)
+    change(state)
+    torch.save(state, apples)
+    with pytest.raises(CheckpointError, match=expected):
+        load_checkpoint(apples)
+
+
+def test_a_file_of_open_clips_tells_all_of_itself_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    mobileclip.narrow(monkeypatch, "MobileCLIP2-S3")
+    monkeypatch.setattr("edgeclip.checkpoint.mobileclip.IMAGE_SIZE", 64)
+    monkeypatch.setattr("edgeclip.checkpoint.mobileclip.HEAD_SIZE", 16)
+    folder = mobileclip.write("MobileCLIP2-S3", tmp_path)
+    said = load_checkpoint(folder)
+    (folder / "open_clip_config.json").unlink()
+    alone = load_checkpoint(folder / "open_clip_model.safetensors")
+    assert alone.config == said.config
+    assert alone.preprocess_config == said.preprocess_config
+
+
+def test_apples_b_sees_a_pixel_around_the_image():
+    """Apple's ConvNormAct pads a kernel of 4 by 1, timm's ConvStem by none."""
+    state = {
+        "text.token_embedding.weight": torch.zeros(9, 64),
+        "text.text_projection": torch.zeros(64, 8),
+        "text.positional_embedding": torch.zeros(5, 64),
+        "text.transformer.resblocks.0.ln_1.weight": torch.zeros(64),
+        "visual.trunk.patch_embed.backbone.0.conv.weight": torch.zeros(1),
+    }
+    apples, timms = (describe(state, "b", is_apples=which).config.vision for which in (True, False))
+    assert (apples.stem.padding, apples.layer_norm_eps) == (1, 1e-5)
+    assert (timms.stem.padding, timms.layer_norm_eps) == (0, 1e-6)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from edgeclip.checkpoint import open_clip, openai
+from edgeclip.checkpoint import mobileclip, open_clip, openai
 from edgeclip.checkpoint.description import Description
 from edgeclip.checkpoint.published import QUICK, names, published
 from edgeclip.checkpoint.torch_file import TensorFile
@@ -112,6 +112,8 @@ def of_itself(file: TensorFile, source: str) -> Description:
     """
     if file.is_hugging_face:
         raise CheckpointError(f"{source} without a configuration", expected=f"{HUGGING_FACE} beside it", fix=ASK)
+    if said := mobileclip.describe(file.tensors, source, is_apples=file.is_apples):
+        return said
     sizes = openai.read_sizes(file.tensors, source)
     fitting = {name: config for name in names() if (config := published(name)) and openai.Sizes.of(config) == sizes}
     acts = {config.text.hidden_act for config in fitting.values()}

@@ -5,10 +5,12 @@ Source: huggingface/pytorch-image-models 1.0.31, timm/models/fastvit.py.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from msgspec.structs import replace
+from torch import Tensor
 
 from edgeclip.checkpoint import folding
 from edgeclip.checkpoint.folding import Branch, Shape, convolution, normalisation, normalised, summed
@@ -61,6 +63,16 @@ def fastvit_tower(name: str, image_size: int) -> VisionConfig | None:
             norm="affine" if norm == "affine" else "layer",
         ),
     )
+
+
+def fastvit_of(state: Mapping[str, Tensor], trunk: str, image_size: int) -> VisionConfig | None:
+    """The tower whose blocks and width the tensors have; None where there is none."""
+    pattern = re.compile(re.escape(trunk) + r"\.stages\.(\d+)\.blocks\.(\d+)\.mlp\.fc1\.weight")
+    found = [(int(match[1]), tensor.shape[1]) for name, tensor in state.items() if (match := pattern.fullmatch(name))]
+    for name, (widths, depths, *_) in _TOWERS.items():
+        if sorted(found) == [(i, width) for i, width in enumerate(widths) for _ in range(depths[i])]:
+            return fastvit_tower(name, image_size)
+    return None
 
 
 def fastvit_preprocess(vision: VisionConfig) -> PreprocessConfig:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeclip.checkpoint import hf, open_clip, openai
+from edgeclip.checkpoint import hf, mobileclip, open_clip, openai
 from edgeclip.checkpoint.describe import HUGGING_FACE, OPENAI_ORIGIN, configured, of_itself, with_processor
 from edgeclip.checkpoint.description import Description
 from edgeclip.checkpoint.keys import Rule, to_ours, without_constants
@@ -211,6 +211,8 @@ def _load_folder(name: str, folder: Path, options: _Options) -> Checkpoint:
 
 def _load_file(name: str, path: Path, options: _Options) -> Checkpoint:
     file = read_tensors(path)
+    if mobileclip.is_apples(file.tensors):
+        file = replace(file, tensors=mobileclip.as_open_clip(file.tensors), is_apples=True)
     said = configured(path.parent, options.model_config, hugging_face=file.is_hugging_face) or of_itself(file, name)
     return _assemble(name, file, "", path.parent, said, options)
 
@@ -262,6 +264,8 @@ def _assemble(
 def _layout(file: TensorFile, said: Description) -> str:
     if file.is_hugging_face:
         return "Hugging Face"
+    if file.is_apples:
+        return "Apple"
     return "OpenAI" if said.origin == OPENAI_ORIGIN else "open_clip"
 
 

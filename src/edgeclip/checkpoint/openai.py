@@ -18,8 +18,6 @@ from edgeclip.errors import CheckpointError
 
 CONSTANTS = ("input_resolution", "context_length", "vocab_size")
 """What OpenAI's archives carry beside the weights; no other writer does."""
-TRUNK = "visual.trunk"
-"""What the names of timm's image towers begin with, within open_clip's models."""
 HEAD_SIZE = 64
 """OpenAI's models all have heads of this many channels; the weights don't tell."""
 
@@ -166,7 +164,7 @@ def rules(
     else:
         table.append(transposed("text.projection.weight", f"{text_prefix}text_projection"))
     if vision.pools_by_attention or vision.projection_bias:  # which open_clip's own towers have not
-        return [*table, *timm.rules(vision, TRUNK, present)]
+        return [*table, *timm.rules(vision, timm.TRUNK, present)]
     return [
         *table,
         same("vision.class_embedding", "visual.class_embedding"),

@@ -33,9 +33,11 @@ _NAME = re.compile(rf"vit_({'|'.join(_SIZES)})_patch(\d+)_siglip_\d+")
 _TANH = ("vit_base_patch32_", "vit_large_patch16_siglip_512", "vit_so400m_patch16_", "vit_giantopt_")
 """Beginnings of the names whose GELU is approximated by tanh; the others have the exact one."""
 EPS = 1e-6
-_STEM = "vit_base_mci_224"
+TRUNK = "visual.trunk"
+"""What the names of timm's image towers begin with, within open_clip's models."""
+STEMMED = "vit_base_mci_224"
 _CLASS_TOKEN = {
-    _STEM: (16, 768, 12, 12, 3072, EPS),
+    STEMMED: (16, 768, 12, 12, 3072, EPS),
     "vit_large_patch14_clip_224": (14, 1024, 24, 16, 4096, 1e-5),
     "eva_giant_patch14_224": (14, 1408, 40, 16, 6144, EPS),
 }
@@ -81,7 +83,7 @@ def clip_tower(name: str, image_size: int) -> VisionConfig | None:
         layer_norm_eps=eps,
         pre_norm=name in _PRE_NORM,
         projection_bias=True,
-        stem=ConvStem(width=width // 4) if name == _STEM else None,
+        stem=ConvStem(width=width // 4) if name == STEMMED else None,
     )
 
 

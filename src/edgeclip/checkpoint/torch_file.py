@@ -48,10 +48,14 @@ Locate = Callable[[Storage], int]
 
 @dataclass(frozen=True)
 class TensorFile:
-    """Tensors by name, and the classes of a TorchScript archive's modules, such as "QuickGELU"."""
+    """Tensors by name, and the classes of a TorchScript archive's modules, such as "QuickGELU".
+
+    `is_apples` is whether the names were those of Apple's MobileCLIP, before they became open_clip's.
+    """
 
     tensors: dict[str, Tensor]
     classes: frozenset[str] = frozenset()
+    is_apples: bool = False
 
     @property
     def is_hugging_face(self) -> bool:
