@@ -24,6 +24,7 @@ from edgeclip.config import TextCleaning
 from edgeclip.errors import EdgeclipError, TokenizerError
 from edgeclip.files import read_whole
 from edgeclip.inputs import texts_of
+from edgeclip.malloc import trim
 from edgeclip.text_cleaning import BOS, EOS, cleaned, normalizer, special_names
 
 SHORTENED = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
@@ -299,6 +300,7 @@ def load_tokenizer(
     with _foreign(f"the tokenizer of {folder}"):
         loaded = ClipTokenizer(tokenizer, context_length=context_length, **special)
         loaded(["a"])
+    trim()
     return loaded
 
 
