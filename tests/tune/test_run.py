@@ -85,13 +85,20 @@ def test_what_fails_is_recorded_with_its_reason_and_the_rest_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [1, 6, 16])
+@pytest.mark.parametrize(("after", "distill"), [(1, False), (6, False), (16, False), (9, True)])
 def test_a_killed_run_goes_on_with_the_same_winner_and_repeats_nothing(
-    after: int, stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    after: int,
+    distill: bool,
+    stand_in: type[StandIn],
+    mini_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     out = tmp_path / "killed"
+    settings = SETTINGS | {"distill": distill}
     usual = Trials.run
-    command = [sys.executable, "-m", "tests.tune.killed_run", str(mini_checkpoint), str(out), str(after)]
+    job = json.dumps(settings)
+    command = [sys.executable, "-m", "tests.tune.killed_run", str(mini_checkpoint), str(out), str(after), job]
     assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
     path = tmp_path / "killed-trials" / TRIALS
     *finished, torn = path.read_bytes().splitlines()
@@ -107,10 +114,10 @@ def test_a_killed_run_goes_on_with_the_same_winner_and_repeats_nothing(
         return usual(self, name, counting)
 
     monkeypatch.setattr(Trials, "run", counted)
-    card = tune.compress(mini_checkpoint, out, **SETTINGS)
+    card = tune.compress(mini_checkpoint, out, **settings)
     assert not {json.loads(line)["name"] for line in finished} & set(worked)
     assert len(worked) == len(set(worked))
-    assert (card.winner.image, card.winner.text) == ("int8", "int8")
+    assert card.winner.image == card.winner.text == ("eighth int8" if distill else "int8")
 
 
 def test_another_model_forgets_the_trials(stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path):

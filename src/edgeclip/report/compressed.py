@@ -30,6 +30,11 @@ def sentences(card: Compressed) -> list[str]:
         f"ms, text {figures.text_ms:.2f} ms, {figures.size_mb:.1f} MB, {figures.rss_mb:.0f} MB of memory, opens in "
         f"{figures.open_ms:.0f} ms."
     ]
+    if student := card.student:
+        lines.append(
+            f"It is a student that `edgeclip distill --recipe {student.recipe}` would make of the teacher, trained on "
+            f"{student.images} images {student.epochs} times."
+        )
     if teacher:
         lines.append(
             f"Of the teacher's own float graphs: image {teacher.image_ms / figures.image_ms:.1f} and text "

@@ -11,7 +11,7 @@ from edgeclip.files import write_atomically
 from edgeclip.names import BUILTIN, is_hub_id
 from edgeclip.report.compressed import sentences
 from edgeclip.results import Recalls
-from edgeclip.tune.record import read_card
+from edgeclip.tune.record import Student, read_card
 
 EVAL_RESULTS = ".eval_results/edgeclip.yaml"
 TAGS = ["clip", "onnx", "edge", "cpu", "feature-extraction", "image-search"]
@@ -97,9 +97,15 @@ def licence_of(teacher: str) -> str:
     return found.license
 
 
+def _student_of(bundle: Bundle) -> Student | None:
+    """What was distilled, where it is not the base model itself that was made smaller."""
+    return read_card(bundle.folder).student if COMPRESS_CARD in bundle.manifest.files else None
+
+
 def _metadata(bundle: Bundle, card: Card, name: str, licence: str) -> dict[str, Any]:
     """What stands at the head of README.md, with the recalls once more as older readers of it want them."""
-    base = {"base_model": bundle.manifest.teacher, "base_model_relation": "quantized"}
+    relation = "finetune" if _student_of(bundle) else "quantized"
+    base = {"base_model": bundle.manifest.teacher, "base_model_relation": relation}
     metrics = [
         {"type": metric, "name": words, "value": value}
         for metric, words, value in (

@@ -34,6 +34,9 @@ class CompressSettings(DataSettings, frozen=True, kw_only=True):
     pairs: Annotated[
         int, Meta(ge=2, le=2**31, description="Pairs to choose on, and as many others for the figures on the card.")
     ] = 1000
+    distill: Annotated[
+        bool, Meta(description="Also train smaller students, for most of the time budget, on pairs of their own.")
+    ] = False
     vocabulary: Vocabulary = None
     model_config: ModelConfig = None
 

@@ -75,6 +75,14 @@ class Tried(Config, frozen=True, kw_only=True):
     outcome: str
 
 
+class Student(Config, frozen=True, kw_only=True):
+    """A smaller model that was distilled from the teacher: by which recipe, on how many images, how often."""
+
+    recipe: str
+    images: int
+    epochs: int
+
+
 class Failure(Config, frozen=True, kw_only=True):
     """A trial that gave no figures."""
 
@@ -104,6 +112,7 @@ class Compressed(Config, frozen=True, kw_only=True):
 
     `relax` is empty where all limits are kept; else it has by limit what the best candidate would need that keeps all
     others, where there is one. `sensitivity` by tower and layer: what 1 - mean cosine would be with it alone in int8.
+    `students` by kind of graph: what it is made of, where that is not the teacher itself.
     """
 
     schema: int
@@ -122,6 +131,12 @@ class Compressed(Config, frozen=True, kw_only=True):
     environment: dict[str, Any]
     seconds: float
     trials: int
+    students: dict[str, Student] = {}
+
+    @property
+    def student(self) -> Student | None:
+        """The student that was chosen; None where it is the teacher."""
+        return self.students.get(self.winner.image)
 
     @property
     def fits(self) -> bool:

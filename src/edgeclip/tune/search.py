@@ -12,13 +12,15 @@ import numpy as np
 from edgeclip.errors import DataError
 from edgeclip.evaluate.paired import Drop, Ranks, drop
 from edgeclip.evaluate.retrieval import ranks, recalls
-from edgeclip.measure.bundle_process import TOWERS, Tower
+from edgeclip.measure.bundle_process import Tower
 from edgeclip.progress import task
 from edgeclip.tune.candidates import KINDS, thread_counts
 from edgeclip.tune.costs import Costs
+from edgeclip.tune.drafts import Drafts
 from edgeclip.tune.record import Budget, Candidate, Figures
 
-TEACHER = "fp32"
+WHOLE = "fp32"
+"""The kind that is the teacher's own graphs."""
 NOISE = 1.25
 """A first measurement may be so many times wrong: what is within it of a limit is measured again."""
 COULD_WIN = 1.5
@@ -30,6 +32,7 @@ class Search:
     """What is known so far."""
 
     costs: Costs
+    drafts: Drafts
     budget: Budget
     deadline: float
     figures: dict[Candidate, Figures] = field(default_factory=dict)
@@ -39,15 +42,18 @@ class Search:
 
     def measure_towers(self) -> None:
         """The figures of every candidate whose graphs could be opened, put together from those of its towers."""
-        written = [kind for kind in KINDS if self.costs.trials.done[f"graphs of {kind}"].failed is None]
+        written = self.drafts.kinds
+        graphs = [(tower, kind) for kind in written for tower in KINDS[kind].towers]
         found: dict[tuple[Tower, str, int], dict[str, float]] = {}
-        with task("opening and timing", len(written) * len(TOWERS) * len(thread_counts())) as advance:
-            for kind, tower, threads in product(written, TOWERS, thread_counts()):
+        with task("opening and timing", len(graphs) * len(thread_counts())) as advance:
+            for (tower, kind), threads in product(graphs, thread_counts()):
                 if figures := self.costs.tower(tower, kind, threads):
                     found[tower, kind, threads] = figures
                 advance(1)
-        rest = self.costs.nothing_opened(TEACHER) or {"rss_mb": 0.0, "open_ms": 0.0, "size_mb": 0.0}
+        rest = self.costs.nothing_opened(WHOLE) or {"rss_mb": 0.0, "open_ms": 0.0, "size_mb": 0.0}
         for image, text, threads in product(written, written, thread_counts()):
+            if not KINDS[image].pairs_with(KINDS[text]):
+                continue
             one, other = found.get(("image", image, threads)), found.get(("text", text, threads))
             if one and other:
                 self.figures[Candidate(image=image, text=text, threads=threads)] = Figures(
@@ -122,7 +128,7 @@ class Search:
             DataError: it is no better than chance, so that nothing could be lost.
         """
         if self._teacher is None:
-            found = self._ranks(TEACHER, TEACHER)
+            found = self._ranks(WHOLE, WHOLE)
             if found is None:
                 raise DataError("a teacher that failed on the data", expected="embeddings", fix="see the trials")
             check_better_than_chance(found)
