@@ -32,7 +32,7 @@ def write_fused(drafts: Drafts, teacher: Checkpoint, calibrate: Prepared) -> Non
     """Write the drafts of every schedule in `KINDS`; one that can't be had is a recorded failure."""
     schedules = {kind.source: kind.fuse for kind in KINDS.values() if kind.fuse}
     for source, schedule in schedules.items():
-        found = drafts.trials.run(f"fusing {schedule} of tokens", partial(_fusion, teacher, schedule, calibrate)).found
+        found = drafts.trials.run(f"fusing tokens by {schedule}", partial(_fusion, teacher, schedule, calibrate)).found
         if found:
             fusion = msgspec.convert(found["fusion"], Fusion)
             drafts.write(source, replace(teacher, model=with_fusion(teacher.model, fusion)), calibrate)
