@@ -45,7 +45,9 @@ def card() -> Compressed:
         winner=CANDIDATES[0].candidate,
         figures=CANDIDATES[0].figures,
         teacher=CANDIDATES[2].figures,
-        proof=Proof(data="pictures", chosen_on=500, reported_on=400, seed=0, drop=lost(0.8)),
+        proof=Proof(
+            data="pictures", truth="captions", chosen_on=500, reported_on=400, seed=0, drop=lost(0.8), same_first=None
+        ),
         over={"max_image_ms": 2.0},
         relax={"max_image_ms": 2.0},
         tried=CANDIDATES,

@@ -95,10 +95,12 @@ def put_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     StandIn.asked, StandIn.failing = Counter(), set()
     StandIn.times = {costs.draft_folder(Path(), kind).name: ms for kind, ms in TIMES.items()}
     monkeypatch.setattr(costs, "BundleProcess", StandIn)
-    monkeypatch.setattr(search, "check_better_than_chance", lambda teacher: None)
+    monkeypatch.setattr(search, "check_better_than_chance", lambda found: None)
     monkeypatch.setattr(search, "thread_counts", lambda: (1,))
     for name in set(KINDS) - set(TIMES):
         monkeypatch.delitem(KINDS, name)
     monkeypatch.setattr(students, "train_apart", train_nothing)
-    monkeypatch.setattr("edgeclip.tune.arguments.check_pairs", lambda settings: None)
+    monkeypatch.setattr("edgeclip.tune.arguments.FEWEST_TO_TRAIN", 0)
+    for place in ("edgeclip.tune.arguments", "edgeclip.tune.run"):
+        monkeypatch.setattr(f"{place}.check_enough", lambda *few: None)
     return StandIn

@@ -10,12 +10,13 @@ import pytest
 
 from edgeclip import tune
 from edgeclip.bundle import read_bundle, verify_files
-from edgeclip.errors import ConfigError
+from edgeclip.errors import ConfigError, DataError
 from edgeclip.runtime import load, self_test
 from edgeclip.tune.record import read_card
 from edgeclip.tune.trials import TRIALS, Trials
 from tests.tune.conftest import StandIn
 from tests.tune.killed_run import SETTINGS, TORN
+from tests.tune.test_trials import fail
 
 
 def test_the_fastest_that_keeps_the_limits_is_chosen_with_its_proof(
@@ -128,8 +129,14 @@ def test_another_model_forgets_the_trials(stand_in: type[StandIn], mini_checkpoi
     assert stand_in.asked.total() == 2 * before
 
 
-def test_without_any_candidate_it_says_so(stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path):
+def test_without_any_candidate_it_says_so(
+    stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     stand_in.failing = {"fp32", "int8", "int4"}
-    with pytest.raises(ConfigError, match="no candidate"):
+    with pytest.raises(DataError, match=r"a teacher that failed .* \(embeddings of image fp32: took more than 1 s"):
         tune.compress(mini_checkpoint, tmp_path / "none", **SETTINGS)
-    assert not (tmp_path / "none").exists()
+    monkeypatch.setattr(stand_in, "open", lambda self: fail())
+    stand_in.failing = set()
+    with pytest.raises(ConfigError, match="no candidate"):
+        tune.compress(mini_checkpoint, tmp_path / "no", **SETTINGS)
+    assert not (tmp_path / "no").exists()

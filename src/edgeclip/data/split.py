@@ -130,7 +130,7 @@ def to_choose(
     No pair is in two of them.
 
     Args:
-        source: as for `load_data`.
+        source: as for `load_data`; a folder of pictures without captions too.
         pairs: how many to choose on, and as many others to report on. Where there is less, half of it each, or a fifth
             where some are to train on.
         calibrate: how many to calibrate on; at most an eighth of the set.
@@ -144,7 +144,7 @@ def to_choose(
     if source == BUILTIN:
         chosen_on, reported_on = scenes("choose", seed, pairs), scenes("measure", seed, pairs)
         return scenes("calibrate", seed, calibrate), chosen_on, reported_on, scenes("train", seed, train)
-    reported_set = load_data(source, samples=0, seed=seed, options=options)
+    reported_set = load_data(source, samples=0, seed=seed, options=options, without_captions=True)
     total, indices = len(reported_set), order(len(reported_set), seed)
     if reported_set.has_training_part:
         chosen_set = load_data(source, samples=0, seed=seed, options=options, training=True)
@@ -158,7 +158,7 @@ def to_choose(
     count = min(pairs, max(round(MEASURED_SHARE * len(chosen_set)), 1)) if train else pairs
     trained, chosen = left[: max(len(left) - count, 0)][:train], left[-count:]
     if min(len(reported), len(chosen)) < 2:
-        raise DataError(f"{source} of {total} pairs", expected="at least 5", fix="use more data")
+        raise DataError(f"{source} of {total} {reported_set.things}", expected="at least 5", fix="use more data")
     return (
         Part(chosen_set, calibrated_on),
         Part(chosen_set, chosen),

@@ -11,6 +11,10 @@ from edgeclip.results import Interval
 from edgeclip.tune.record import Compressed, Tried
 
 SHOWN = 12
+AGREEMENT = (
+    "There were no captions, so that the gate is agreement with the teacher: R@k is what the first k answers are worth "
+    "by the teacher's own probabilities, of the most that k could be worth."
+)
 
 
 def print_compressed(card: Compressed, out: Path) -> None:
@@ -42,9 +46,13 @@ def sentences(card: Compressed) -> list[str]:
             "smaller."
         )
     lines.append(
-        f"Points lost on {card.proof.reported_on} pairs of {card.proof.data} that no choice has seen: R@1 "
-        f"{points(lost.r1)}, R@5 {points(lost.r5)}, R@10 {points(lost.r10)}."
+        f"Points lost on {card.proof.measured_on}, that no choice has seen: R@1 {points(lost.r1)}, R@5 "
+        f"{points(lost.r5)}, R@10 {points(lost.r10)}."
     )
+    if card.proof.same_first is not None:
+        lines.append(
+            f"{AGREEMENT} Its first answer is the teacher's for {card.proof.same_first:.1f} % of pictures and texts."
+        )
     for name, value in card.over.items():
         more = f"; all else being kept, {name} {card.relax[name]:g} would do" if name in card.relax else ""
         lines.append(f"Over the budget: {name} {value:.4g}, with a limit of {getattr(card.budget, name):g}{more}.")

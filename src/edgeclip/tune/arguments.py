@@ -58,21 +58,34 @@ def check_pairs(settings: CompressSettings) -> None:
         DataError: there are too few pairs for `max_drop`, or the data can't be used.
     """
     _, choose, report, train = parts_of(settings)
+    check_enough(min(len(choose), len(report)), report.captions.things, settings)
+    if settings.distill and not report.captions.captioned:
+        raise DataError(
+            f"`distill` on {settings.data}, pictures without captions",
+            expected="pairs, which students learn from",
+            fix="give `data` with captions, or leave out `distill`",
+        )
     if settings.distill and len(train) < FEWEST_TO_TRAIN:
         raise DataError(
             f"`distill` with {len(train)} pairs of {settings.data} left to train on",
             expected=f"at least {FEWEST_TO_TRAIN} that nothing else is done with",
             fix="use more data, or leave out `distill`",
         )
-    pairs, needed = min(len(choose), len(report)), pairs_needed(settings.max_drop)
+
+
+def check_enough(pairs: int, things: str, settings: CompressSettings) -> None:
+    """Refuse to choose on, and to report on, so few that no loss could be excluded.
+
+    Raises:
+        DataError: they are too few for `max_drop`.
+    """
+    needed = pairs_needed(settings.max_drop)
     if pairs < needed:
-        given = pairs == settings.pairs
+        enough = f"`max_drop` {_up(smallest_drop_shown(pairs))}"
         raise DataError(
-            f"`max_drop` {settings.max_drop:g} on {pairs} pairs of {settings.data}",
+            f"`max_drop` {settings.max_drop:g} on {pairs} {things} of {settings.data}",
             expected=f"at least {needed} to choose on and as many to report on",
-            fix=f"give `pairs` {needed}"
-            if given
-            else f"use more data, or `max_drop` {_up(smallest_drop_shown(pairs))}",
+            fix=f"give `pairs` {needed}, or {enough}" if pairs == settings.pairs else f"use more data, or {enough}",
         )
 
 

@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from math import ceil, floor, inf, log10
 from pathlib import Path
 
-import numpy as np
-
 from edgeclip.bundle import COMPRESS_CARD, MANIFEST
 from edgeclip.data.prepare import Prepared
 from edgeclip.errors import ConfigError
 from edgeclip.evaluate.environment import environment
+from edgeclip.evaluate.judge import TeachersRanking, own_pairs
 from edgeclip.evaluate.paired import drop
-from edgeclip.evaluate.release_card import Embeds, card_of, embed_pairs
-from edgeclip.evaluate.retrieval import ranks
+from edgeclip.evaluate.release_card import card_of, embed_pairs
 from edgeclip.export.measure import finished
 from edgeclip.files import as_json, folder_written_atomically, scratch_folder
 from edgeclip.runtime import load
@@ -48,7 +46,9 @@ def finish(
         images, texts = report.crops, report.first_captions
         theirs = embed_pairs(teacher, images, texts, "teacher")
         ours = embed_pairs(clip, images, texts, "bundle")
-        lost = drop(_ranks(theirs), _ranks(ours))
+        ranking = TeachersRanking(theirs, search.logit_scale) if search.truth == "teacher" else None
+        judge = ranking or own_pairs
+        lost = drop(judge(theirs), judge(ours))
         over = figures.over(search.budget)
         if lost.most > search.budget.max_drop:
             over["max_drop"] = lost.most
@@ -61,10 +61,12 @@ def finish(
             teacher=search.figures.get(Candidate(image=WHOLE, text=WHOLE, threads=winner.threads)),
             proof=Proof(
                 data=data,
-                chosen_on=len(search.teacher[0]),
+                truth=search.truth,
+                chosen_on=search.pairs,
                 reported_on=len(report),
                 seed=settings.seed,
                 drop=lost,
+                same_first=ranking.same_first(ours) if ranking else None,
             ),
             over=over,
             relax=_relaxed(search, winner, over) if over else {},
@@ -78,7 +80,7 @@ def finish(
             students=search.drafts.students,
         )
         (folder / COMPRESS_CARD).write_bytes(as_json(card))
-        manifest = finished(clip, card_of(theirs, ours, data=data, seed=settings.seed))
+        manifest = finished(clip, card_of(theirs, ours, data=data, seed=settings.seed, judge=judge))
         (folder / MANIFEST).write_bytes(as_json(manifest))
     return card
 
@@ -166,10 +168,6 @@ def _tried(search: Search) -> list[Tried]:
         )
         for candidate in search.by_speed()
     ]
-
-
-def _ranks(embeds: Embeds) -> tuple[np.ndarray, np.ndarray]:
-    return ranks(*embeds, np.arange(len(embeds[0])))
 
 
 def _whole(search: Search, candidate: Candidate) -> Figures | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from edgeclip.bundle import COMPRESS_CARD
+from edgeclip.bundle import COMPRESS_CARD, Truth, measured_on
 from edgeclip.config import Config
 from edgeclip.errors import MALFORMED, BundleError
 from edgeclip.evaluate.paired import Drop
@@ -98,13 +98,23 @@ class Contest(Config, frozen=True, kw_only=True):
 
 
 class Proof(Config, frozen=True, kw_only=True):
-    """The winner on pairs that no choice has seen: the loss, and on what it was measured."""
+    """The winner on pairs that no choice has seen: the loss, and on what it was measured.
+
+    `same_first`, where the teacher's ranking is the truth, is the per cent of queries with the teacher's first answer.
+    """
 
     data: str
+    truth: Truth
     chosen_on: int
     reported_on: int
     seed: int
     drop: Drop
+    same_first: float | None
+
+    @property
+    def measured_on(self) -> str:
+        """On what, in words."""
+        return measured_on(self.reported_on, self.data, self.truth)
 
 
 class Compressed(Config, frozen=True, kw_only=True):

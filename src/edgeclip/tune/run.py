@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from edgeclip.bundle import Truth
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.cpu import cpu_flags, granted_processors
 from edgeclip.data.prepare import Prepared, prepare_parts
@@ -23,7 +24,7 @@ from edgeclip.data.split import CALIBRATE
 from edgeclip.files import as_json, locked, write_atomically
 from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card
 from edgeclip.shrink.plan import count_parameters
-from edgeclip.tune.arguments import check_arguments, check_size, parts_of
+from edgeclip.tune.arguments import check_arguments, check_enough, check_size, parts_of
 from edgeclip.tune.candidates import KINDS, TEACHER, thread_counts
 from edgeclip.tune.compress_settings import CompressSettings
 from edgeclip.tune.contest import MOST_ROUNDS
@@ -49,10 +50,11 @@ PASSES = 20
 @dataclass(frozen=True)
 class Roles:
     """Decoded pairs that are calibrated on, chosen on and reported on; none is in two of them, nor among those that
-    are left `to_train` students on.
+    are left `to_train` students on. Where the pictures have no captions, a pair is a picture and some text.
     """
 
     name: str
+    truth: Truth
     to_train: int
     calibrate: Prepared
     choose: Prepared
@@ -97,7 +99,10 @@ def compress(settings: CompressSettings, out: Path) -> Compressed:
             drafts=drafts,
             budget=msgspec.convert(settings, Budget, from_attributes=True),
             deadline=start + settings.time_budget_s,
+            truth=roles.truth,
+            logit_scale=checkpoint.logit_scale,
         )
+        search.check_teacher()
         if settings.distill:
             Students(search, settings, roles.to_train).make()
         search.measure_towers()
@@ -156,9 +161,17 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def load_roles(settings: CompressSettings, checkpoint: Checkpoint) -> Roles:
-    """Decode the pairs of each role."""
+    """Decode the pairs of each role.
+
+    Raises:
+        DataError: too few of them can be decoded.
+    """
     *parts, to_train = parts_of(settings)
-    return Roles(parts[2].captions.name, len(to_train), *prepare_parts(parts, checkpoint.preprocess_config, settings))
+    captions = parts[2].captions
+    calibrate, choose, report = prepare_parts(parts, checkpoint.preprocess_config, settings)
+    check_enough(min(len(choose), len(report)), captions.things, settings)
+    truth: Truth = "captions" if captions.captioned else "teacher"
+    return Roles(captions.name, truth, len(to_train), calibrate, choose, report)
 
 
 def _depends_on(checkpoint: Checkpoint, roles: Roles) -> str:

@@ -53,7 +53,6 @@ class Students:
 
     def make(self) -> None:
         """Train, and write the drafts of each student that was trained."""
-        _ = self.search.teacher  # one that is no better than chance is refused before anything is trained
         length = self._length()
         if length is not None:
             bisect(RECIPES, partial(self._keeps, length))
