@@ -38,6 +38,9 @@ class StandIn:
         return self
 
     def __exit__(self, *error):
+        self.end()
+
+    def end(self):
         pass
 
     def _ask(self, what: str) -> None:
@@ -96,6 +99,9 @@ def put_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     StandIn.times = {costs.draft_folder(Path(), kind).name: ms for kind, ms in TIMES.items()}
     monkeypatch.setattr(costs, "BundleProcess", StandIn)
     monkeypatch.setattr(search, "check_better_than_chance", lambda found: None)
+    monkeypatch.setattr(
+        "edgeclip.tune.drafts.called_apart", lambda function, *arguments, **limits: function(*arguments)
+    )
     monkeypatch.setattr(search, "thread_counts", lambda: (1,))
     for name in set(KINDS) - set(TIMES):
         monkeypatch.delitem(KINDS, name)

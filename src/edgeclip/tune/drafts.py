@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,17 +16,18 @@ from edgeclip.bundle import GRAPHS, MANIFEST, Golden, GraphPrecision, Manifest, 
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.checkpoint.save import write_model_files
 from edgeclip.data.prepare import Prepared
-from edgeclip.errors import EdgeclipError
+from edgeclip.errors import ConfigError
 from edgeclip.export.float_graphs import pixels_of, write_float_graphs
 from edgeclip.export.measure import unmeasured
 from edgeclip.files import as_json, folder_written_atomically
 from edgeclip.measure.bundle_process import TOWERS
 from edgeclip.progress import task
 from edgeclip.runtime.selftest import GOLDEN_TEXT
+from edgeclip.tune.apart import called_apart
 from edgeclip.tune.candidates import KINDS, TEACHER, FloatGraph, Kind, kinds_of
 from edgeclip.tune.layers import layer_sensitivity
 from edgeclip.tune.record import Candidate, Student
-from edgeclip.tune.trials import TrialError, Trials
+from edgeclip.tune.trials import Trials
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Drafts:
 
     Attributes:
         trials: where what was done before stands.
+        cap_mb: memory that each process which writes graphs may take.
         models: what drafts were written of, by the `source` of their kinds.
         kinds: the names of those that were written.
         sensitivity: of the teacher's layers, by tower, largest first.
@@ -42,60 +44,80 @@ class Drafts:
     """
 
     trials: Trials
+    cap_mb: float | None
     models: dict[str, Checkpoint] = field(default_factory=dict)
     kinds: list[str] = field(default_factory=list)
     sensitivity: dict[str, dict[str, float]] = field(default_factory=dict)
     students: dict[str, Student] = field(default_factory=dict)
 
     def write(self, source: str, model: Checkpoint, calibrate: Prepared | None) -> None:
-        """Write a draft of each kind of a model.
+        """Write a draft of each kind of a model, each in a process of its own.
 
         Args:
             source: what its kinds call it.
             model: the model.
             calibrate: pairs to equalize the channels on, and of the teacher, to measure the layers' sensitivity on;
                 None for one that was trained for int8 as it is.
+
+        Raises:
+            ConfigError: the teacher's float graphs, of which most others are made, can't be written.
         """
         self.models[source] = model
-        floats, kinds = float_folder(self.trials.folder, source), kinds_of(source)
-
-        def write_floats() -> dict[str, Any]:
-            with folder_written_atomically(floats) as folder:
-                (folder / "onnx").mkdir()
-                written = write_float_graphs(model, folder, calibrate=calibrate)
-                if source != TEACHER or calibrate is None:
-                    return {}
-                with task("layer sensitivity", None):
-                    return layer_sensitivity(written, calibrate)
-
-        found = self.trials.run(f"float graphs of {source}", write_floats).found or {}
+        place, kinds = self.trials.folder, kinds_of(source)
+        apart = partial(called_apart, place=place, cap_mb=self.cap_mb)
+        with task(f"making the float graphs of {source}", None):
+            work = partial(apart, _write_floats, model, float_folder(place, source), calibrate, source == TEACHER)
+            floats = self.trials.run(f"float graphs of {source}", work)
+        if floats.found is None:
+            if source == TEACHER:
+                raise ConfigError(
+                    f"{model.name}, whose float graphs can't be written ({floats.failed})",
+                    expected="what all candidates are made from",
+                    fix=f"close what takes memory, remove {place} and run it again",
+                )
+            return
         if source == TEACHER:
-            self.sensitivity = found
+            self.sensitivity = floats.found
         with task(f"making the candidates of {source}", len(kinds)) as advance:
             for kind in kinds:
-                work = partial(_write_kind, kind, model, self.trials.folder, found)
+                work = partial(_write_draft, kind, model, place, floats.found, apart)
                 if self.trials.run(f"graphs of {kind.name}", work).failed is None:
                     self.kinds.append(kind.name)
                 advance(1)
 
 
-def _write_kind(
-    kind: Kind, checkpoint: Checkpoint, place: Path, sensitivity: Mapping[str, Mapping[str, float]]
+def _write_floats(
+    model: Checkpoint, target: Path, calibrate: Prepared | None, with_sensitivity: bool
 ) -> dict[str, Any]:
-    float_layers: list[str] = []
+    with folder_written_atomically(target) as folder:
+        (folder / "onnx").mkdir()
+        written = write_float_graphs(model, folder, calibrate=calibrate)
+        return layer_sensitivity(written, calibrate) if calibrate is not None and with_sensitivity else {}
+
+
+def _write_graphs(kind: str, graphs: Mapping[str, tuple[FloatGraph, Path]]) -> dict[str, Any]:
+    kept = {tower: KINDS[kind].write(floats, target) for tower, (floats, target) in graphs.items()}
+    return {"float_layers": [f"{tower}: {name}" for tower, names in kept.items() for name in names]}
+
+
+def _write_draft(
+    kind: Kind,
+    checkpoint: Checkpoint,
+    place: Path,
+    sensitivity: Mapping[str, Mapping[str, float]],
+    apart: Callable[..., dict[str, Any]],
+) -> dict[str, Any]:
     with folder_written_atomically(draft_folder(place, kind.name)) as folder:
         (folder / "onnx").mkdir()
         write_model_files(checkpoint.config, checkpoint.preprocess_config, checkpoint.tokenizer, folder)
+        graphs = {}
         for tower, source, target in zip(TOWERS, GRAPHS["fp32"], GRAPHS[kind.precision], strict=True):
-            try:
-                pixels = pixels_of(checkpoint) if tower == "image" else None
-                path = float_folder(place, kind.source) / source
-                kept = kind.write(FloatGraph(path, list(sensitivity.get(tower, ())), pixels), folder / target)
-            except (EdgeclipError, MemoryError) as error:
-                raise TrialError(str(error) or "out of memory") from error
-            float_layers += [f"{tower}: {name}" for name in kept]
-        write_draft_manifest(checkpoint, folder, kind.precision, kind.precision, float_layers, threads=None)
-    return {"float_layers": float_layers}
+            pixels = pixels_of(checkpoint) if tower == "image" else None
+            path = float_folder(place, kind.source) / source
+            graphs[tower] = FloatGraph(path, list(sensitivity.get(tower, ())), pixels), folder / target
+        written = apart(_write_graphs, kind.name, graphs)
+        write_draft_manifest(checkpoint, folder, kind.precision, kind.precision, written["float_layers"], threads=None)
+    return written
 
 
 def float_folder(place: Path, source: str) -> Path:

@@ -91,11 +91,11 @@ def compress(settings: CompressSettings, out: Path) -> Compressed:
             students=settings.distill,
         )
         roles = load_roles(settings, checkpoint)
-        drafts = Drafts(Trials(trials_folder(out), _depends_on(checkpoint, roles)))
+        cap_mb = memory_cap_mb()
+        drafts = Drafts(Trials(trials_folder(out), _depends_on(checkpoint, roles)), cap_mb)
         drafts.write(TEACHER, checkpoint, roles.calibrate)
-        write_fused(drafts, checkpoint, roles.calibrate)
         search = Search(
-            costs=_costs(drafts.trials, roles.choose),
+            costs=_costs(drafts.trials, roles.choose, cap_mb),
             drafts=drafts,
             budget=msgspec.convert(settings, Budget, from_attributes=True),
             deadline=start + settings.time_budget_s,
@@ -103,6 +103,7 @@ def compress(settings: CompressSettings, out: Path) -> Compressed:
             logit_scale=checkpoint.logit_scale,
         )
         search.check_teacher()
+        write_fused(drafts, checkpoint, roles.calibrate)
         if settings.distill:
             Students(search, settings, roles.to_train).make()
         search.measure_towers()
@@ -186,9 +187,9 @@ def _depends_on(checkpoint: Checkpoint, roles: Roles) -> str:
     return total.hexdigest()
 
 
-def _costs(trials: Trials, choose: Prepared) -> Costs:
+def _costs(trials: Trials, choose: Prepared, cap_mb: float | None) -> Costs:
     """Lay out the pairs to choose on for the processes that measure."""
     crops, texts = trials.folder / "crops.npy", trials.folder / "texts.json"
     np.save(crops, choose.pixels)
     write_atomically(texts, as_json(choose.first_captions))
-    return Costs(trials, crops, texts, memory_cap_mb())
+    return Costs(trials, crops, texts, cap_mb)
