@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
@@ -26,7 +27,7 @@ from edgeclip.runtime.selftest import GOLDEN_TEXT
 from edgeclip.tune.apart import called_apart
 from edgeclip.tune.candidates import KINDS, TEACHER, FloatGraph, Kind, kinds_of
 from edgeclip.tune.layers import layer_sensitivity
-from edgeclip.tune.record import Candidate, Student
+from edgeclip.tune.record import Candidate, LayerLoss, Student
 from edgeclip.tune.trials import Trials
 
 
@@ -39,7 +40,7 @@ class Drafts:
         cap_mb: memory that each process which writes graphs may take.
         models: what drafts were written of, by the `source` of their kinds.
         kinds: the names of those that were written.
-        sensitivity: of the teacher's layers, by tower, largest first.
+        sensitivity: of the teacher's layers, by tower, the most sensitive first.
         students: by kind, what it is made of where that is not the teacher.
     """
 
@@ -47,7 +48,7 @@ class Drafts:
     cap_mb: float | None
     models: dict[str, Checkpoint] = field(default_factory=dict)
     kinds: list[str] = field(default_factory=list)
-    sensitivity: dict[str, dict[str, float]] = field(default_factory=dict)
+    sensitivity: dict[str, dict[str, LayerLoss]] = field(default_factory=dict)
     students: dict[str, Student] = field(default_factory=dict)
 
     def write(self, source: str, model: Checkpoint, calibrate: Prepared | None) -> None:
@@ -77,7 +78,7 @@ class Drafts:
                 )
             return
         if source == TEACHER:
-            self.sensitivity = floats.found
+            self.sensitivity = msgspec.convert(floats.found, dict[str, dict[str, LayerLoss]])
         with task(f"making the candidates of {source}", len(kinds)) as advance:
             for kind in kinds:
                 work = partial(_write_draft, kind, model, place, floats.found, apart)
@@ -92,7 +93,10 @@ def _write_floats(
     with folder_written_atomically(target) as folder:
         (folder / "onnx").mkdir()
         written = write_float_graphs(model, folder, calibrate=calibrate)
-        return layer_sensitivity(written, calibrate) if calibrate is not None and with_sensitivity else {}
+        if calibrate is None or not with_sensitivity:
+            return {}
+        found: dict[str, Any] = msgspec.to_builtins(layer_sensitivity(written, calibrate))
+        return found
 
 
 def _write_graphs(kind: str, graphs: Mapping[str, tuple[FloatGraph, Path]]) -> dict[str, Any]:
@@ -104,7 +108,7 @@ def _write_draft(
     kind: Kind,
     checkpoint: Checkpoint,
     place: Path,
-    sensitivity: Mapping[str, Mapping[str, float]],
+    sensitivity: Mapping[str, Mapping[str, object]],
     apart: Callable[..., dict[str, Any]],
 ) -> dict[str, Any]:
     with folder_written_atomically(draft_folder(place, kind.name)) as folder:

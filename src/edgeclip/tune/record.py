@@ -62,8 +62,8 @@ class Candidate(Config, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """In words."""
-        towers = self.image if self.image == self.text else f"{self.image} images, {self.text} texts"
-        return f"{towers}, {self.threads} thread{'' if self.threads == 1 else 's'}"
+        towers = self.image if self.image == self.text else f"images {self.image}; texts {self.text}"
+        return f"{towers}; {self.threads} thread{'' if self.threads == 1 else 's'}"
 
 
 class Tried(Config, frozen=True, kw_only=True):
@@ -97,6 +97,16 @@ class Contest(Config, frozen=True, kw_only=True):
     slower: Ratio
 
 
+class LayerLoss(Config, frozen=True, kw_only=True):
+    """What a layer alone in int8 would change: 1 - mean cosine of the embeddings, and the ranking of what they find.
+
+    The latter is the divergence of the ranking's probabilities from the teacher's, in nats.
+    """
+
+    cosine: float
+    ranking: float
+
+
 class Proof(Config, frozen=True, kw_only=True):
     """The winner on pairs that no choice has seen: the loss, and on what it was measured.
 
@@ -121,7 +131,7 @@ class Compressed(Config, frozen=True, kw_only=True):
     """The content of card.json.
 
     `relax` is empty where all limits are kept; else it has by limit what the best candidate would need that keeps all
-    others, where there is one. `sensitivity` by tower and layer: what 1 - mean cosine would be with it alone in int8.
+    others, where there is one. `sensitivity` by tower and layer, the most sensitive first.
     `students` by kind of graph: what it is made of, where that is not the teacher itself.
     """
 
@@ -137,7 +147,7 @@ class Compressed(Config, frozen=True, kw_only=True):
     tried: list[Tried]
     failures: list[Failure]
     contests: list[Contest]
-    sensitivity: dict[str, dict[str, float]]
+    sensitivity: dict[str, dict[str, LayerLoss]]
     environment: dict[str, Any]
     seconds: float
     trials: int
