@@ -76,8 +76,23 @@ class Closeness(Config, frozen=True, kw_only=True):
     smallest: float
 
 
+Truth = Literal["captions", "teacher"]
+"""What is taken for right: a picture's own caption, or, of pictures without any, the teacher's own ranking of them for
+built-in texts; see `evaluate.judge`."""
+
+
+def measured_on(pairs: int, data: str, truth: Truth) -> str:
+    """On what recalls were measured, in words."""
+    if truth == "captions":
+        return f"{pairs} pairs of {data}"
+    return f"{pairs} pictures of {data} without captions, by the teacher's own ranking for {pairs} built-in texts"
+
+
 class Card(Config, frozen=True, kw_only=True):
-    """The release card: the bundle beside its own teacher on the same pairs, by the paper's protocol."""
+    """The release card: the bundle beside its own teacher on the same pairs, by the paper's protocol.
+
+    `truth` is there where it is not captions: recalls are then of what the teacher finds, and its own are 100.
+    """
 
     data: str
     seed: int
@@ -88,6 +103,12 @@ class Card(Config, frozen=True, kw_only=True):
     t2i: Recalls
     image_cosine: Closeness
     text_cosine: Closeness
+    truth: Truth | UnsetType = UNSET
+
+    @property
+    def measured_on(self) -> str:
+        """On what, in words."""
+        return measured_on(self.pairs, self.data, self.truth or "captions")
 
     @property
     def keeps_accuracy(self) -> bool:
@@ -109,7 +130,7 @@ class Card(Config, frozen=True, kw_only=True):
         """In one line."""
         return (
             f"R@1 {self.i2t.r1.value:.1f} / {self.t2i.r1.value:.1f} (teacher {self.teacher_i2t.r1.value:.1f} / "
-            f"{self.teacher_t2i.r1.value:.1f}) on {self.pairs} pairs of {self.data}, mean cosine "
+            f"{self.teacher_t2i.r1.value:.1f}) on {self.measured_on}, mean cosine "
             f"{self.image_cosine.mean:.4f} of images, {self.text_cosine.mean:.4f} of texts"
         )
 

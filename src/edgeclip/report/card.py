@@ -73,6 +73,7 @@ def _recalls(card: Card) -> Table:
             ("teacher", "text to image", card.teacher_t2i),
             ("bundle", "text to image", card.t2i),
         ],
-        title=f"{card.pairs} pairs of {card.data}, seed {card.seed}",
-        caption="recall in %, 95 % bootstrap interval; one caption an image",
+        title=f"{card.measured_on}, seed {card.seed}",
+        caption="recall in %, 95 % bootstrap interval; "
+        + ("agreement with the teacher's ranking" if card.truth else "one caption an image"),
     )
