@@ -1,16 +1,21 @@
-"""The Hugging Face layout of weights: the key tables of `CLIPModel` and `SiglipModel`.
+"""The Hugging Face layout of weights: the key tables of `CLIPModel`, `SiglipModel`, `ChineseCLIPModel` and
+`VisionTextDualEncoderModel`.
 
 Their configuration files are read in `hf_config`.
 """
 
 from __future__ import annotations
 
+from edgeclip.checkpoint import bert
 from edgeclip.checkpoint.keys import Rule, convolution, linear, one_number, same, stacked, vector
-from edgeclip.config import ClipConfig
+from edgeclip.config import ClipConfig, TextConfig
+
+TEXT = "text_model"
+"""What the names of the text tower begin with."""
 
 
 def rules(config: ClipConfig) -> list[Rule]:
-    """The key table of `CLIPModel`, or of `SiglipModel`."""
+    """The key table of the class that a configuration is written as; see `hf_config.write_config`."""
     vision, is_siglip = "vision_model.embeddings", config.vision.pooling == "attention"
     table = [
         one_number("log_logit_scale", "logit_scale", is_vector=is_siglip),
@@ -22,14 +27,15 @@ def rules(config: ClipConfig) -> list[Rule]:
             config.vision.patch_size,
         ),
         *linear("vision.post_norm", "vision_model.post_layernorm"),
-        same("text.token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
-        same("text.position_embedding", "text_model.embeddings.position_embedding.weight"),
-        *linear("text.final_norm", "text_model.final_layer_norm"),
-        *(_siglip_ends() if is_siglip else _clip_ends()),
+        *(_siglip_image_ends() if is_siglip else _clip_image_ends()),
+        *_text(config.text),
     ]
     if config.sigmoid:
         table.append(one_number("logit_bias", "logit_bias", is_vector=is_siglip))
-    for tower, layers in (("vision", config.vision.num_hidden_layers), ("text", config.text.num_hidden_layers)):
+    for tower, layers in (
+        ("vision", config.vision.num_hidden_layers),
+        ("text", 0 if config.text.bert else config.text.num_hidden_layers),
+    ):
         for i in range(layers):
             ours, theirs = f"{tower}.transformer.blocks.{i}", f"{tower}_model.encoder.layers.{i}"
             table += linear(f"{ours}.norm1", f"{theirs}.layer_norm1")
@@ -46,20 +52,34 @@ def rules(config: ClipConfig) -> list[Rule]:
     return table
 
 
-def _clip_ends() -> list[Rule]:
+def _text(text: TextConfig) -> list[Rule]:
+    """The text tower, its blocks left aside but for those of BERT's kind."""
+    if text.bert is not None:
+        return [
+            *bert.blocks(text, f"{TEXT}."),
+            *bert.projection(text, "text_projection", "text_projection_out"),
+        ]
+    return [
+        same("text.token_embedding.weight", f"{TEXT}.embeddings.token_embedding.weight"),
+        same("text.position_embedding", f"{TEXT}.embeddings.position_embedding.weight"),
+        *linear("text.final_norm", f"{TEXT}.final_layer_norm"),
+        *(linear("text.projection", f"{TEXT}.head") if text.sees_padding else ()),
+        *(() if text.sees_padding else [same("text.projection.weight", "text_projection.weight")]),
+    ]
+
+
+def _clip_image_ends() -> list[Rule]:
     return [
         same("vision.class_embedding", "vision_model.embeddings.class_embedding"),
         *linear("vision.pre_norm", "vision_model.pre_layrnorm"),  # the misspelling is theirs
         same("vision.projection.weight", "visual_projection.weight"),
-        same("text.projection.weight", "text_projection.weight"),
     ]
 
 
-def _siglip_ends() -> list[Rule]:
+def _siglip_image_ends() -> list[Rule]:
     ours, theirs = "vision.head", "vision_model.head"
     return [
         same("vision.patch_embedding.bias", "vision_model.embeddings.patch_embedding.bias"),
-        *linear("text.projection", "text_model.head"),
         vector(f"{ours}.probe", f"{theirs}.probe", leading=2),
         *(same(f"{ours}.attention.qkv.{part}", f"{theirs}.attention.in_proj_{part}") for part in ("weight", "bias")),
         *linear(f"{ours}.attention.out", f"{theirs}.attention.out_proj"),

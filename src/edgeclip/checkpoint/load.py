@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeclip.checkpoint import hf, open_clip, openai
+from edgeclip.checkpoint import bert, hf, open_clip, openai
 from edgeclip.checkpoint.describe import HUGGING_FACE, OPENAI_ORIGIN, configured, of_itself, with_processor
 from edgeclip.checkpoint.description import Description
 from edgeclip.checkpoint.keys import Rule, to_ours, without_constants
@@ -234,6 +234,8 @@ def _assemble(
         preprocess, preprocess_origin = own_preprocess(config.vision), f"{owner}'s own, for want of any"
         logger.warning("%s does not say how images are prepared: %s's own preprocessing is used", name, owner)
     weights = without_constants(file.tensors, name)
+    if config.text.bert is not None:
+        weights = bert.used(weights, config.text, f"{hf.TEXT}." if file.is_hugging_face else openai.BERT_PREFIX)
     rules = hf.rules(config) if file.is_hugging_face else openai.rules(config, openai.text_prefix(weights))
     model = _model(name, config, weights, rules)
     _check_size(name, config, preprocess)
@@ -298,13 +300,19 @@ def _tokenizer(
         if vocabulary is not None:
             tokenizer = load_openai_vocabulary(vocabulary, text.context_length, clean=clean or "openai")
         else:
-            tokenizer = load_tokenizer(folder, text.context_length, clean=clean, fixed_length=not text.causal)
+            tokenizer = load_tokenizer(folder, text.context_length, clean=clean, fixed_length=text.sees_padding)
     except TokenizerError as error:
         return error
     if tokenizer.vocab_size > text.vocab_size:
         return CheckpointError(
             f"{name}, whose tokenizer has {tokenizer.vocab_size} tokens",
             expected=f"at most the model's {text.vocab_size}",
+            fix="copy tokenizer.json from this checkpoint's page",
+        )
+    if text.bert is not None and tokenizer.pad_token_id != text.bert.pad_token_id:
+        return CheckpointError(
+            f"{name}, whose tokenizer pads with token {tokenizer.pad_token_id}",
+            expected=f"token {text.bert.pad_token_id}, which the model does not see",
             fix="copy tokenizer.json from this checkpoint's page",
         )
     input_ids = torch.from_numpy(tokenizer(["a"]))

@@ -11,7 +11,7 @@ from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.prepare import Prepared
 from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.float_graphs import FloatGraphs, Tower
-from edgeclip.export.int8 import PROJECTION
+from edgeclip.export.int8 import HEAD
 from edgeclip.export.stored import round_what_is_stored
 from edgeclip.quantize.pixels import PixelBytes
 from edgeclip.quantize.sensitivity import as_int8, sensitivity
@@ -34,7 +34,7 @@ def layer_sensitivity(floats: FloatGraphs, pairs: Prepared) -> dict[str, dict[st
 def _of(tower: Tower, batches: list[torch.Tensor], pixels: PixelBytes | None = None) -> dict[str, float]:
     stored = copy.deepcopy(tower)
     round_what_is_stored(stored)
-    linears = [name for name, module in stored.named_modules() if isinstance(module, nn.Linear) and name != PROJECTION]
+    linears = [name for name, module in stored.named_modules() if isinstance(module, nn.Linear) and name not in HEAD]
     with torch.no_grad():
         int8 = as_int8(stored, linears, pixels)
     losses = sensitivity(stored, int8, batches)
