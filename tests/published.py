@@ -12,7 +12,12 @@ from transformers import (
     BertConfig,
     ChineseCLIPConfig,
     ChineseCLIPModel,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
     CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    DistilBertConfig,
+    DistilBertModel,
     MetaClip2Config,
     MetaClip2Model,
     RobertaConfig,
@@ -240,3 +245,49 @@ def write_dual_encoder(folder: Path, kind: str = "xlm-roberta") -> Path:
         return write(dual_encoder(kind), wordpieces(), folder, tokenizer_class="BertTokenizer", **BERT_CONFIG)
     config = {**ROBERTA_CONFIG, "model_max_length": 60}
     return write(dual_encoder(kind), pieces(roberta=True), folder, tokenizer_class="XLMRobertaTokenizer", **config)
+
+
+def clip_vision() -> CLIPVisionModelWithProjection:
+    """An image tower alone."""
+    torch.manual_seed(1)
+    return _varied(
+        CLIPVisionModelWithProjection(CLIPVisionConfig(**TOWER, image_size=32, patch_size=8, projection_dim=48))
+    )
+
+
+def clip_text() -> CLIPTextModelWithProjection:
+    """A text tower alone, whose tokenizer is CLIP's."""
+    torch.manual_seed(1)
+    config = CLIPTextConfig(**TOWER, vocab_size=WORDS, max_position_embeddings=24, eos_token_id=2, projection_dim=48)
+    return _varied(CLIPTextModelWithProjection(config))
+
+
+def write_sentence_transformers(folder: Path, *, bias: bool = False) -> DistilBertModel:
+    """A text tower as clip-ViT-B-32-multilingual-v1: DistilBERT, the mean of its tokens, one layer. Gives the first."""
+    torch.manual_seed(0)
+    config = DistilBertConfig(
+        vocab_size=WORDS, max_position_embeddings=60, dim=64, hidden_dim=80, n_layers=2, n_heads=4
+    )
+    model = _varied(DistilBertModel(config))
+    model.save_pretrained(folder)
+    tokenizer = wordpieces()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "DistilBertTokenizer", **BERT_CONFIG}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 40, "do_lower_case": False}))
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    flags = dict.fromkeys(("cls_token", "max_tokens", "mean_sqrt_len_tokens"), False) | {"mean_tokens": True}
+    pooling = {"word_embedding_dimension": 64, **{f"pooling_mode_{key}": on for key, on in flags.items()}}
+    dense = {"in_features": 64, "out_features": 48, "bias": bias}
+    dense["activation_function"] = "torch.nn.modules.linear.Identity"
+    weights = {"linear.weight": torch.randn(48, 64), **({"linear.bias": torch.randn(48)} if bias else {})}
+    for place, content in (("1_Pooling", pooling), ("2_Dense", dense)):
+        (folder / place).mkdir()
+        (folder / place / "config.json").write_text(json.dumps(content))
+    torch.save(weights, folder / "2_Dense" / "pytorch_model.bin")
+    return model

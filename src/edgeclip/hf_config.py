@@ -78,6 +78,8 @@ _FAMILIES = {
 }
 MODEL_TYPES = tuple(_FAMILIES)
 """The architectures that are read, by transformers' names."""
+TOWER_TYPES = tuple(f"{family}_{tower}_model" for family in ("clip", "metaclip_2") for tower in ("vision", "text"))
+"""Those of one tower alone, with its projection."""
 _MISSING = {
     "align": "an EfficientNet image tower",
     "altclip": "an XLM-RoBERTa text tower with a normalisation of its own",
@@ -176,6 +178,18 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
         text=TextConfig(**t),
         sigmoid=raw.get(SIGMOID) is True,
     )
+
+
+def tower_from(raw: dict[str, Any], path: Path) -> tuple[VisionConfig | TextConfig, int]:
+    """The tower that a configuration of one of `TOWER_TYPES` has, and the width E of its embeddings.
+
+    Raises:
+        CheckpointError: it is malformed.
+    """
+    family, tower = str(raw["model_type"]).removesuffix("_model").rsplit("_", 1)
+    whole = {"model_type": family, f"{tower}_config": raw, "projection_dim": raw.get("projection_dim", 512)}
+    config = config_from(whole, path)
+    return config.vision if tower == "vision" else config.text, config.projection_dim
 
 
 def _bert(model_type: object, vision: dict[str, Any], text: dict[str, Any], path: Path) -> TextConfig:

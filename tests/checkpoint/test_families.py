@@ -175,7 +175,7 @@ def test_metaclip_pools_its_token_2_and_not_the_highest(tmp_path: Path):
         (lambda c: c["text_config"].update(projection_size=48), "without a projection"),
         (lambda c: c.update(model_type="beit"), "model_type 'beit'; expected 'clip' or"),
         (lambda c: c.update(model_type="altclip"), "'altclip', with an XLM-RoBERTa text tower"),
-        (lambda c: c.update(model_type="clip_vision_model"), "'clip_vision_model', one tower alone"),
+        (lambda c: c.update(model_type="siglip_vision_model"), "'siglip_vision_model', one tower alone"),
     ],
     ids=["NaFlex", "no head", "widths that differ", "another family", "a known one", "a single tower"],
 )
