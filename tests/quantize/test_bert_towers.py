@@ -42,9 +42,9 @@ def _two_layers(folder: Path) -> Checkpoint:
     checkpoint = load_checkpoint(_joined(folder))
     config = checkpoint.config
     bert = replace(config.text.bert, projection_units=56, projection_bias=False)
+    torch.manual_seed(0)
     model = Clip(replace(config, text=replace(config.text, bert=bert))).eval()
     shared = {k: v for k, v in checkpoint.model.state_dict().items() if not k.startswith("text.projection")}
-    torch.manual_seed(0)
     model.load_state_dict(shared, strict=False)
     return Checkpoint("two layers", "", "", model, checkpoint.preprocess_config, checkpoint.tokenizer)
 
