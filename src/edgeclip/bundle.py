@@ -196,7 +196,7 @@ class Bundle:
             if name.startswith("tokenizer"):
                 _check_hash(self.folder / name, entry)
         text = self.config.text
-        return load_tokenizer(self.folder, text.context_length, fixed_length=not text.causal)
+        return load_tokenizer(self.folder, text.context_length, fixed_length=text.sees_padding)
 
     @property
     def needs_proof(self) -> bool:

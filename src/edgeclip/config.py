@@ -62,6 +62,11 @@ class TowerConfig(Config, frozen=True, kw_only=True):
         """Whether a block with a learned query gives the embedding, in place of a projection."""
         return False
 
+    @property
+    def normalizes_after(self) -> bool:
+        """Whether each block normalises what it adds up, as BERT's, and not what it reads."""
+        return False
+
 
 class Fusion(Config, frozen=True, kw_only=True):
     """Where an image tower fuses tokens, and which; see `model.fusion`. What it computes is no longer the same.
@@ -154,23 +159,62 @@ class VisionConfig(TowerConfig, frozen=True, kw_only=True):
         return self.num_patches + self.has_class_token
 
 
+class Bert(Config, frozen=True, kw_only=True):
+    """What a text tower of BERT's kind has of its own.
+
+    Padding is not seen: tokens of the id `pad_token_id`. `skips_padding` is RoBERTa's way to count positions, over the
+    tokens that are no padding. Between the pooled token and the projection there can be BERT's own `pooler`, a layer
+    with tanh. The projection has a bias or none, and of two layers the first has `projection_units` outputs and a GELU.
+    """
+
+    pad_token_id: int
+    skips_padding: bool = False
+    pooler: bool = False
+    projection_units: int | None = None
+    projection_bias: bool = False
+
+
 class TextConfig(TowerConfig, frozen=True, kw_only=True):
     """The text tower. `eos_token_id` None means "the highest id of the row", the rule of OpenAI's code.
 
     `pooling` "end" is CLIP's tower: causal, its end of text is projected. "last" is SigLIP's: every token sees every
     other, padding included, so that each text is padded to the context length; the last position is projected, with a
-    bias. It has no use for `eos_token_id`.
+    bias. "first" and "mean" are those of BERT's kind, which are told by `bert`: every token sees every other but
+    padding, and the first one, or the mean of all, is projected. Only "end" has a use for `eos_token_id`.
     """
 
     vocab_size: int
     context_length: int
     eos_token_id: int | None
-    pooling: Literal["end", "last"] = "end"
+    pooling: Literal["end", "last", "first", "mean"] = "end"
+    bert: Bert | None = None
 
     @property
     def causal(self) -> bool:
         """Whether tokens see only what is before them: then nothing after the pooled one needs to be computed."""
         return self.pooling == "end"
+
+    @property
+    def sees_padding(self) -> bool:
+        """Whether padding counts: then every text is as long as the context."""
+        return self.pooling == "last"
+
+    @property
+    def normalizes_after(self) -> bool:
+        """See `TowerConfig`."""
+        return self.bert is not None
+
+    def __post_init__(self) -> None:
+        if (self.bert is not None) != (self.pooling in ("first", "mean")):
+            raise ConfigError(
+                f"text pooling {self.pooling} {'without' if self.bert is None else 'with'} what BERT has of its own",
+                expected="first or mean with it, end or last without",
+                fix='write pooling = "end", or a table [text.bert]',
+            )
+        if self.bert is not None:
+            check_range("pad_token_id", self.bert.pad_token_id, 0, self.vocab_size - 1)
+            if self.bert.projection_units is not None:
+                check_range("projection_units", self.bert.projection_units, 1, 4 * MAX_WIDTH)
 
 
 class ClipConfig(Config, frozen=True, kw_only=True):
@@ -205,7 +249,7 @@ class ClipConfig(Config, frozen=True, kw_only=True):
         if self.vision.pools_by_attention != (self.text.pooling == "last"):
             raise ConfigError(
                 f"vision pooling {self.vision.pooling} with text pooling {self.text.pooling}",
-                expected="class with end, as CLIP has them, or attention with last, as SigLIP",
+                expected="attention with last, as SigLIP has them, or class with another",
                 fix='write pooling = "class" and pooling = "end"',
             )
         if self.vision.pools_by_attention and self.vision.hidden_size != self.projection_dim:

@@ -26,6 +26,7 @@ from edgeclip.files import read_whole
 from edgeclip.inputs import texts_of
 from edgeclip.malloc import trim
 from edgeclip.text_cleaning import BOS, EOS, cleaned, normalizer, special_names
+from edgeclip.wordpiece import VOCABULARY, wordpiece
 
 SHORTENED = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 WORDS = r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -40,6 +41,8 @@ LOWERCASED = ("Siglip2Tokenizer",)
 """Classes of transformers that make letters small before what tokenizer.json does."""
 CANONICALIZED = ("SiglipTokenizer",)
 """Classes that do what `cleaned(text, "siglip")` does first."""
+ENDS = ((EOS, EOS), ("[SEP]", "[PAD]"), ("</s>", "<pad>"))
+"""End of text and padding where tokenizer_config.json does not say: CLIP's, BERT's and RoBERTa's."""
 PADDING_LEFT = ("GemmaTokenizer", "Siglip2Tokenizer")
 """Classes that put padding before the text, where tokenizer_config.json does not say."""
 
@@ -254,7 +257,7 @@ def _byte_alphabet() -> list[str]:
 def load_tokenizer(
     folder: Path, context_length: int, *, clean: TextCleaning | None = None, fixed_length: bool = False
 ) -> ClipTokenizer:
-    """Load the tokenizer of a checkpoint folder: `tokenizer.json`, or `vocab.json` with `merges.txt`.
+    """Load the tokenizer of a checkpoint folder: `tokenizer.json`, `vocab.json` with `merges.txt`, or `vocab.txt`.
 
     Args:
         folder: the folder.
@@ -269,7 +272,6 @@ def load_tokenizer(
     recorded, kind = _recorded_cleaning(config, folder), str(config.get("tokenizer_class")).removesuffix("Fast")
     own: TextCleaning = "siglip" if kind in CANONICALIZED else "none"
     special: dict[str, Any] = {
-        **_special_tokens(config),
         "clean": clean or recorded or own,
         "fixed_length": fixed_length,
     }
@@ -285,6 +287,9 @@ def load_tokenizer(
         vocab = _read_json(folder / "vocab.json")
         merges = _parse_merges(_read(folder / "merges.txt").decode("utf-8", "replace").splitlines())
         tokenizer = build_tokenizer(vocab, merges, special["clean"])
+    elif (folder / VOCABULARY).is_file():
+        with _foreign(str(folder / VOCABULARY)):
+            tokenizer = wordpiece(_read(folder / VOCABULARY).decode(), config)
     elif pieces := next((name for name in PIECES if (folder / name).is_file()), None):
         raise TokenizerError(
             f"{folder / pieces} without tokenizer.json",
@@ -294,10 +299,11 @@ def load_tokenizer(
     else:
         raise TokenizerError(
             f"no tokenizer in {folder}",
-            expected="tokenizer.json, or vocab.json with merges.txt",
+            expected="tokenizer.json, vocab.json with merges.txt, or vocab.txt",
             fix="copy them from the checkpoint's page, or give `vocabulary` bpe_simple_vocab_16e6.txt.gz",
         )
     with _foreign(f"the tokenizer of {folder}"):
+        special |= _special_tokens(config, tokenizer)
         loaded = ClipTokenizer(tokenizer, context_length=context_length, **special)
         loaded(["a"])
     trim()
@@ -352,11 +358,14 @@ def _recorded_cleaning(config: dict[str, Any], folder: Path) -> TextCleaning | N
     return recorded
 
 
-def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
-    tokens = {key: config.get(key) for key in ("eos_token", "pad_token")}
+def _special_tokens(config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, str]:
+    """The end of text and the padding: as configured, else by the first of `ENDS` that the vocabulary has."""
+    ends = next(((end, pad) for end, pad in ENDS if tokenizer.token_to_id(end) is not None), (EOS, EOS))
+    own = dict(zip(("eos_token", "pad_token"), ends, strict=True))
+    tokens = {key: config.get(key) for key in own}
     # Older files write a token as {"content": ..., "lstrip": ...}.
     plain = {key: token.get("content") if isinstance(token, dict) else token for key, token in tokens.items()}
-    return {key: token for key, token in plain.items() if isinstance(token, str)}
+    return own | {key: token for key, token in plain.items() if isinstance(token, str)}
 
 
 def _parse(path: Path, *, for_others: bool) -> Tokenizer:

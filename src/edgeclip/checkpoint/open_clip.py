@@ -8,6 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
+from edgeclip import hf_bert
 from edgeclip.checkpoint.description import Description
 from edgeclip.checkpoint.timm import siglip_tower
 from edgeclip.config import (
@@ -20,6 +23,12 @@ from edgeclip.errors import CheckpointError
 from edgeclip.hf_json import integer, number, section, shown
 from edgeclip.preprocess_cfg import preprocess_from_cfg
 
+_POOLERS = {
+    "mean_pooler": hf_bert.Head(pooling="mean"),
+    "cls_pooler": hf_bert.Head(pooling="first", pooler=True),
+    "cls_last_hidden_state_pooler": hf_bert.Head(pooling="first"),
+}
+"""What follows the blocks, by open_clip's name for it."""
 CONFIG_NAME = "open_clip_config.json"
 
 _READ = {
@@ -37,7 +46,8 @@ _READ = {
     },
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "norm_kwargs", "act_kwargs"}
     | {"pool_type", "eos_id", "tokenizer_kwargs", "hf_tokenizer_name", "tokenizer_mode"}
-    | {"no_causal_mask", "proj_bias"},
+    | {"no_causal_mask", "proj_bias"}
+    | {"hf_model_name", "hf_proj_type", "hf_pooler_type"},
 }
 # Whatever their value, these change nothing: starting values, training alone, the form of the output, or details of a
 # part that is switched off (`_DEFAULTS` refuses one that is on). The text tower's prefix is read from the tensors.
@@ -45,7 +55,7 @@ _WITHOUT_EFFECT = {
     "model_cfg": {"init_logit_scale", "custom_text", "output_dict", "cast_dtype"},
     "vision_cfg": {"patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads"}
     | {"timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop", "timm_drop_path"},
-    "text_cfg": {"pad_id", "output_tokens", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"},
+    "text_cfg": {"pad_id", "output_tokens", "hf_model_pretrained"},
 }
 _BLOCK: dict[str, Any] = {
     "ls_init_value": None,
@@ -64,9 +74,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "vision_cfg": _BLOCK
     | {"attentional_pool": False, "no_ln_pre": False, "pool_type": "tok", "in_chans": 3}
     | {"pos_embed_type": "learnable", "global_average_pool": False, "input_patchnorm": False},
-    "text_cfg": _BLOCK
-    | {"hf_model_name": None, "embed_cls": False, "proj_type": "linear"}
-    | {"correct_cls_mask": False},
+    "text_cfg": _BLOCK | {"embed_cls": False, "proj_type": "linear"} | {"correct_cls_mask": False},
 }
 
 
@@ -81,23 +89,13 @@ def describe(raw: dict[str, Any], path: Path) -> Description:
     _refuse_other_kinds(model, vision, text, path)
     for name, part in (("model_cfg", model), ("vision_cfg", vision), ("text_cfg", text)):
         _refuse_unknown(name, part, path)
-    pooling = _text_pooling(vision, text, path)
-    text_width = integer(text, "width", path, 512)
-    quick = model.get("quick_gelu", False)
+    quick, embed_dim = model.get("quick_gelu", False), integer(model, "embed_dim", path)
+    is_bert = text.get("hf_model_name") is not None
     config = ClipConfig(
-        projection_dim=integer(model, "embed_dim", path),
+        projection_dim=embed_dim,
         vision=_vision(vision, quick, path),
         sigmoid=model.get("init_logit_bias") is not None,
-        text=TextConfig(
-            vocab_size=integer(text, "vocab_size", path, 49408),
-            context_length=integer(text, "context_length", path, 77),
-            eos_token_id=integer(text, "eos_id", path, 2) if text.get("pool_type") == "eos" else None,
-            hidden_size=text_width,
-            num_hidden_layers=integer(text, "layers", path, 12),
-            num_attention_heads=integer(text, "heads", path, 8),
-            pooling=pooling,
-            **_mlp_act_eps(text, text_width, quick, path),
-        ),
+        text=_bert(text, embed_dim, path) if is_bert else _text(vision, text, quick, path),
     )
     preprocess = None
     if "preprocess_cfg" in raw:
@@ -118,6 +116,32 @@ def _vision(vision: dict[str, Any], quick: object, path: Path) -> VisionConfig:
         num_attention_heads=width // max(integer(vision, "head_width", path, 64), 1),
         **_mlp_act_eps(vision, width, quick, path),
     )
+
+
+def _text(vision: dict[str, Any], text: dict[str, Any], quick: object, path: Path) -> TextConfig:
+    width = integer(text, "width", path, 512)
+    return TextConfig(
+        vocab_size=integer(text, "vocab_size", path, 49408),
+        context_length=integer(text, "context_length", path, 77),
+        eos_token_id=integer(text, "eos_id", path, 2) if text.get("pool_type") == "eos" else None,
+        hidden_size=width,
+        num_hidden_layers=integer(text, "layers", path, 12),
+        num_attention_heads=integer(text, "heads", path, 8),
+        pooling=_text_pooling(vision, text, path),
+        **_mlp_act_eps(text, width, quick, path),
+    )
+
+
+def _bert(text: dict[str, Any], embed_dim: int, path: Path) -> TextConfig:
+    """A tower of transformers', whose sizes its name tells: `HFTextEncoder` of open_clip's hf_model.py."""
+    pooler, proj = text.get("hf_pooler_type", "mean_pooler"), text.get("hf_proj_type", "mlp")
+    if pooler not in _POOLERS or proj not in ("linear", "mlp"):
+        raise _other(path, f"hf_pooler_type {shown(pooler)} and hf_proj_type {shown(proj)} in its text tower")
+    published = hf_bert.published(str(text["hf_model_name"]), _POOLERS[pooler], path)
+    units = (published.hidden_size + embed_dim) // 2 if proj == "mlp" else None
+    length = min(integer(text, "context_length", path, 77), published.context_length)
+    assert published.bert is not None  # noqa: S101 - it is of BERT's kind
+    return replace(published, context_length=length, bert=replace(published.bert, projection_units=units))
 
 
 def _text_pooling(vision: dict[str, Any], text: dict[str, Any], path: Path) -> Literal["end", "last"]:
@@ -143,8 +167,9 @@ def _refuse_other_kinds(model: dict[str, Any], vision: dict[str, Any], text: dic
         raise _other(path, f"timm's {shown(name)} as its image tower")
     if name and (vision.get("timm_pool"), vision.get("timm_proj")) != ("map", "none"):
         raise _other(path, f"timm_pool {shown(vision.get('timm_pool'))}, timm_proj {shown(vision.get('timm_proj'))}")
-    if text.get("hf_model_name"):
-        raise _other(path, f"{shown(text['hf_model_name'])} as its text tower")
+    has_other = vision.get("timm_model_name") is not None
+    if (name := text.get("hf_model_name")) and (has_other or not hf_bert.is_published(str(name))):
+        raise _other(path, f"{shown(name)} as its text tower")
     if model.get("multimodal_cfg") is not None:
         raise _other(path, "a text decoder, as CoCa has it")
 
@@ -159,7 +184,7 @@ def _refuse_unknown(name: str, part: dict[str, Any], path: Path) -> None:
 def _other(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
         f"{path} with {what}",
-        expected="the ViT and text towers of CLIP, or those of SigLIP",
+        expected="the ViT of CLIP with its text tower, BERT or RoBERTa, or the towers of SigLIP",
         fix="give a checkpoint such as openai/clip-vit-base-patch32",
     )
 
@@ -182,11 +207,12 @@ def _mlp_act_eps(tower: dict[str, Any], width: int, quick: object, path: Path) -
 def _text_cleaning(text: dict[str, Any], path: Path) -> tuple[TextCleaning, CheckpointError | None]:
     """How open_clip cleans text for this model, and why its text cannot be had, where it can't."""
     options = dict(section(text, "tokenizer_kwargs", path))
-    clean: TextCleaning = options.pop("clean", None) or "lower"
+    is_bert = bool(text.get("hf_model_name"))
+    clean: TextCleaning = options.pop("clean", None) or ("whitespace" if is_bert else "lower")
     other = {key: value for key, value in options.items() if value not in (None, "")}
     named = {key: text[key] for key in ("hf_tokenizer_name", "tokenizer_mode") if text.get(key)}
-    if text.get("pool_type") == "last":
-        named.pop("hf_tokenizer_name", None)  # that whose tokenizer.json lies beside, as for every SigLIP
+    if is_bert or text.get("pool_type") == "last":
+        named.pop("hf_tokenizer_name", None)  # that whose tokenizer.json lies beside
     if other or named or clean not in ("lower", "whitespace", "canonicalize"):
         odd = ", ".join(f"{k} = {shown(v)}" for k, v in {**named, **other, "clean": clean}.items())
         return "lower", CheckpointError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from edgeclip.checkpoint import bert
 from edgeclip.checkpoint.keys import Rule, convolution, linear, one_number, same, transposed
 from edgeclip.checkpoint.timm import timm_tower
 from edgeclip.config import ClipConfig, TextConfig, VisionConfig
@@ -16,6 +17,8 @@ from edgeclip.errors import CheckpointError
 
 CONSTANTS = ("input_resolution", "context_length", "vocab_size")
 """What OpenAI's archives carry beside the weights; no other writer does."""
+BERT_PREFIX = "text.transformer."
+"""What the names of a text tower of BERT's kind begin with, in open_clip."""
 HEAD_SIZE = 64
 """OpenAI's models all have heads of this many channels; the weights don't tell."""
 
@@ -135,13 +138,23 @@ def rules(config: ClipConfig, text_prefix: str = "") -> list[Rule]:
     table = [
         one_number("log_logit_scale", "logit_scale"),
         *([one_number("logit_bias", "logit_bias")] if config.sigmoid else []),
-        same("text.token_embedding.weight", f"{text_prefix}token_embedding.weight"),
-        same("text.position_embedding", f"{text_prefix}positional_embedding"),
-        *linear("text.final_norm", f"{text_prefix}ln_final"),
     ]
-    towers = [("text", text_prefix, config.text.num_hidden_layers)]
+    towers = []
+    if config.text.bert is not None:
+        names = ("text.proj.0", "text.proj.2") if config.text.bert.projection_units else ("text.proj", "")
+        table += [*bert.blocks(config.text, BERT_PREFIX), *bert.projection(config.text, *names)]
+    else:
+        towers.append(("text", text_prefix, config.text.num_hidden_layers))
+        projection = f"{text_prefix}text_projection"
+        table += [
+            same("text.token_embedding.weight", f"{text_prefix}token_embedding.weight"),
+            same("text.position_embedding", f"{text_prefix}positional_embedding"),
+            *linear("text.final_norm", f"{text_prefix}ln_final"),
+            *(linear("text.projection", projection) if config.text.sees_padding else ()),
+            *(() if config.text.sees_padding else [transposed("text.projection.weight", projection)]),
+        ]
     if config.vision.pools_by_attention:
-        table += [*timm_tower(config.vision), *linear("text.projection", f"{text_prefix}text_projection")]
+        table += timm_tower(config.vision)
     else:
         towers.append(("vision", "visual.", config.vision.num_hidden_layers))
         channels, patch_size = config.vision.num_channels, config.vision.patch_size
@@ -152,7 +165,6 @@ def rules(config: ClipConfig, text_prefix: str = "") -> list[Rule]:
             *linear("vision.pre_norm", "visual.ln_pre"),
             *linear("vision.post_norm", "visual.ln_post"),
             transposed("vision.projection.weight", "visual.proj"),
-            transposed("text.projection.weight", f"{text_prefix}text_projection"),
         ]
     for tower, prefix, layers in towers:
         for i in range(layers):

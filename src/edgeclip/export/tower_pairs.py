@@ -13,7 +13,7 @@ from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.model.layers import Block
 from edgeclip.quantize.equalize import ScalePair
 from edgeclip.quantize.pairing import pair_inputs
-from edgeclip.quantize.scale_pairs import after_norm, pairs_of_block, values
+from edgeclip.quantize.scale_pairs import after_norm, before, pairs_of_block, values
 
 
 def pairs_of_tower(tower: ExportedImageTower | ExportedTextTower) -> list[ScalePair]:
@@ -21,6 +21,8 @@ def pairs_of_tower(tower: ExportedImageTower | ExportedTextTower) -> list[ScaleP
     found = [pair for index, block in enumerate(tower.blocks) for pair in pairs_of_block(f"blocks.{index}", block)]
     if isinstance(tower.last, FoldedPooling):
         return [*found, *_of_pooling(tower.tower.post_norm, tower.last)]
+    if tower.last is None:
+        return found
     return [*found, *_of_last(tower.last)]
 
 
@@ -40,6 +42,8 @@ def pair_inputs_of_tower(tower: ExportedImageTower | ExportedTextTower) -> None:
         pair_inputs(block.attention.projections[-1], block.attention.out, block.attention.num_heads)
         pair_inputs(block.mlp.fc1, block.mlp.fc2)
     last = tower.last
+    if last is None:
+        return
     if isinstance(last, FoldedPooling):
         pair_inputs(last.value, last.out, last.scores.out_features)
     else:
@@ -48,8 +52,9 @@ def pair_inputs_of_tower(tower: ExportedImageTower | ExportedTextTower) -> None:
 
 
 def _of_last(last: PooledBlock) -> list[ScalePair]:
+    norm1, norm2 = (None, None) if last.normalizes_after else (last.norm1, last.norm2)
     return [
-        after_norm("last.norm1", last.norm1, last.query, last.key_value),
+        *before("last.norm1", norm1, last.attention_input, last.query, last.key_value),
         values("last.values", last.key_value, last.attention.out),
-        after_norm("last.norm2", last.norm2, last.mlp.fc1),
+        *before("last.norm2", norm2, last.mlp_input, last.mlp.fc1),
     ]

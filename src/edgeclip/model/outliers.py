@@ -11,7 +11,7 @@ import copy
 
 import torch
 from msgspec.structs import replace
-from torch import nn
+from torch import Tensor, nn
 
 from edgeclip.model.clip import Clip
 from edgeclip.model.layers import Block
@@ -24,6 +24,8 @@ SMALLEST, LARGEST = 30.0, 100.0
 def outlier_twin(model: Clip, seed: int = 0) -> Clip:
     """Scale `CHANNELS` random outputs of every block's normalisations by 30 to 100, and divide the next weights by it.
 
+    Where a block normalises what it adds up, nothing can be divided after it, and its values are scaled.
+
     Returns:
         A new model; its embeddings equal the original's but for rounding.
     """
@@ -31,18 +33,27 @@ def outlier_twin(model: Clip, seed: int = 0) -> Clip:
     generator = torch.Generator().manual_seed(seed)
     for block in [*twin.vision.transformer.blocks, *twin.text.transformer.blocks]:
         assert isinstance(block, Block)  # noqa: S101 - for the type checker
-        _add_outliers(block.norm1, block.attention.qkv, generator)
-        _add_outliers(block.norm2, block.mlp.fc1, generator)
+        if block.normalizes_after:
+            qkv, out = block.attention.qkv, block.attention.out
+            _add_outliers(qkv.weight[-out.in_features :], qkv.bias[-out.in_features :], out, generator)
+        else:
+            _add_outliers(*_affine(block.norm1), block.attention.qkv, generator)
+            _add_outliers(*_affine(block.norm2), block.mlp.fc1, generator)
     if model.config.vision.pools_by_attention:
-        _add_outliers(twin.vision.head.norm, twin.vision.head.mlp.fc1, generator)
+        _add_outliers(*_affine(twin.vision.head.norm), twin.vision.head.mlp.fc1, generator)
     return twin
 
 
-def _add_outliers(norm: nn.LayerNorm, following: nn.Linear, generator: torch.Generator) -> None:
+def _affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    return norm.weight, norm.bias
+
+
+def _add_outliers(weight: Tensor, bias: Tensor, following: nn.Linear, generator: torch.Generator) -> None:
+    """`weight` (I, ...) and `bias` (I,) make what `following` reads."""
     channels = torch.randperm(following.in_features, generator=generator)[:CHANNELS]
     factors = SMALLEST + (LARGEST - SMALLEST) * torch.rand(len(channels), generator=generator)
-    norm.weight[channels] *= factors
-    norm.bias[channels] *= factors
+    weight[channels] *= factors.view(-1, *(1 for _ in weight.shape[1:]))
+    bias[channels] *= factors
     following.weight[:, channels] /= factors
 
 

@@ -142,7 +142,13 @@ def _outside_blocks(tower: TowerConfig, E: int) -> int:
         of_patches = D * (tower.num_channels * tower.patch_size**2 + tower.num_tokens + 2)
         return of_patches + (_block_parameters(tower) if tower.pools_by_attention else D * (3 + E))
     assert isinstance(tower, TextConfig)  # noqa: S101 - a tower is one of the two
-    return D * (tower.vocab_size + tower.context_length + 2 + E) + (0 if tower.causal else E)
+    embeddings, bert = D * (tower.vocab_size + tower.context_length + 2), tower.bert
+    if bert is None:
+        return embeddings + D * E + (E if tower.sees_padding else 0)
+    units = bert.projection_units
+    layers = [(D, D, True)] if bert.pooler else []
+    layers += [(D, units or E, bert.projection_bias), *([(units, E, bert.projection_bias)] if units else [])]
+    return embeddings + sum(inputs * outputs + outputs * biased for inputs, outputs, biased in layers)
 
 
 def propose(

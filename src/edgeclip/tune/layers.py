@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgeclip.data.prepare import Prepared
 from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.float_graphs import FloatGraphs, Tower
-from edgeclip.export.int8 import PROJECTION
+from edgeclip.export.int8 import HEAD
 from edgeclip.export.stored import round_what_is_stored
 from edgeclip.quantize.pixels import PixelBytes
 from edgeclip.quantize.sensitivity import (
@@ -51,7 +51,7 @@ def _of(
 ) -> dict[str, LayerLoss]:
     stored = copy.deepcopy(tower)
     round_what_is_stored(stored)
-    linears = [name for name, module in stored.named_modules() if isinstance(module, nn.Linear) and name != PROJECTION]
+    linears = [name for name, module in stored.named_modules() if isinstance(module, nn.Linear) and name not in HEAD]
     with torch.no_grad():
         int8 = as_int8(stored, linears, pixels)
     cosine, divergence = sensitivities(stored, int8, batches, [all_directions, ranking])
