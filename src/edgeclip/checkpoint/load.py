@@ -33,6 +33,7 @@ from edgeclip.model.anatomy import pooled_index
 from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.names import BUILTIN, is_hub_id
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, crops_of
+from edgeclip.runtime.lost_words import LostWords
 from edgeclip.tokenizer import ClipTokenizer, load_openai_vocabulary, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Checkpoint:
 
     A checkpoint without a usable tokenizer loads all the same, for its model; the reason is raised when text comes in.
     `batch_size` images or texts are encoded at a time. `origins` says where what tensors can't tell was read.
+    `lost_words` is there where it has fewer words than it was loaded with.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Checkpoint:
     tokenizer_or_reason: ClipTokenizer | EdgeclipError
     batch_size: int = 32
     origins: Mapping[str, str] = field(default_factory=dict)
+    lost_words: LostWords | None = None
 
     @property
     def tokenizer(self) -> ClipTokenizer:

@@ -62,6 +62,11 @@ class ForeignTeacher:
         """None, as for every CLIP."""
         return self.model.logit_bias
 
+    @property
+    def lost_words(self) -> None:
+        """None: it has all its words."""
+        return None
+
     def write(self, folder: Path, precision: GraphPrecision) -> list[str]:
         """Write both graphs under their names in a bundle; no layer is left in float."""
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -88,6 +93,10 @@ def export_foreign(settings: ExportSettings, layout: Layout, out: Path) -> tuple
     if settings.fuse_tokens is not None:
         raise ConfigError(
             "`fuse_tokens` for another program's graphs", expected="a checkpoint", fix="leave out `fuse_tokens`"
+        )
+    if settings.keep_words:
+        raise ConfigError(
+            "`keep_words` for another program's graphs", expected="a checkpoint", fix="leave out `keep_words`"
         )
     folder = Path(settings.model)
     model = read_foreign(folder, layout, logit_scale=settings.logit_scale)

@@ -26,6 +26,7 @@ from edgeclip.runtime.foreign import ForeignModel, find_foreign, find_model, rea
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, images_of, images_or_flush
 from edgeclip.runtime.graph_cache import GraphCache
 from edgeclip.runtime.int8_proof import proved
+from edgeclip.runtime.lost_words import LostWords
 from edgeclip.runtime.ports import Kind
 from edgeclip.runtime.prompt_cache import NOWHERE, USUAL_CACHE, PromptCache, cache_folder
 from edgeclip.runtime.session import LazySession, open_graph
@@ -256,6 +257,8 @@ class ClipRuntime:
         check_whole("`batch_size`", batch_size, 1, MAX_BATCH)
         self._text.check_not_closed()
         texts = texts_of(texts)
+        if self._lost_words is not None:
+            self._lost_words.tell(texts)
         return as_dtype(self._cached_texts(texts) if cached else self._run_texts(texts, batch_size), dtype)
 
     def stream_texts(
@@ -296,6 +299,26 @@ class ClipRuntime:
             self._prompts.put(found)
             known |= found
         return np.array([known[text] for text in texts], np.float32).reshape(-1, self.embedding_size)
+
+    @cached_property
+    def _lost_words(self) -> LostWords | None:
+        return None if isinstance(self.bundle, ForeignModel) else LostWords.read(self.bundle)
+
+    def lost_words(self, texts: str | Iterable[str]) -> list[list[str]]:
+        """Of each text the words that the bundle, which keeps not all of its teacher's, encodes otherwise than it does.
+
+        Args:
+            texts: one text, or any iterable of texts.
+
+        Returns:
+            A list of words for each text; empty lists where the bundle has all words.
+
+        Raises:
+            BundleError: the file that tells is malformed.
+            InputError: `texts` are, or hold, something else than strings.
+        """
+        lost = self._lost_words
+        return [[] if lost is None else lost.of(text) for text in texts_of(texts)]
 
     def _run_texts(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
         graph, tokenizer = self._text, self.bundle.tokenizer
