@@ -46,10 +46,11 @@ def _export(
     torch.set_num_threads(settings.threads)
     if (foreign := foreign_graphs(settings.model)) is not None:
         return export_foreign(settings, foreign, out)
-    if settings.logit_scale is not None:
-        raise ConfigError(
-            f"`logit_scale` for {settings.model}, a checkpoint", expected="its own", fix="leave out `logit_scale`"
-        )
+    for name in ("logit_scale", "logit_bias"):
+        if getattr(settings, name) is not None:
+            raise ConfigError(
+                f"`{name}` for {settings.model}, a checkpoint", expected="its own", fix=f"leave out `{name}`"
+            )
     words = read_words(settings.keep_words, settings.data_options) if settings.keep_words else None
     checkpoint = load_checkpoint(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
     if schedule is not None:

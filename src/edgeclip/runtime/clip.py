@@ -94,6 +94,7 @@ class ClipRuntime:
         asked: dict[str, Any] = {}
         if isinstance(self.bundle, ForeignModel):
             asked = {"precision": self.bundle.asked, "logit_scale": self.bundle.told_logit_scale}
+            asked |= {"logit_bias": self.bundle.told_logit_bias} if self.bundle.is_siglip else {}
         place = self.bundle.folder.resolve()
         return partial(_reopen, **asked), (place, self.bundle.fingerprint, self._threads, self._cache)
 
@@ -405,6 +406,7 @@ def load(
     cache: str | Path | None = USUAL_CACHE,
     precision: str | None = None,
     logit_scale: float | None = None,
+    logit_bias: float | None = None,
 ) -> ClipRuntime:
     """Load a bundle, or ONNX graphs that another program's exporter has written.
 
@@ -418,6 +420,7 @@ def load(
         precision: which graphs of another program's folder: fp32, fp16, q8, int8, uint8, q4, q4f16 or bnb4; by default
             the first of these that each tower has.
         logit_scale: of another program's folder, where its files don't tell it; `classify` needs it.
+        logit_bias: the same, of a SigLIP.
 
     Raises:
         EdgeclipError: the bundle is incomplete, of a newer version, or a file is malformed; it can't be downloaded; or
@@ -431,9 +434,11 @@ def load(
     place = cache_folder() if cache == USUAL_CACHE else None if cache is None else Path(cache)
     folder = find_model(source, precision)
     if (layout := find_foreign(folder)) is not None:
-        model = read_foreign(folder, layout, precision=precision, logit_scale=logit_scale, cache=place)
+        model = read_foreign(
+            folder, layout, precision=precision, logit_scale=logit_scale, logit_bias=logit_bias, cache=place
+        )
         return ClipRuntime(model, threads=threads or processors(), cache=place)
-    given = {"precision": precision, "logit_scale": logit_scale}
+    given = {"precision": precision, "logit_scale": logit_scale, "logit_bias": logit_bias}
     if odd := [name for name, value in given.items() if value is not None]:
         raise ConfigError(f"`{odd[0]}` for {source}, a bundle", expected="its own", fix=f"leave out `{odd[0]}`")
     bundle = read_bundle(folder)
