@@ -70,14 +70,14 @@ TOWER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 WORDS = 420
 
 
-def gemma() -> Tokenizer:
+def gemma(sentences: list[str] = SENTENCES) -> Tokenizer:
     """A small vocabulary built as Gemma's is: byte-pair encoding that falls back to bytes, the end of text appended."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokenizer.train_from_iterator(SENTENCES * 5, trainers.BpeTrainer(vocab_size=WORDS, special_tokens=tokens))
+    tokenizer.train_from_iterator(sentences * 5, trainers.BpeTrainer(vocab_size=WORDS, special_tokens=tokens))
     content = json.loads(tokenizer.to_str())
     content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < len(special)]
     tokenizer = Tokenizer.from_str(json.dumps(content))

@@ -48,6 +48,8 @@ GRAPHS: dict[str, tuple[str, str]] = {
 """Names of the image and text graph by precision, as transformers.js looks for them."""
 COMPRESS_CARD = "card.json"
 """How `edgeclip compress` came to a bundle, by a name of its own; see `tune.record`."""
+LOST_WORDS = "lost_words.json.gz"
+"""What tells which words of a text a bundle with fewer words than its teacher has lost; see `runtime.lost_words`."""
 ABOUT = ("card.html", "README.md", ".eval_results/edgeclip.yaml")
 """What may be written about a bundle into its folder later; the manifest does not list them."""
 COMBINED_GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
@@ -135,13 +137,23 @@ class Card(Config, frozen=True, kw_only=True):
         )
 
 
+class KeptWords(Config, frozen=True, kw_only=True):
+    """How many of the teacher's tokens are kept, and what they were chosen by: so many texts, and scripts."""
+
+    tokens: int
+    of: int
+    texts: int
+    scripts: list[str]
+
+
 class Manifest(Config, frozen=True, kw_only=True):
     """The content of edgeclip.json.
 
     `precision` is the image graph's, and the text graph's too unless there is a `text_precision`. `threads` is what
     the bundle was chosen for, where it was. `card` is None only while it is being measured; `float_layers` are Linear
     layers that int8 would have cost too much, as "image: name" or "text: name"; `logit_bias` is there where the model
-    is `sigmoid`, see `ClipConfig`; `fusion` where the image tower fuses tokens; `files` by path within the bundle, all
+    is `sigmoid`, see `ClipConfig`; `fusion` where the image tower fuses tokens; `words` where it has not all of its
+    teacher's; `files` by path within the bundle, all
     but edgeclip.json itself and what is `ABOUT` it; `seal` is the hash of all other fields.
     """
 
@@ -160,6 +172,7 @@ class Manifest(Config, frozen=True, kw_only=True):
     seal: str = ""
     text_precision: GraphPrecision | UnsetType = UNSET
     threads: Annotated[int, Meta(ge=1, le=256)] | UnsetType = UNSET
+    words: KeptWords | UnsetType = UNSET
 
     @property
     def graphs(self) -> tuple[str, str]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import string
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -102,11 +104,49 @@ class ClipTokenizer:
         """The byte-pair merges, the earliest first; none where the vocabulary is of another kind."""
         return [(left, right) for left, right in json.loads(self._tokenizer.to_str())["model"].get("merges", [])]
 
-    def used_tokens(self, texts: Sequence[str]) -> set[int]:
-        """Ids of all tokens in the texts, those beyond the context length too."""
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What tokenizer.json says, but for what is done to texts first and for cutting them."""
+        return json.loads(self._tokenizer.to_str()) | {"truncation": None}
+
+    def redefined(self, definition: dict[str, Any]) -> ClipTokenizer:
+        """The same with other ids or words; the end of text and padding are found by their names.
+
+        Raises:
+            TokenizerError: it lacks them.
+        """
+        names = {index: token for token, index in self.vocab.items()}
+        with _foreign("a definition of a tokenizer"):
+            return ClipTokenizer(
+                Tokenizer.from_str(json.dumps(definition)),
+                context_length=self.context_length,
+                eos_token=names[self.eos_token_id],
+                pad_token=names[self.pad_token_id],
+                clean=self.clean,
+                fixed_length=self.fixed_length,
+                padding_left=self._padding_left,
+            )
+
+    def ids_of_words(self, text: str) -> Iterator[tuple[str, int]]:
+        """Each word of the text as it is cleaned, once for each token that it has a part in, none cut off."""
+        whole = cleaned(text, self.clean)
+        encoding = self._whole.encode(whole)
+        places = list(zip(encoding.ids, encoding.offsets, strict=True))
+        for word in re.finditer(r"\S+", whole):
+            for index, (start, end) in places:
+                if start < word.end() and word.start() < end:
+                    yield word[0], index
+
+    @cached_property
+    def _whole(self) -> Tokenizer:
+        """The same without cutting."""
         whole = Tokenizer.from_str(self._tokenizer.to_str())
         whole.no_truncation()
-        return {index for text in texts for index in whole.encode(cleaned(text, self.clean)).ids}
+        return whole
+
+    def used_tokens(self, texts: Sequence[str]) -> set[int]:
+        """Ids of all tokens in the texts, those beyond the context length too."""
+        return {index for text in texts for index in self._whole.encode(cleaned(text, self.clean)).ids}
 
     def __call__(self, texts: str | Iterable[str], *, pad_to_longest: bool = False) -> NDArray[np.int64]:
         """Encode texts.

@@ -37,6 +37,7 @@ from edgeclip.model.text import TextTower
 from edgeclip.model.vision import VisionTower
 from edgeclip.names import BUILTIN, is_hub_id
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, crops_of
+from edgeclip.runtime.lost_words import LostWords
 from edgeclip.tokenizer import ClipTokenizer
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Checkpoint:
 
     A checkpoint without a usable tokenizer loads all the same, for its model; the reason is raised when text comes in.
     `batch_size` images or texts are encoded at a time. `origins` says where what tensors can't tell was read.
+    `lost_words` is there where it has fewer words than it was loaded with.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Checkpoint:
     tokenizer_or_reason: ClipTokenizer | EdgeclipError
     batch_size: int = 32
     origins: Mapping[str, str] = field(default_factory=dict)
+    lost_words: LostWords | None = None
 
     @property
     def tokenizer(self) -> ClipTokenizer:
