@@ -16,7 +16,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, SiglipModel
 
 from edgeclip.export.graph import quiet
 from edgeclip.tokenizer import ClipTokenizer
@@ -54,7 +54,7 @@ class TextTower(nn.Module):
 class Both(nn.Module):
     """Both towers and the logits, as optimum exports them."""
 
-    def __init__(self, model: CLIPModel) -> None:
+    def __init__(self, model: CLIPModel | SiglipModel) -> None:
         super().__init__()
         self.model = model
 
@@ -77,6 +77,41 @@ def tiny_clip(tokenizer: ClipTokenizer) -> CLIPModel:
             parameter += 0.1 * torch.randn_like(parameter)
         model.logit_scale.fill_(float(np.log(LOGIT_SCALE)))
     return model
+
+
+class SiglipTower(nn.Module):
+    """Both outputs of one of transformers' SigLIP towers, as transformers.js's graphs have them."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.tower(given)
+        return found.last_hidden_state, found.pooler_output
+
+
+def siglip(exporter: Export, checkpoint: Path, *, combined: bool = True) -> Path:
+    """The graphs of a SigLIP's checkpoint beside its small files, as transformers.js has them; the weights go."""
+    model = SiglipModel.from_pretrained(checkpoint).eval()
+    outputs = ["last_hidden_state", "pooler_output"]
+    for kind, name, example in (
+        ("vision", "pixel_values", torch.zeros(1, 3, SIDE, SIDE)),
+        ("text", "input_ids", torch.ones(1, 64, dtype=torch.int64)),
+    ):
+        names = {"input_names": [name], "output_names": outputs}
+        free = {name: {0: "batch_size"}, **{output: {0: "batch_size"} for output in outputs}}
+        tower = SiglipTower(getattr(model, f"{kind}_model"))
+        export(exporter, tower, (example,), checkpoint / "onnx" / f"{kind}_model.onnx", names, dynamic_axes=free)
+    if combined:
+        names = {
+            "input_names": ["input_ids", "pixel_values"],
+            "output_names": ["logits_per_image", "logits_per_text", "text_embeds", "image_embeds"],
+        }
+        examples = (torch.ones(2, 64, dtype=torch.int64), torch.zeros(1, 3, SIDE, SIDE))
+        export(exporter, Both(model), examples, checkpoint / "onnx" / "model.onnx", names)
+    (checkpoint / "model.safetensors").unlink()
+    return checkpoint
 
 
 def ids_of(folder: Path, text: str) -> list[int]:

@@ -8,7 +8,25 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import MetaClip2Config, MetaClip2Model, SiglipConfig, SiglipModel
+from transformers import (
+    BertConfig,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    DistilBertConfig,
+    DistilBertModel,
+    MetaClip2Config,
+    MetaClip2Model,
+    RobertaConfig,
+    SiglipConfig,
+    SiglipModel,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+    XLMRobertaConfig,
+)
 
 SENTENCES = [
     "a photo of a cat on the table",
@@ -52,14 +70,14 @@ TOWER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 WORDS = 420
 
 
-def gemma() -> Tokenizer:
+def gemma(sentences: list[str] = SENTENCES) -> Tokenizer:
     """A small vocabulary built as Gemma's is: byte-pair encoding that falls back to bytes, the end of text appended."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokenizer.train_from_iterator(SENTENCES * 5, trainers.BpeTrainer(vocab_size=WORDS, special_tokens=tokens))
+    tokenizer.train_from_iterator(sentences * 5, trainers.BpeTrainer(vocab_size=WORDS, special_tokens=tokens))
     content = json.loads(tokenizer.to_str())
     content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < len(special)]
     tokenizer = Tokenizer.from_str(json.dumps(content))
@@ -164,3 +182,112 @@ def write_siglip(folder: Path) -> Path:
 def write_metaclip2(folder: Path) -> Path:
     """As facebook/metaclip-2-worldwide-huge-quickgelu."""
     return write(metaclip2(), pieces(roberta=True), folder, tokenizer_class="XLMRobertaTokenizerFast", **ROBERTA_CONFIG)
+
+
+def wordpieces() -> Tokenizer:
+    """A small vocabulary of BERT's kind, with letters made small."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(SENTENCES * 5, trainers.WordPieceTrainer(vocab_size=WORDS, special_tokens=special))
+    ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def chinese_clip() -> ChineseCLIPModel:
+    """CLIP's image tower beside BERT, whose first token is projected."""
+    torch.manual_seed(0)
+    text = {**TOWER, "vocab_size": WORDS, "max_position_embeddings": 60}
+    vision = {**TOWER, "image_size": 32, "patch_size": 8}
+    config = ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=48)
+    return _varied(ChineseCLIPModel(config))
+
+
+def dual_encoder(kind: str = "xlm-roberta") -> VisionTextDualEncoderModel:
+    """CLIP's image tower beside BERT or RoBERTa, whose first token goes through BERT's pooler too."""
+    torch.manual_seed(0)
+    vision = CLIPVisionConfig(**TOWER, image_size=32, patch_size=8)
+    classes = {"xlm-roberta": (XLMRobertaConfig, 62), "roberta": (RobertaConfig, 62), "bert": (BertConfig, 60)}
+    text_class, rows = classes[kind]
+    text = text_class(**TOWER, vocab_size=WORDS, max_position_embeddings=rows)
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(vision, text, projection_dim=48)
+    return _varied(VisionTextDualEncoderModel(config))
+
+
+BERT_CONFIG = {
+    **{"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]"},
+    **{"mask_token": "[MASK]", "do_lower_case": True, "model_max_length": 60},
+}
+
+
+def write_chinese_clip(folder: Path) -> Path:
+    """As OFA-Sys/chinese-clip-vit-base-patch16, which has vocab.txt in place of tokenizer.json."""
+    tokenizer = wordpieces()
+    write(chinese_clip(), tokenizer, folder, tokenizer_class="BertTokenizer", **BERT_CONFIG)
+    return as_vocabulary(folder, tokenizer)
+
+
+def as_vocabulary(folder: Path, tokenizer: Tokenizer) -> Path:
+    """The folder with vocab.txt alone for a tokenizer."""
+    vocab = tokenizer.get_vocab()
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in sorted(vocab, key=vocab.__getitem__)))
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    return folder
+
+
+def write_dual_encoder(folder: Path, kind: str = "xlm-roberta") -> Path:
+    """As those that transformers' VisionTextDualEncoderModel trains of two towers."""
+    if kind == "bert":
+        return write(dual_encoder(kind), wordpieces(), folder, tokenizer_class="BertTokenizer", **BERT_CONFIG)
+    config = {**ROBERTA_CONFIG, "model_max_length": 60}
+    return write(dual_encoder(kind), pieces(roberta=True), folder, tokenizer_class="XLMRobertaTokenizer", **config)
+
+
+def clip_vision() -> CLIPVisionModelWithProjection:
+    """An image tower alone."""
+    torch.manual_seed(1)
+    return _varied(
+        CLIPVisionModelWithProjection(CLIPVisionConfig(**TOWER, image_size=32, patch_size=8, projection_dim=48))
+    )
+
+
+def clip_text() -> CLIPTextModelWithProjection:
+    """A text tower alone, whose tokenizer is CLIP's."""
+    torch.manual_seed(1)
+    config = CLIPTextConfig(**TOWER, vocab_size=WORDS, max_position_embeddings=24, eos_token_id=2, projection_dim=48)
+    return _varied(CLIPTextModelWithProjection(config))
+
+
+def write_sentence_transformers(folder: Path, *, bias: bool = False) -> DistilBertModel:
+    """A text tower as clip-ViT-B-32-multilingual-v1: DistilBERT, the mean of its tokens, one layer. Gives the first."""
+    torch.manual_seed(0)
+    config = DistilBertConfig(
+        vocab_size=WORDS, max_position_embeddings=60, dim=64, hidden_dim=80, n_layers=2, n_heads=4
+    )
+    model = _varied(DistilBertModel(config))
+    model.save_pretrained(folder)
+    tokenizer = wordpieces()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "DistilBertTokenizer", **BERT_CONFIG}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 40, "do_lower_case": False}))
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    flags = dict.fromkeys(("cls_token", "max_tokens", "mean_sqrt_len_tokens"), False) | {"mean_tokens": True}
+    pooling = {"word_embedding_dimension": 64, **{f"pooling_mode_{key}": on for key, on in flags.items()}}
+    dense = {"in_features": 64, "out_features": 48, "bias": bias}
+    dense["activation_function"] = "torch.nn.modules.linear.Identity"
+    weights = {"linear.weight": torch.randn(48, 64), **({"linear.bias": torch.randn(48)} if bias else {})}
+    for place, content in (("1_Pooling", pooling), ("2_Dense", dense)):
+        (folder / place).mkdir()
+        (folder / place / "config.json").write_text(json.dumps(content))
+    torch.save(weights, folder / "2_Dense" / "pytorch_model.bin")
+    return model

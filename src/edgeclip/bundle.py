@@ -48,6 +48,8 @@ GRAPHS: dict[str, tuple[str, str]] = {
 """Names of the image and text graph by precision, as transformers.js looks for them."""
 COMPRESS_CARD = "card.json"
 """How `edgeclip compress` came to a bundle, by a name of its own; see `tune.record`."""
+LOST_WORDS = "lost_words.json.gz"
+"""What tells which words of a text a bundle with fewer words than its teacher has lost; see `runtime.lost_words`."""
 ABOUT = ("card.html", "README.md", ".eval_results/edgeclip.yaml")
 """What may be written about a bundle into its folder later; the manifest does not list them."""
 COMBINED_GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
@@ -76,8 +78,23 @@ class Closeness(Config, frozen=True, kw_only=True):
     smallest: float
 
 
+Truth = Literal["captions", "teacher"]
+"""What is taken for right: a picture's own caption, or, of pictures without any, the teacher's own ranking of them for
+built-in texts; see `evaluate.judge`."""
+
+
+def measured_on(pairs: int, data: str, truth: Truth) -> str:
+    """On what recalls were measured, in words."""
+    if truth == "captions":
+        return f"{pairs} pairs of {data}"
+    return f"{pairs} pictures of {data} without captions, by the teacher's own ranking for {pairs} built-in texts"
+
+
 class Card(Config, frozen=True, kw_only=True):
-    """The release card: the bundle beside its own teacher on the same pairs, by the paper's protocol."""
+    """The release card: the bundle beside its own teacher on the same pairs, by the paper's protocol.
+
+    `truth` is there where it is not captions: recalls are then of what the teacher finds, and its own are 100.
+    """
 
     data: str
     seed: int
@@ -88,6 +105,12 @@ class Card(Config, frozen=True, kw_only=True):
     t2i: Recalls
     image_cosine: Closeness
     text_cosine: Closeness
+    truth: Truth | UnsetType = UNSET
+
+    @property
+    def measured_on(self) -> str:
+        """On what, in words."""
+        return measured_on(self.pairs, self.data, self.truth or "captions")
 
     @property
     def keeps_accuracy(self) -> bool:
@@ -109,9 +132,18 @@ class Card(Config, frozen=True, kw_only=True):
         """In one line."""
         return (
             f"R@1 {self.i2t.r1.value:.1f} / {self.t2i.r1.value:.1f} (teacher {self.teacher_i2t.r1.value:.1f} / "
-            f"{self.teacher_t2i.r1.value:.1f}) on {self.pairs} pairs of {self.data}, mean cosine "
+            f"{self.teacher_t2i.r1.value:.1f}) on {self.measured_on}, mean cosine "
             f"{self.image_cosine.mean:.4f} of images, {self.text_cosine.mean:.4f} of texts"
         )
+
+
+class KeptWords(Config, frozen=True, kw_only=True):
+    """How many of the teacher's tokens are kept, and what they were chosen by: so many texts, and scripts."""
+
+    tokens: int
+    of: int
+    texts: int
+    scripts: list[str]
 
 
 class Manifest(Config, frozen=True, kw_only=True):
@@ -120,7 +152,8 @@ class Manifest(Config, frozen=True, kw_only=True):
     `precision` is the image graph's, and the text graph's too unless there is a `text_precision`. `threads` is what
     the bundle was chosen for, where it was. `card` is None only while it is being measured; `float_layers` are Linear
     layers that int8 would have cost too much, as "image: name" or "text: name"; `logit_bias` is there where the model
-    is `sigmoid`, see `ClipConfig`; `fusion` where the image tower fuses tokens; `files` by path within the bundle, all
+    is `sigmoid`, see `ClipConfig`; `fusion` where the image tower fuses tokens; `words` where it has not all of its
+    teacher's; `files` by path within the bundle, all
     but edgeclip.json itself and what is `ABOUT` it; `seal` is the hash of all other fields.
     """
 
@@ -139,6 +172,7 @@ class Manifest(Config, frozen=True, kw_only=True):
     seal: str = ""
     text_precision: GraphPrecision | UnsetType = UNSET
     threads: Annotated[int, Meta(ge=1, le=256)] | UnsetType = UNSET
+    words: KeptWords | UnsetType = UNSET
 
     @property
     def graphs(self) -> tuple[str, str]:
@@ -175,7 +209,7 @@ class Bundle:
             if name.startswith("tokenizer"):
                 _check_hash(self.folder / name, entry)
         text = self.config.text
-        return load_tokenizer(self.folder, text.context_length, fixed_length=not text.causal)
+        return load_tokenizer(self.folder, text.context_length, fixed_length=text.sees_padding)
 
     @property
     def needs_proof(self) -> bool:

@@ -66,6 +66,11 @@ class TowerConfig(Config, frozen=True, kw_only=True):
         """Whether a block with a learned query gives the embedding, in place of a projection."""
         return False
 
+    @property
+    def normalizes_after(self) -> bool:
+        """Whether each block normalises what it adds up, as BERT's, and not what it reads."""
+        return False
+
 
 class Fusion(Config, frozen=True, kw_only=True):
     """Where an image tower fuses tokens, and which; see `model.fusion`. What it computes is no longer the same.
@@ -218,26 +223,66 @@ class VisionConfig(TowerConfig, frozen=True, kw_only=True):
         return self.num_patches + self.has_class_token
 
 
+class Bert(Config, frozen=True, kw_only=True):
+    """What a text tower of BERT's kind has of its own.
+
+    Padding is not seen: tokens of the id `pad_token_id`. `skips_padding` is RoBERTa's way to count positions, over the
+    tokens that are no padding. Between the pooled token and the projection there can be BERT's own `pooler`, a layer
+    with tanh. The projection has a bias or none, and of two layers the first has `projection_units` outputs and a GELU.
+    """
+
+    pad_token_id: int
+    skips_padding: bool = False
+    pooler: bool = False
+    projection_units: int | None = None
+    projection_bias: bool = False
+
+
 class TextConfig(TowerConfig, frozen=True, kw_only=True):
     """The text tower. `eos_token_id` None means "the highest id of the row", the rule of OpenAI's code.
 
     `pooling` "end" is CLIP's tower: causal, its end of text is projected. "last" is SigLIP's: every token sees every
     other, padding included, so that each text is padded to the context length; the last position is projected, with a
-    bias. It has no use for `eos_token_id`. `sees_all` lets the tokens of the first kind see every other too, as those
-    of most MobileCLIPs do; CLIPA's text tower is of the last kind, without `projection_bias`.
+    bias. "first" and "mean" are those of BERT's kind, which are told by `bert`: every token sees every other but
+    padding, and the first one, or the mean of all, is projected. Only "end" has a use for `eos_token_id`. `sees_all` is
+    for those of its kind whose tokens see every other too, as in most MobileCLIPs; CLIPA's text tower pools the last,
+    without `projection_bias`.
     """
 
     vocab_size: int
     context_length: int
     eos_token_id: int | None
-    pooling: Literal["end", "last"] = "end"
+    pooling: Literal["end", "last", "first", "mean"] = "end"
     sees_all: bool = False
     projection_bias: bool = False
+    bert: Bert | None = None
 
     @property
     def causal(self) -> bool:
         """Whether tokens see only what is before them: then nothing after the pooled one needs to be computed."""
         return self.pooling == "end" and not self.sees_all
+
+    @property
+    def sees_padding(self) -> bool:
+        """Whether padding counts: then every text is as long as the context."""
+        return self.pooling == "last" or self.sees_all
+
+    @property
+    def normalizes_after(self) -> bool:
+        """See `TowerConfig`."""
+        return self.bert is not None
+
+    def __post_init__(self) -> None:
+        if (self.bert is not None) != (self.pooling in ("first", "mean")):
+            raise ConfigError(
+                f"text pooling {self.pooling} {'without' if self.bert is None else 'with'} what BERT has of its own",
+                expected="first or mean with it, end or last without",
+                fix='write pooling = "end", or a table [text.bert]',
+            )
+        if self.bert is not None:
+            check_range("pad_token_id", self.bert.pad_token_id, 0, self.vocab_size - 1)
+            if self.bert.projection_units is not None:
+                check_range("projection_units", self.bert.projection_units, 1, 4 * MAX_WIDTH)
 
 
 class ClipConfig(Config, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from edgeclip import hf_bert
 from edgeclip.config import (
     CLIP_MEAN,
     CLIP_STD,
@@ -20,6 +21,7 @@ from edgeclip.config import (
 from edgeclip.errors import MALFORMED, CheckpointError
 from edgeclip.hf_json import integer, number, read_json, section, shown, triple
 
+CHINESE_CLIP, DUAL_ENCODER = "chinese_clip", "vision-text-dual-encoder"
 LEGACY_EOS = 2
 """An eos_token_id that CLIP's configurations before transformers 4.31 carry by mistake, for "the highest id".
 
@@ -28,7 +30,7 @@ MetaCLIP 2 has it in earnest, which is all that its configuration has of its own
 OWN, OWN_CONFIG = "edgeclip", "clip_config"
 """The model_type of a model that transformers has not, and the key of its configuration, which is our own whole."""
 IMAGE_OUTPUTS = {**dict.fromkeys(("class", "patches", "places"), "image_embeds"), "attention": "pooler_output"}
-TEXT_OUTPUTS = {"end": "text_embeds", "last": "pooler_output"}
+TEXT_OUTPUTS = {"end": "text_embeds", "last": "pooler_output", "first": "text_embeds", "mean": "text_embeds"}
 """What transformers.js calls the embeddings, by the tower's pooling."""
 
 # Defaults of transformers' configurations: published ones leave out what equals them.
@@ -60,6 +62,7 @@ class _Family(NamedTuple):
     hidden_act: str
     layer_norm_eps: float
     is_siglip: bool = False
+    is_bert: bool = False
 
 
 _SIGLIP = _Family(
@@ -81,19 +84,21 @@ _FAMILIES = {
     "metaclip_2": _Family(_VISION, _TEXT, "quick_gelu", 1e-5),
     "siglip": _SIGLIP,
     "siglip2": _SIGLIP,
+    CHINESE_CLIP: _Family(_VISION, {}, "quick_gelu", 1e-5, is_bert=True),
+    DUAL_ENCODER: _Family(_VISION, {}, "quick_gelu", 1e-5, is_bert=True),
 }
 MODEL_TYPES = (*_FAMILIES, OWN)
 """The architectures that are read, by transformers' names."""
+TOWER_TYPES = tuple(f"{family}_{tower}_model" for family in ("clip", "metaclip_2") for tower in ("vision", "text"))
+"""Those of one tower alone, with its projection."""
 _MISSING = {
     "align": "an EfficientNet image tower",
-    "altclip": "an XLM-RoBERTa text tower",
+    "altclip": "an XLM-RoBERTa text tower with a normalisation of its own",
     "blip": "a BERT text tower that looks at the image",
-    "chinese_clip": "a BERT text tower",
     "flava": "a multimodal tower",
     "jina_clip": "an EVA image tower",
     "owlvit": "a box for each patch",
     "owlv2": "a box for each patch",
-    "vision-text-dual-encoder": "towers of any two models",
 }
 """The part that edgeclip has not, of architectures that people ask for."""
 _REFUSED = {
@@ -159,9 +164,16 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
         )
     v: dict[str, Any] = {key: integer(vision, key, path, default) for key, default in family.vision.items()}
     t: dict[str, Any] = {key: integer(text, key, path, default) for key, default in family.text.items()}
-    t["context_length"] = t.pop("max_position_embeddings")
     v |= _act_and_eps(vision, family, path)
     v["fusion"] = _fusion(vision, path)
+    if family.is_bert:
+        return ClipConfig(
+            projection_dim=integer(raw, "projection_dim", path, 512),
+            vision=VisionConfig(**v),
+            text=_bert(model_type, vision, text, path),
+            sigmoid=raw.get(SIGMOID) is True,
+        )
+    t["context_length"] = t.pop("max_position_embeddings")
     t |= _act_and_eps(text, family, path)
     if family.is_siglip:
         _refuse_other_siglips(model_type, vision, path)
@@ -190,6 +202,31 @@ def _own_config(raw: dict[str, Any], path: Path) -> ClipConfig:
             expected="what edgeclip has written",
             fix="export it again",
         ) from error
+
+
+def tower_from(raw: dict[str, Any], path: Path) -> tuple[VisionConfig | TextConfig, int]:
+    """The tower that a configuration of one of `TOWER_TYPES` has, and the width E of its embeddings.
+
+    Raises:
+        CheckpointError: it is malformed.
+    """
+    family, tower = str(raw["model_type"]).removesuffix("_model").rsplit("_", 1)
+    whole = {"model_type": family, f"{tower}_config": raw, "projection_dim": raw.get("projection_dim", 512)}
+    config = config_from(whole, path)
+    return config.vision if tower == "vision" else config.text, config.projection_dim
+
+
+def _bert(model_type: object, vision: dict[str, Any], text: dict[str, Any], path: Path) -> TextConfig:
+    """The text tower beside a ViT of CLIP's."""
+    if model_type == CHINESE_CLIP:
+        return hf_bert.text_config({**text, "model_type": "chinese_clip_text_model"}, path, hf_bert.CHINESE)
+    if vision.get("model_type") != "clip_vision_model":
+        raise CheckpointError(
+            f"{path} with the image tower {shown(vision.get('model_type'))}",
+            expected="'clip_vision_model', a ViT of CLIP's",
+            fix="give a checkpoint that was made with one, such as openai/clip-vit-base-patch32",
+        )
+    return hf_bert.text_config(text, path, hf_bert.read_head(text, path))
 
 
 def _told(model_type: object) -> str:
@@ -236,15 +273,12 @@ def _fusion(vision: dict[str, Any], path: Path) -> Fusion | None:
         ) from error
 
 
-def is_clip(config: ClipConfig) -> bool:
-    """Whether a model is transformers' `CLIPModel`, or our own that fuses tokens, which others take for one."""
-    plain = {"pooling": "class", "pre_norm": True, "projection_bias": False, "stem": None}
-    return _has(config.vision, **plain) and _has(config.text, pooling="end", sees_all=False)
-
-
-def is_siglip(config: ClipConfig) -> bool:
-    """Whether it is transformers' `SiglipModel`."""
-    return _has(config.vision, pooling="attention") and _has(config.text, pooling="last", projection_bias=True)
+def is_own(config: ClipConfig) -> bool:
+    """Whether transformers has no class for a model, but for one that fuses tokens, which others take for a CLIP."""
+    vision, text = config.vision, config.text
+    is_siglip = vision.pools_by_attention and _has(text, pooling="last", projection_bias=True)
+    is_vit = _has(vision, pooling="class", pre_norm=True, projection_bias=False, stem=None)
+    return not is_siglip and not (is_vit and (text.bert is not None or _has(text, pooling="end", sees_all=False)))
 
 
 def _has(tower: TowerConfig, **settings: object) -> bool:
@@ -254,7 +288,7 @@ def _has(tower: TowerConfig, **settings: object) -> bool:
 def write_config(config: ClipConfig) -> dict[str, Any]:
     """The content of config.json, readable by transformers and transformers.js."""
     vision, text = config.vision, config.text
-    if not (is_siglip(config) or is_clip(config)):
+    if is_own(config):
         return {"architectures": ["Edgeclip"], "model_type": OWN, OWN_CONFIG: msgspec.to_builtins(config)}
     common = (
         "hidden_size",
@@ -267,7 +301,8 @@ def write_config(config: ClipConfig) -> dict[str, Any]:
     common_vision = {key: getattr(vision, key) for key in (*common, "image_size", "patch_size", "num_channels")}
     common_text = {key: getattr(text, key) for key in (*common, "vocab_size")}
     common_text["max_position_embeddings"] = text.context_length
-    if is_siglip(config):
+    fusion = {} if vision.fusion is None else {FUSION_KEY: msgspec.to_builtins(vision.fusion)}
+    if vision.pooling == "attention":
         return {
             "architectures": ["SiglipModel"],
             "model_type": "siglip",
@@ -277,6 +312,22 @@ def write_config(config: ClipConfig) -> dict[str, Any]:
                 "projection_size": config.projection_dim,
                 **common_text,
             },
+        }
+    if text.bert is not None:
+        chinese = hf_bert.head_of(text) == hf_bert.CHINESE and not text.bert.skips_padding
+        name = "ChineseCLIP" if chinese else "VisionTextDualEncoder"
+        return {
+            "architectures": [f"{name}Model"],
+            "model_type": CHINESE_CLIP if chinese else DUAL_ENCODER,
+            "projection_dim": config.projection_dim,
+            **({SIGMOID: True} if config.sigmoid else {}),
+            "vision_config": {
+                "model_type": f"{'chinese_' if chinese else ''}clip_vision_model",
+                "projection_dim": config.projection_dim,
+                **common_vision,
+                **fusion,
+            },
+            "text_config": hf_bert.text_config_of(text, chinese=chinese),
         }
     name, class_name = ("metaclip_2", "MetaClip2") if text.eos_token_id == LEGACY_EOS else ("clip", "CLIP")
     return {
@@ -288,7 +339,7 @@ def write_config(config: ClipConfig) -> dict[str, Any]:
             "model_type": f"{name}_vision_model",
             "projection_dim": config.projection_dim,
             **common_vision,
-            **({} if vision.fusion is None else {FUSION_KEY: msgspec.to_builtins(vision.fusion)}),
+            **fusion,
         },
         "text_config": {
             "model_type": f"{name}_text_model",

@@ -14,11 +14,12 @@ from typing import Any
 from edgeclip.errors import HubError
 from edgeclip.progress import Advance, task
 
-SMALL_FILES = ["*.json", "merges.txt"]
+SMALL_FILES = ["*.json", "*merges.txt", "*vocab.txt", "[0-9]_Dense/*"]
+"""Configurations and tokenizers, and what sentence-transformers put after a tower."""
 WEIGHTS = (
-    ["model.safetensors", "model-*.safetensors"],
+    ["model.safetensors", "model-*.safetensors", "[0-9]_*/model.safetensors"],
     ["open_clip_model.safetensors"],
-    ["pytorch_model.bin", "pytorch_model-*.bin"],
+    ["pytorch_model.bin", "pytorch_model-*.bin", "[0-9]_*/pytorch_model.bin"],
     ["open_clip_pytorch_model.bin"],
 )
 """Weights in the order of preference; the first kind that a repository has is the only one that is fetched."""

@@ -43,6 +43,14 @@ LogitScale = Annotated[
     Annotated[float, Meta(ge=0.001, le=1000)] | None,
     Meta(description="The factor on cosines, for another program's graphs whose files don't tell it; often 100."),
 ]
+KeepWords = Annotated[
+    list[str],
+    Meta(description="Keep the words of these texts (a file) or scripts (latin, han, ...) alone; can be given again."),
+]
+LogitBias = Annotated[
+    Annotated[float, Meta(ge=-1000, le=1000)] | None,
+    Meta(description="What is added to the logits of another program's SigLIP whose files don't tell it."),
+]
 Repeats = Annotated[int, Meta(ge=1, le=100_000, description="Timed calls of each kind, model and round.")]
 OnBadImage = Annotated[Literal["skip", "fail"], Meta(description="skip (counted and named) or fail.")]
 default_threads = msgspec.field(default_factory=processors)

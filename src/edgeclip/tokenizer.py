@@ -9,10 +9,12 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import string
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +26,9 @@ from edgeclip.config import TextCleaning
 from edgeclip.errors import EdgeclipError, TokenizerError
 from edgeclip.files import read_whole
 from edgeclip.inputs import texts_of
+from edgeclip.malloc import trim
 from edgeclip.text_cleaning import BOS, EOS, cleaned, normalizer, special_names
+from edgeclip.wordpiece import VOCABULARY, wordpiece
 
 SHORTENED = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 WORDS = r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -39,6 +43,8 @@ LOWERCASED = ("Siglip2Tokenizer",)
 """Classes of transformers that make letters small before what tokenizer.json does."""
 CANONICALIZED = ("SiglipTokenizer",)
 """Classes that do what `cleaned(text, "siglip")` does first."""
+ENDS = ((EOS, EOS), ("[SEP]", "[PAD]"), ("</s>", "<pad>"))
+"""End of text and padding where tokenizer_config.json does not say: CLIP's, BERT's and RoBERTa's."""
 PADDING_LEFT = ("GemmaTokenizer", "Siglip2Tokenizer")
 """Classes that put padding before the text, where tokenizer_config.json does not say."""
 
@@ -98,11 +104,49 @@ class ClipTokenizer:
         """The byte-pair merges, the earliest first; none where the vocabulary is of another kind."""
         return [(left, right) for left, right in json.loads(self._tokenizer.to_str())["model"].get("merges", [])]
 
-    def used_tokens(self, texts: Sequence[str]) -> set[int]:
-        """Ids of all tokens in the texts, those beyond the context length too."""
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What tokenizer.json says, but for what is done to texts first and for cutting them."""
+        return json.loads(self._tokenizer.to_str()) | {"truncation": None}
+
+    def redefined(self, definition: dict[str, Any]) -> ClipTokenizer:
+        """The same with other ids or words; the end of text and padding are found by their names.
+
+        Raises:
+            TokenizerError: it lacks them.
+        """
+        names = {index: token for token, index in self.vocab.items()}
+        with _foreign("a definition of a tokenizer"):
+            return ClipTokenizer(
+                Tokenizer.from_str(json.dumps(definition)),
+                context_length=self.context_length,
+                eos_token=names[self.eos_token_id],
+                pad_token=names[self.pad_token_id],
+                clean=self.clean,
+                fixed_length=self.fixed_length,
+                padding_left=self._padding_left,
+            )
+
+    def ids_of_words(self, text: str) -> Iterator[tuple[str, int]]:
+        """Each word of the text as it is cleaned, once for each token that it has a part in, none cut off."""
+        whole = cleaned(text, self.clean)
+        encoding = self._whole.encode(whole)
+        places = list(zip(encoding.ids, encoding.offsets, strict=True))
+        for word in re.finditer(r"\S+", whole):
+            for index, (start, end) in places:
+                if start < word.end() and word.start() < end:
+                    yield word[0], index
+
+    @cached_property
+    def _whole(self) -> Tokenizer:
+        """The same without cutting."""
         whole = Tokenizer.from_str(self._tokenizer.to_str())
         whole.no_truncation()
-        return {index for text in texts for index in whole.encode(cleaned(text, self.clean)).ids}
+        return whole
+
+    def used_tokens(self, texts: Sequence[str]) -> set[int]:
+        """Ids of all tokens in the texts, those beyond the context length too."""
+        return {index for text in texts for index in self._whole.encode(cleaned(text, self.clean)).ids}
 
     def __call__(self, texts: str | Iterable[str], *, pad_to_longest: bool = False) -> NDArray[np.int64]:
         """Encode texts.
@@ -258,7 +302,7 @@ def load_tokenizer(
     fixed_length: bool = False,
     pad_token_id: int | None = None,
 ) -> ClipTokenizer:
-    """Load the tokenizer of a checkpoint folder: `tokenizer.json`, or `vocab.json` with `merges.txt`.
+    """Load the tokenizer of a checkpoint folder: `tokenizer.json`, `vocab.json` with `merges.txt`, or `vocab.txt`.
 
     Args:
         folder: the folder.
@@ -274,10 +318,8 @@ def load_tokenizer(
     recorded, kind = _recorded_cleaning(config, folder), str(config.get("tokenizer_class")).removesuffix("Fast")
     own: TextCleaning = "siglip" if kind in CANONICALIZED else "none"
     special: dict[str, Any] = {
-        **_special_tokens(config),
         "clean": clean or recorded or own,
         "fixed_length": fixed_length,
-        **({} if pad_token_id is None else {"pad_token": pad_token_id}),
     }
     if fixed_length:  # no other model sees its padding
         side = config.get("padding_side", "left" if kind in PADDING_LEFT else "right")
@@ -291,6 +333,9 @@ def load_tokenizer(
         vocab = _read_json(folder / "vocab.json")
         merges = _parse_merges(_read(folder / "merges.txt").decode("utf-8", "replace").splitlines())
         tokenizer = build_tokenizer(vocab, merges, special["clean"])
+    elif (folder / VOCABULARY).is_file():
+        with _foreign(str(folder / VOCABULARY)):
+            tokenizer = wordpiece(_read(folder / VOCABULARY).decode(), config)
     elif pieces := next((name for name in PIECES if (folder / name).is_file()), None):
         raise TokenizerError(
             f"{folder / pieces} without tokenizer.json",
@@ -300,12 +345,15 @@ def load_tokenizer(
     else:
         raise TokenizerError(
             f"no tokenizer in {folder}",
-            expected="tokenizer.json, or vocab.json with merges.txt",
+            expected="tokenizer.json, vocab.json with merges.txt, or vocab.txt",
             fix="copy them from the checkpoint's page, or give `vocabulary` bpe_simple_vocab_16e6.txt.gz",
         )
     with _foreign(f"the tokenizer of {folder}"):
+        special |= _special_tokens(config, tokenizer)
+        special |= {} if pad_token_id is None else {"pad_token": pad_token_id}
         loaded = ClipTokenizer(tokenizer, context_length=context_length, **special)
         loaded(["a"])
+    trim()
     return loaded
 
 
@@ -360,11 +408,14 @@ def _recorded_cleaning(config: dict[str, Any], folder: Path) -> TextCleaning | N
     return recorded
 
 
-def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
-    tokens = {key: config.get(key) for key in ("eos_token", "pad_token")}
+def _special_tokens(config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, str]:
+    """The end of text and the padding: as configured, else by the first of `ENDS` that the vocabulary has."""
+    ends = next(((end, pad) for end, pad in ENDS if tokenizer.token_to_id(end) is not None), (EOS, EOS))
+    own = dict(zip(("eos_token", "pad_token"), ends, strict=True))
+    tokens = {key: config.get(key) for key in own}
     # Older files write a token as {"content": ..., "lstrip": ...}.
     plain = {key: token.get("content") if isinstance(token, dict) else token for key, token in tokens.items()}
-    return {key: token for key, token in plain.items() if isinstance(token, str)}
+    return own | {key: token for key, token in plain.items() if isinstance(token, str)}
 
 
 def _parse(path: Path, *, for_others: bool) -> Tokenizer:

@@ -1,9 +1,10 @@
-"""SigLIP, SigLIP 2 and MetaCLIP 2 in their published layouts, against transformers."""
+"""SigLIP, MetaCLIP 2 and models with text towers of BERT's kind in their published layouts, against transformers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,24 @@ from edgeclip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgeclip.errors import CheckpointError, EdgeclipError, TokenizerError
 from tests import published
 
+GEMMAS = ("GemmaTokenizerFast", "GemmaTokenizer", "Siglip2Tokenizer")
 PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(7))
 FAMILIES = {
     "siglip": published.write_siglip,
     "siglip 2": published.write_siglip2,
     "metaclip 2": published.write_metaclip2,
+    "chinese clip": published.write_chinese_clip,
+    **{
+        f"dual encoder with {kind}": partial(published.write_dual_encoder, kind=kind)
+        for kind in ("bert", "roberta", "xlm-roberta")
+    },
 }
+
+
+def seen(checkpoint: Checkpoint, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What transformers is told of padding, where a model does not see it."""
+    bert = checkpoint.model.config.text.bert
+    return {} if bert is None else {"attention_mask": (input_ids != bert.pad_token_id).long()}
 
 
 @pytest.fixture(params=FAMILIES)
@@ -44,9 +57,10 @@ def test_embeddings_and_logits_are_those_of_transformers(folder: Path):
     input_ids = ours.tokenize(published.HARD)
     expected = normalize(theirs.get_image_features(PIXELS).pooler_output, dim=-1)
     torch.testing.assert_close(ours.model.encode_image(PIXELS), expected, atol=1e-5, rtol=0)
-    expected = normalize(theirs.get_text_features(input_ids).pooler_output, dim=-1)
+    mask = seen(ours, input_ids)
+    expected = normalize(theirs.get_text_features(input_ids, **mask).pooler_output, dim=-1)
     torch.testing.assert_close(ours.model.encode_text(input_ids), expected, atol=1e-5, rtol=0)
-    logits = theirs(pixel_values=PIXELS, input_ids=input_ids).logits_per_image
+    logits = theirs(pixel_values=PIXELS, input_ids=input_ids, **mask).logits_per_image
     torch.testing.assert_close(ours.model(PIXELS, input_ids), logits, atol=1e-4, rtol=0)
 
 
@@ -55,22 +69,26 @@ def test_every_layer_is_that_of_transformers(folder: Path):
     ours, theirs = load_checkpoint(folder), AutoModel.from_pretrained(folder).eval()
     input_ids = ours.tokenize(published.SENTENCES)
     vision = theirs.vision_model(PIXELS, output_hidden_states=True).hidden_states
-    text = theirs.text_model(input_ids, output_hidden_states=True).hidden_states
+    text = theirs.text_model(input_ids, output_hidden_states=True, **seen(ours, input_ids)).hidden_states
     for mine, expected in (
         (ours.model.image_features(PIXELS)[1], vision),
         (ours.model.text_features(input_ids)[1], text),
     ):
         assert len(mine.hidden_states) == len(expected) - 1
         for state, other in zip(mine.hidden_states, expected[1:], strict=True):
-            torch.testing.assert_close(state, other, atol=1e-4, rtol=0)
+            mask_BT = mine.mask if mine.mask.shape == other.shape[:2] else slice(None)
+            torch.testing.assert_close(state[mask_BT], other[mask_BT], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["GemmaTokenizerFast", "GemmaTokenizer", "Siglip2Tokenizer", "metaclip 2"])
-def test_token_ids_are_those_of_transformers(tmp_path: Path, kind: str):
-    if kind == "metaclip 2":
-        folder = published.write_metaclip2(tmp_path / "m")
-    else:
-        folder = published.write_siglip2(tmp_path / "m", kind)
+@pytest.mark.parametrize(
+    "write",
+    [
+        *(partial(published.write_siglip2, tokenizer_class=kind) for kind in GEMMAS),
+        *(FAMILIES[name] for name in FAMILIES if not name.startswith("siglip")),
+    ],
+)
+def test_token_ids_are_those_of_transformers(tmp_path: Path, write: Callable[[Path], Path]):
+    folder = write(tmp_path / "m")
     ours = load_checkpoint(folder).tokenizer
     length = ours.context_length
     theirs = AutoTokenizer.from_pretrained(folder)(
@@ -116,6 +134,7 @@ def test_images_are_squashed_as_by_transformers(tmp_path: Path):
     assert (own.resize_to, own.crop_size, own.mean, own.std) == ((32, 32), None, (0.5,) * 3, (0.5,) * 3)
 
 
+@torch.no_grad()
 def test_what_is_saved_is_what_was_loaded(folder: Path, tmp_path: Path):
     first = load_checkpoint(folder)
     save_checkpoint(first.model, first.preprocess_config, first.tokenizer, tmp_path / "again")
@@ -127,6 +146,9 @@ def test_what_is_saved_is_what_was_loaded(folder: Path, tmp_path: Path):
     theirs = AutoModel.from_pretrained(tmp_path / "again").eval()
     assert theirs.config.model_type == json.loads((folder / "config.json").read_text())["model_type"]
     assert load_file(tmp_path / "again" / "model.safetensors").keys() == load_file(folder / "model.safetensors").keys()
+    input_ids = first.tokenize(published.SENTENCES)
+    found = normalize(theirs.get_text_features(input_ids, **seen(first, input_ids)).pooler_output, dim=-1)
+    torch.testing.assert_close(found, first.model.encode_text(input_ids), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])
@@ -152,8 +174,8 @@ def test_metaclip_pools_its_token_2_and_not_the_highest(tmp_path: Path):
         (lambda c: c["vision_config"].update(vision_use_head=False), "vision_use_head"),
         (lambda c: c["text_config"].update(projection_size=48), "without a projection"),
         (lambda c: c.update(model_type="beit"), "model_type 'beit'; expected 'clip' or"),
-        (lambda c: c.update(model_type="chinese_clip"), "'chinese_clip', with a BERT text tower"),
-        (lambda c: c.update(model_type="clip_vision_model"), "'clip_vision_model', one tower alone"),
+        (lambda c: c.update(model_type="altclip"), "'altclip', with an XLM-RoBERTa text tower"),
+        (lambda c: c.update(model_type="siglip_vision_model"), "'siglip_vision_model', one tower alone"),
     ],
     ids=["NaFlex", "no head", "widths that differ", "another family", "a known one", "a single tower"],
 )
@@ -185,3 +207,39 @@ def test_a_tokenizer_of_another_model(tmp_path: Path):
     edited(folder, lambda config: config["text_config"].update(vocab_size=100))
     with pytest.raises(CheckpointError, match="420 tokens; expected at most the model's 100"):
         load_checkpoint(folder).encode_text(["a"])
+
+
+@torch.no_grad()
+def test_padding_and_typed_padding_are_not_seen(tmp_path: Path):
+    """RoBERTa counts positions over what is no padding, wherever that stands."""
+    checkpoint = load_checkpoint(published.write_dual_encoder(tmp_path / "m"))
+    theirs = AutoModel.from_pretrained(tmp_path / "m").eval()
+    input_ids = torch.tensor([[0, 9, 1, 30, 31, 2, 1, 1], [0, 9, 40, 30, 31, 17, 5, 2]])
+    expected = theirs.get_text_features(input_ids, **seen(checkpoint, input_ids)).pooler_output
+    found = checkpoint.model.encode_text(input_ids)
+    torch.testing.assert_close(found, normalize(expected, dim=-1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(checkpoint.model.encode_text(input_ids[:1, :6]), found[:1], atol=1e-6, rtol=0)
+
+
+def test_a_tokenizer_that_pads_with_what_the_model_sees(tmp_path: Path):
+    folder = published.write_dual_encoder(tmp_path / "m", "bert")
+    published.pieces(roberta=True).save(str(folder / "tokenizer.json"))
+    edited(folder, lambda config: config.update(published.ROBERTA_CONFIG), "tokenizer_config.json")
+    with pytest.raises(CheckpointError, match="whose tokenizer pads with token 1; expected token 0"):
+        load_checkpoint(folder).encode_text(["a"])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda c: c["vision_config"].update(model_type="vit"), "with the image tower 'vit'"),
+        (lambda c: c["text_config"].update(model_type="electra"), "with the text tower 'electra'"),
+        (lambda c: c["text_config"].update(position_embedding_type="relative_key"), "position_embedding_type"),
+        (lambda c: c["text_config"].update(text_head={"pooling": "max"}), "text_head .*'max'"),
+        (lambda c: c.update(projection_dim=40), "misshapen tensors .*text_projection.weight"),
+    ],
+)
+def test_other_towers_are_named(tmp_path: Path, change: Callable[[dict], object], expected: str):
+    folder = edited(published.write_dual_encoder(tmp_path / "m"), change)
+    with pytest.raises(EdgeclipError, match=expected):
+        load_checkpoint(folder)

@@ -64,7 +64,7 @@ CONFIG = RECORDED["models"]["ViT-B-16-SigLIP"]["model_cfg"]
         ("vision_cfg", {"timm_pool": "avg"}, "timm_pool 'avg'"),
         ("text_cfg", {"no_causal_mask": False}, "no_causal_mask = False in its text tower"),
         ("text_cfg", {"proj_type": "mlp"}, "proj_type = 'mlp' of a text tower 768 wide"),
-        ("text_cfg", {"hf_model_name": "xlm-roberta-base"}, "'xlm-roberta-base' as its text tower"),
+        ("text_cfg", {"hf_model_name": "google/mt5-base"}, "'google/mt5-base' as its text tower"),
     ],
 )
 def test_what_is_not_siglip_is_named(part: str, change: dict, expected: str):

@@ -13,6 +13,7 @@ from edgeclip.data.split import (
     CALIBRATE,
     CHOOSE,
     WORLDS,
+    Part,
     back,
     calibrate_and_choose,
     order,
@@ -114,13 +115,26 @@ def test_a_student_is_trained_calibrated_and_measured_on_different_pairs(caption
 def test_a_choice_is_calibrated_made_and_reported_on_different_pairs(captioned_folder: Path, pairs: int):
     options = DataOptions()
     parts = to_choose(str(captioned_folder), pairs=pairs, calibrate=16, seed=3, options=options)
-    assert [len(part) for part in parts] == [3, min(pairs, 11), min(pairs, 10)]
+    assert [len(part) for part in parts] == [3, min(pairs, 11), min(pairs, 10), 0]
     taken = [index for part in parts for index in part.indices]
     assert len(taken) == len(set(taken))
     assert to_choose(str(captioned_folder), pairs=pairs, calibrate=16, seed=3, options=options) == parts
     worlds = [
         {record.name for record in part.records}
-        for part in to_choose("builtin:tabletop", pairs=4, calibrate=2, seed=0, options=options)
+        for part in to_choose("builtin:tabletop", pairs=4, calibrate=2, train=3, seed=0, options=options)
     ]
-    assert not set.intersection(*worlds)
-    assert [len(world) for world in worlds] == [2, 4, 4]
+    assert sum(map(len, worlds)) == len(set.union(*worlds))
+    assert [len(world) for world in worlds] == [2, 4, 4, 3]
+
+
+@pytest.mark.parametrize(("pairs", "chosen", "trained"), [(2, 2, 17), (1000, 5, 11)])
+def test_students_are_trained_on_what_no_choice_is_made_with(
+    captioned_folder: Path, pairs: int, chosen: int, trained: int
+):
+    def parts(train: int) -> tuple[Part, ...]:
+        return to_choose(str(captioned_folder), pairs=pairs, calibrate=16, train=train, seed=3, options=OPTIONS)
+
+    assert [len(part) for part in parts(100)] == [3, chosen, chosen, trained]
+    assert len({index for part in parts(100) for index in part.indices}) == 3 + 2 * chosen + trained
+    assert parts(4)[:3] == parts(100)[:3]  # however many are trained on
+    assert parts(4)[3].indices == parts(100)[3].indices[:4]

@@ -79,7 +79,8 @@ def mini_with_clip_vocabulary(tmp_path_factory: pytest.TempPathFactory, clip_voc
     scope="module",
     params=[
         *[("tabletop", "fp32"), ("tabletop", "int8"), ("tabletop that fuses tokens", "int8")],
-        *[("mini", "fp32"), ("mini with --vocab", "int8"), ("siglip 2", "fp32"), ("siglip 2", "int8")],
+        *[("mini", "fp32"), ("mini with --vocab", "int8"), ("siglip 2", "fp32"), ("siglip 2 of few words", "int8")],
+        *[("siglip of few words", "fp32"), ("mini of few words", "fp32")],
     ],
     ids=lambda param: " ".join(param),
 )
@@ -93,8 +94,12 @@ def run(request: pytest.FixtureRequest, edgeclip, tmp_path_factory: pytest.TempP
     if name.endswith("--vocab"):  # whose tokenizer pads with "!", as OpenAI's code does
         options = ["--vocab", request.getfixturevalue("clip_vocabulary")]
     folder = tmp_path_factory.mktemp("clients")
-    if name == "siglip 2":
-        model = published.write_siglip2(folder / "checkpoint")
+    if name.startswith("siglip"):
+        write = published.write_siglip2 if name.startswith("siglip 2") else published.write_siglip
+        model = write(folder / "checkpoint")
+    if name.endswith("of few words"):
+        (folder / "texts.txt").write_text("\n".join(LABELS), encoding="utf-8")
+        options = ["--keep-words", folder / "texts.txt", "--keep-words", "greek"]
     bundle = folder / "bundle"
     done = edgeclip(
         *("export", model, "--out", bundle, "--precision", precision, "--with-joint-graph"),

@@ -1,4 +1,6 @@
-"""Bundles of SigLIP and MetaCLIP 2, as a device runs them, against transformers and against their float model."""
+"""Bundles of SigLIP, MetaCLIP 2 and models with BERT's text towers, as a device runs them, against transformers and
+against their float model.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,16 @@ from edgeclip.runtime.selftest import self_test
 from tests import published
 from tests.once import MadeOnce
 
-WRITE = {"siglip 2": published.write_siglip2, "metaclip 2": published.write_metaclip2}
+WRITE = {
+    "siglip 2": published.write_siglip2,
+    "metaclip 2": published.write_metaclip2,
+    "chinese clip": published.write_chinese_clip,
+    "dual encoder": published.write_dual_encoder,
+}
 PICTURES = np.random.default_rng(3).integers(0, 256, (3, 40, 60, 3), np.uint8)
 
 
-@pytest.fixture(scope="module", params=["siglip 2", "metaclip 2"])
+@pytest.fixture(scope="module", params=WRITE)
 def checkpoint(request: pytest.FixtureRequest, once: MadeOnce) -> Checkpoint:
     # once for all processes: a unigram vocabulary comes out otherwise in each, and the bundles are shared
     return load_checkpoint(once(f"family {request.param}", WRITE[request.param]))
@@ -44,7 +51,7 @@ def exported(checkpoint: Checkpoint, once: MadeOnce, precision: str, **options: 
         )
         export_bundle(checkpoint, folder / "bundle", samples, precision=precision, threads=1, **options)
 
-    family = "siglip" if checkpoint.model.config.sigmoid else "metaclip"
+    family = Path(checkpoint.name).name.replace(" ", "-")
     return load(once(f"{family}-{precision}", make) / "bundle", threads=1)
 
 
@@ -98,7 +105,10 @@ def test_labels_are_judged_one_by_one_as_by_transformers(
         theirs = AutoModel.from_pretrained(checkpoint.name).eval()
         pixels = torch.stack([checkpoint.preprocess(picture) for picture in PICTURES])
         with torch.no_grad():
-            logits = theirs(pixel_values=pixels, input_ids=checkpoint.tokenize(published.SENTENCES[:4]))
+            input_ids = checkpoint.tokenize(published.SENTENCES[:4])
+            bert = checkpoint.model.config.text.bert
+            seen = {} if bert is None else {"attention_mask": (input_ids != bert.pad_token_id).long()}
+            logits = theirs(pixel_values=pixels, input_ids=input_ids, **seen)
         siglip = checkpoint.model.config.sigmoid
         expected = logits.logits_per_image.sigmoid() if siglip else logits.logits_per_image.softmax(dim=1)
         for labels, row in zip(found, expected.tolist(), strict=True):

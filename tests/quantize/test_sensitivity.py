@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edgeclip.export.int8 import PROJECTION
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
@@ -10,7 +11,16 @@ from edgeclip.model import Clip, outliers
 from edgeclip.model.outliers import outlier_twin
 from edgeclip.quantize import fake_quant
 from edgeclip.quantize.fake_quant import FakeQuantLinear
-from edgeclip.quantize.sensitivity import choose_float_layers, embed, fake_quantized, mean_cosine, sensitivity
+from edgeclip.quantize.sensitivity import (
+    all_directions,
+    choose_float_layers,
+    embed,
+    fake_quantized,
+    mean_cosine,
+    ranking_directions,
+    sensitivities,
+    sensitivity,
+)
 
 Case = tuple[nn.Module, list[Tensor], list[str]]
 
@@ -56,6 +66,29 @@ def test_losses_are_those_of_a_pass_for_each_layer(twin: Case):
     worst = sorted(layers, key=lambda name: -measured[name])[: len(layers) // 4]
     for name in worst:  # to first order, from 96 random directions
         assert found[name] == pytest.approx(measured[name], rel=0.5)
+
+
+def test_what_the_ranking_changes_is_that_of_a_pass_for_each_layer(twin: Case):
+    tower, batches, layers = twin
+    exact_NE = embed(tower, batches)
+    generator = torch.Generator().manual_seed(1)
+    others_ME = functional.normalize(torch.randn(40, exact_NE.shape[1], generator=generator), dim=-1)
+    int8 = {name: FakeQuantLinear(tower.get_submodule(name)) for name in layers}
+    measures = [all_directions, ranking_directions(others_ME, 20.0)]
+    cosine, ranking = sensitivities(tower, int8, batches, measures)
+    assert cosine == sensitivity(tower, int8, batches)
+    assert sensitivities(tower, int8, batches, measures) == [cosine, ranking]
+    exact = (20 * exact_NE @ others_ME.T).log_softmax(dim=-1)
+
+    def divergence(name: str) -> float:
+        with fake_quantized(tower, [name]):
+            found = (20 * embed(tower, batches) @ others_ME.T).log_softmax(dim=-1)
+        return (exact.exp() * (exact - found)).sum(dim=-1).mean().item()
+
+    measured = {name: divergence(name) for name in layers}
+    worst = sorted(layers, key=lambda name: -measured[name])[: len(layers) // 4]
+    for name in worst:
+        assert ranking[name] == pytest.approx(measured[name], rel=0.5)
 
 
 def test_the_choice_is_as_good_as_with_a_pass_for_each_layer(twin: Case):

@@ -8,10 +8,12 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from huggingface_hub.repocard import metadata_load
 from msgspec.structs import replace
 
-from edgeclip.bundle import MANIFEST, check_replaceable, read_bundle, sealed, verify_files
+from edgeclip.bundle import COMPRESS_CARD, MANIFEST, check_replaceable, entries, read_bundle, sealed, verify_files
 from edgeclip.errors import ConfigError
 from edgeclip.files import as_json
 from edgeclip.report.model_card import EVAL_RESULTS, licence_of, write_model_card
+from edgeclip.tune.record import Compressed, Student
+from tests.report.test_compressed_html import card as compressed  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -39,6 +41,16 @@ def test_the_hubs_client_reads_the_card(bundle: Path):
     assert [result.metric_value for result in card.data.eval_results] == [measured.i2t.r1.value, measured.t2i.r1.value]
     assert 'edgeclip.load("me/small")' in text
     assert f"On {measured.pairs} pairs of nlphuji/flickr30k" in text
+
+
+def test_a_student_is_no_quantized_base_model(bundle: Path, compressed: Compressed):  # noqa: F811
+    manifest = read_bundle(bundle).manifest
+    student = Student(recipe="quarter", images=6400, epochs=4)
+    (bundle / COMPRESS_CARD).write_bytes(as_json(replace(compressed, students={compressed.winner.image: student})))
+    (bundle / MANIFEST).write_bytes(as_json(sealed(replace(manifest, files=entries(bundle)))))
+    readme = write_model_card(bundle, name="me/small", licence="mit")[0]
+    assert metadata_load(readme)["base_model_relation"] == "finetune"
+    assert "--recipe quarter` would make of the teacher, trained on 6400 images 4 times." in readme.read_text()
 
 
 def test_the_hubs_client_reads_the_recalls(bundle: Path):

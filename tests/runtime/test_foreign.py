@@ -425,7 +425,8 @@ class TestWhatIsWrongBesideIt:
     @pytest.mark.parametrize(
         ("name", "file", "change", "error", "message"),
         [
-            ("transformers.js", "config.json", {"model_type": "siglip"}, CheckpointError, "'siglip'.*give a CLIP"),
+            ("transformers.js", "config.json", {"model_type": "blip"}, CheckpointError, "'blip'.*give a CLIP"),
+            ("transformers.js", "config.json", {"model_type": "siglip"}, BundleError, "the configuration says"),
             ("text", "config.json", {"model_type": "bert"}, CheckpointError, "model_type 'bert'.*clip_text_model"),
             ("transformers.js", "config.json", {"projection_dim": 512}, BundleError, "the configuration says 512"),
             ("immich", "config.json", {"embed_dim": 8}, BundleError, "the configuration says 8"),

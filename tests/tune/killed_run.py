@@ -1,9 +1,13 @@
-"""`python -m tests.tune.killed_run MODEL OUT AFTER`: a compress of given times, killed once AFTER trials have ended."""
+"""`python -m tests.tune.killed_run MODEL OUT AFTER SETTINGS`: a compress of given times, killed once AFTER trials have
+ended.
+"""
 
+import json
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +20,7 @@ TORN = b'{"name": "torn'
 """As a kill in the middle of a line leaves it."""
 
 
-def main(model: Path, out: Path, after: int) -> None:
+def main(model: Path, out: Path, after: int, settings: dict[str, Any]) -> None:
     usual, ended = Trials.run, []
 
     def run(self: Trials, name: str, work: object) -> object:
@@ -31,8 +35,8 @@ def main(model: Path, out: Path, after: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         put_in(patch)
         patch.setattr(Trials, "run", run)
-        tune.compress(model, out, **SETTINGS)
+        tune.compress(model, out, **settings)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4]))

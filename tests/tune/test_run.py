@@ -10,12 +10,13 @@ import pytest
 
 from edgeclip import tune
 from edgeclip.bundle import read_bundle, verify_files
-from edgeclip.errors import ConfigError
+from edgeclip.errors import ConfigError, DataError
 from edgeclip.runtime import load, self_test
 from edgeclip.tune.record import read_card
 from edgeclip.tune.trials import TRIALS, Trials
 from tests.tune.conftest import StandIn
 from tests.tune.killed_run import SETTINGS, TORN
+from tests.tune.test_trials import fail
 
 
 def test_the_fastest_that_keeps_the_limits_is_chosen_with_its_proof(
@@ -85,13 +86,20 @@ def test_what_fails_is_recorded_with_its_reason_and_the_rest_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [1, 6, 16])
+@pytest.mark.parametrize(("after", "distill"), [(1, False), (6, False), (16, False), (9, True)])
 def test_a_killed_run_goes_on_with_the_same_winner_and_repeats_nothing(
-    after: int, stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    after: int,
+    distill: bool,
+    stand_in: type[StandIn],
+    mini_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     out = tmp_path / "killed"
+    settings = SETTINGS | {"distill": distill}
     usual = Trials.run
-    command = [sys.executable, "-m", "tests.tune.killed_run", str(mini_checkpoint), str(out), str(after)]
+    job = json.dumps(settings)
+    command = [sys.executable, "-m", "tests.tune.killed_run", str(mini_checkpoint), str(out), str(after), job]
     assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
     path = tmp_path / "killed-trials" / TRIALS
     *finished, torn = path.read_bytes().splitlines()
@@ -107,10 +115,10 @@ def test_a_killed_run_goes_on_with_the_same_winner_and_repeats_nothing(
         return usual(self, name, counting)
 
     monkeypatch.setattr(Trials, "run", counted)
-    card = tune.compress(mini_checkpoint, out, **SETTINGS)
+    card = tune.compress(mini_checkpoint, out, **settings)
     assert not {json.loads(line)["name"] for line in finished} & set(worked)
     assert len(worked) == len(set(worked))
-    assert (card.winner.image, card.winner.text) == ("int8", "int8")
+    assert card.winner.image == card.winner.text == ("eighth int8" if distill else "int8")
 
 
 def test_another_model_forgets_the_trials(stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path):
@@ -121,8 +129,14 @@ def test_another_model_forgets_the_trials(stand_in: type[StandIn], mini_checkpoi
     assert stand_in.asked.total() == 2 * before
 
 
-def test_without_any_candidate_it_says_so(stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path):
+def test_without_any_candidate_it_says_so(
+    stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     stand_in.failing = {"fp32", "int8", "int4"}
-    with pytest.raises(ConfigError, match="no candidate"):
+    with pytest.raises(DataError, match=r"a teacher that failed .* \(embeddings of image fp32: took more than 1 s"):
         tune.compress(mini_checkpoint, tmp_path / "none", **SETTINGS)
-    assert not (tmp_path / "none").exists()
+    monkeypatch.setattr(stand_in, "open", lambda self: fail())
+    stand_in.failing = set()
+    with pytest.raises(ConfigError, match="no candidate"):
+        tune.compress(mini_checkpoint, tmp_path / "no", **SETTINGS)
+    assert not (tmp_path / "no").exists()

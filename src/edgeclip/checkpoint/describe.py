@@ -5,7 +5,6 @@ Nothing is guessed: where none of these tells the activation and the heads, the 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from edgeclip.checkpoint.torch_file import TensorFile
 from edgeclip.config import ClipConfig, PreprocessConfig
 from edgeclip.errors import CheckpointError
 from edgeclip.files import read_whole
-from edgeclip.hf_config import MODEL_TYPES, config_from, find_preprocess, preprocess_from
+from edgeclip.hf_config import MODEL_TYPES, config_from
 from edgeclip.hf_json import read_json, shown
 
 HUGGING_FACE = "config.json"
@@ -52,18 +51,6 @@ def configured(folder: Path, model_config: str | None, *, hugging_face: bool) ->
                 return _read(raw, path)
     logs = [folder / TRAINING_LOG, folder.parent / TRAINING_LOG]
     return next((_training_log(path) for path in logs if path.is_file()), None)
-
-
-def with_processor(said: Description, folder: Path) -> Description:
-    """A description with the preprocessing that lies in the folder, where it has none of its own.
-
-    Raises:
-        CheckpointError: it is malformed, or of a processor that does something else.
-    """
-    if said.preprocess is not None or (found := find_preprocess(folder)) is None:
-        return said
-    preprocess = preprocess_from(*found, said.config.vision.image_size)
-    return replace(said, preprocess=preprocess, preprocess_origin=found[1].name)
 
 
 def _asked(model_config: str) -> Description:

@@ -15,29 +15,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeclip.checkpoint import hf, mobileclip, open_clip, openai
-from edgeclip.checkpoint.describe import HUGGING_FACE, OPENAI_ORIGIN, configured, of_itself, with_processor
+from edgeclip.checkpoint import bert, hf, mobileclip, open_clip, openai
+from edgeclip.checkpoint.beside import find_tokenizer, prepared, tokenizer_origin, vocabulary_beside
+from edgeclip.checkpoint.describe import HUGGING_FACE, OPENAI_ORIGIN, configured, of_itself
 from edgeclip.checkpoint.description import Description
 from edgeclip.checkpoint.keys import Rule, to_ours, without_constants
+from edgeclip.checkpoint.one_tower import OneTower, is_one_tower, join, read_one_tower
 from edgeclip.checkpoint.reader import read_tensors, read_weights
+from edgeclip.checkpoint.sentence_transformers import clip_folder
 from edgeclip.checkpoint.torch_file import TensorFile
-from edgeclip.config import ClipConfig, PreprocessConfig, TextCleaning, TextConfig
-from edgeclip.errors import CheckpointError, EdgeclipError, TokenizerError
-from edgeclip.hf_config import own_preprocess
+from edgeclip.config import ClipConfig, PreprocessConfig
+from edgeclip.errors import CheckpointError, EdgeclipError
 from edgeclip.hf_json import read_json
 from edgeclip.hub import download_checkpoint
 from edgeclip.image import ImageSource, crop_uint8, normalize
 from edgeclip.inputs import texts_of
 from edgeclip.model import Clip
-from edgeclip.model.anatomy import pooled_index
+from edgeclip.model.clip import MAX_LOGIT_SCALE
 from edgeclip.model.encode import encode_images, encode_texts
+from edgeclip.model.fastvit import FastViT
+from edgeclip.model.text import TextTower
+from edgeclip.model.vision import VisionTower
 from edgeclip.names import BUILTIN, is_hub_id
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, crops_of
-from edgeclip.tokenizer import ClipTokenizer, load_openai_vocabulary, load_tokenizer
+from edgeclip.runtime.lost_words import LostWords
+from edgeclip.tokenizer import ClipTokenizer
 
 logger = logging.getLogger(__name__)
 
-OPENAI_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 WEIGHTS = (("model", "pytorch_model"), ("open_clip_model", "open_clip_pytorch_model"))
 """What files of weights are called in the layouts of Hugging Face and open_clip."""
 PAPER_MEAN = PAPER_STD = (0.5, 0.5, 0.5)
@@ -50,6 +55,7 @@ class Checkpoint:
 
     A checkpoint without a usable tokenizer loads all the same, for its model; the reason is raised when text comes in.
     `batch_size` images or texts are encoded at a time. `origins` says where what tensors can't tell was read.
+    `lost_words` is there where it has fewer words than it was loaded with.
     """
 
     name: str
@@ -60,6 +66,7 @@ class Checkpoint:
     tokenizer_or_reason: ClipTokenizer | EdgeclipError
     batch_size: int = 32
     origins: Mapping[str, str] = field(default_factory=dict)
+    lost_words: LostWords | None = None
 
     @property
     def tokenizer(self) -> ClipTokenizer:
@@ -160,7 +167,8 @@ def load_checkpoint(
 
     Args:
         source: `builtin:tabletop`; a folder in the Hugging Face or open_clip layout; a file of weights in either, or in
-            OpenAI's; or a hub id such as `openai/clip-vit-base-patch32`.
+            OpenAI's; a hub id such as `openai/clip-vit-base-patch32`; or two of these with a + between them, the image
+            tower of the first and the text tower of the second, either of which may be of one tower alone.
         vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`, for checkpoints that bring no tokenizer; without it, the
             file of that name beside the checkpoint.
         model_config: for weights without a configuration: the file of one, or a published architecture's name such as
@@ -170,23 +178,91 @@ def load_checkpoint(
         CheckpointError: there is no such model, it is damaged, of another architecture, or does not tell its own.
         HubError: a hub id that can't be downloaded.
     """
-    name, path = str(source), Path(source)
     options = _Options(
         None if vocabulary is None else Path(vocabulary), None if model_config is None else str(model_config)
     )
+    if (parts := joined_parts(str(source))) is not None:
+        image, text = (_load(part, options) for part in parts)
+        return _joined(str(source), image, text)
+    found = _load(str(source), options)
+    if isinstance(found, OneTower):
+        raise CheckpointError(
+            f"{source}, {found.kind} alone",
+            expected="both towers",
+            fix=f"give {'IMAGE+' if isinstance(found.tower, TextTower) else ''}{source}"
+            f"{'' if isinstance(found.tower, TextTower) else '+TEXT'}, with a checkpoint that has the other",
+        )
+    return found
+
+
+def joined_parts(source: str) -> tuple[str, str] | None:
+    """The two sources with a + between them; None for a single one, whose name may have one too."""
+    if Path(source).exists():
+        return None
+    places = (index for index, char in enumerate(source) if char == "+")
+    parts = ((source[:index], source[index + 1 :]) for index in places)
+    return next((pair for pair in parts if all(map(_may_be_source, pair))), None)
+
+
+def _may_be_source(name: str) -> bool:
+    return name == BUILTIN or is_hub_id(name) or (name != "" and Path(name).exists())
+
+
+def _load(name: str, options: _Options) -> Checkpoint | OneTower:
+    path = Path(name)
     if name == BUILTIN:
         with resources.as_file(resources.files("edgeclip.assets") / "tabletop") as folder:
             return _load_folder(name, folder, options)
-    if path.is_dir():
-        return _load_folder(name, path, options)
     if path.is_file():
         return _load_file(name, path, options)
-    if is_hub_id(name):
-        return _load_folder(name, download_checkpoint(name), options)
+    if path.is_dir() or is_hub_id(name):
+        folder = clip_folder(path if path.is_dir() else download_checkpoint(name))
+        return read_one_tower(name, folder) if is_one_tower(folder) else _load_folder(name, folder, options)
     raise CheckpointError(
         f"unknown model {name!r}",
         expected=f"{BUILTIN}, a checkpoint's folder or file, or a hub id such as openai/clip-vit-base-patch32",
         fix=f"give the path of one, or {BUILTIN}",
+    )
+
+
+def _joined(name: str, image: Checkpoint | OneTower, text: Checkpoint | OneTower) -> Checkpoint:
+    """The image tower of one and the text tower of another."""
+    images = image if isinstance(image, OneTower) else _half(image, image.model.vision)
+    texts = text if isinstance(text, OneTower) else _half(text, text.model.text)
+    scaled = next((part.model for part in (image, text) if isinstance(part, Checkpoint)), None)
+    if scaled is None:
+        logger.warning("%s has no logit scale: %g is used, which CLIPs end with", name, MAX_LOGIT_SCALE)
+    model = join(name, images, texts, scaled)
+    preprocess, tokenizer = images.preprocess_config, texts.tokenizer_or_reason
+    assert preprocess is not None and tokenizer is not None  # noqa: S101, PT018 - each tower has its own
+    both = (images, texts)
+    return Checkpoint(
+        name=name,
+        layout=" and ".join(part.layout for part in both),
+        stored_dtype="/".join(sorted({dtype for part in both for dtype in part.stored_dtype.split("/")})),
+        model=model,
+        preprocess_config=preprocess,
+        tokenizer_or_reason=tokenizer,
+        origins={
+            **images.origins,
+            **texts.origins,
+            "architecture": " and ".join(part.origins["architecture"] for part in both),
+            "preprocessing": images.origins["preprocessing"],
+        },
+    )
+
+
+def _half(checkpoint: Checkpoint, tower: VisionTower | FastViT | TextTower) -> OneTower:
+    """One tower of a checkpoint."""
+    return OneTower(
+        name=checkpoint.name,
+        layout=checkpoint.layout,
+        stored_dtype=checkpoint.stored_dtype,
+        tower=tower,
+        projection_dim=checkpoint.embedding_size,
+        preprocess_config=checkpoint.preprocess_config,
+        tokenizer_or_reason=checkpoint.tokenizer_or_reason,
+        origins=checkpoint.origins,
     )
 
 
@@ -229,23 +305,20 @@ def _is_hugging_face_too(folder: Path) -> bool:
 def _assemble(
     name: str, file: TensorFile, container: str, folder: Path, said: Description, options: _Options
 ) -> Checkpoint:
-    said = with_processor(said, folder)
-    config, preprocess, preprocess_origin = said.config, said.preprocess, said.preprocess_origin
-    if preprocess is None:
-        owner = "CLIP" if config.vision.pooling == "class" else "SigLIP"
-        preprocess, preprocess_origin = own_preprocess(config.vision), f"{owner}'s own, for want of any"
-        logger.warning("%s does not say how images are prepared: %s's own preprocessing is used", name, owner)
+    config = said.config
     weights = without_constants(file.tensors, name)
+    if config.text.bert is not None:
+        weights = bert.used(weights, config.text, f"{hf.TEXT}." if file.is_hugging_face else openai.BERT_PREFIX)
     if file.is_hugging_face:
         rules = hf.rules(config)
     else:
         prefix = openai.text_prefix(weights)
         rules = openai.rules(config, prefix, present=frozenset(weights), projects_text=said.projects_text)
+    preprocess, origin = prepared(name, folder, config.vision, said.preprocess, said.preprocess_origin)
     model = build(name, config, weights, rules)
-    _check_size(name, config, preprocess)
-    vocabulary = options.vocabulary or _vocabulary_beside(folder)
+    vocabulary = options.vocabulary or vocabulary_beside(folder)
     clean = None if file.is_hugging_face else said.clean
-    tokenizer = said.no_text or _tokenizer(folder, vocabulary, config.text, clean, said.pad_token_id, name)
+    tokenizer = said.no_text or find_tokenizer(folder, vocabulary, config.text, clean, name, said.pad_token_id)
     return Checkpoint(
         name=name,
         layout=f"{_layout(file, said)}{container and f', {container}'}",
@@ -255,8 +328,8 @@ def _assemble(
         tokenizer_or_reason=tokenizer,
         origins={
             "architecture": said.origin,
-            "preprocessing": preprocess_origin,
-            "tokenizer": _tokenizer_origin(folder, vocabulary, tokenizer),
+            "preprocessing": origin,
+            "tokenizer": tokenizer_origin(folder, vocabulary, tokenizer),
         },
     )
 
@@ -286,67 +359,3 @@ def build(name: str, config: ClipConfig, weights: dict[str, Tensor], rules: list
             fix="download it again",
         )
     return model.eval()
-
-
-def _vocabulary_beside(folder: Path) -> Path | None:
-    """OpenAI's vocabulary, where it lies in a folder that has no other tokenizer."""
-    has_own = (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
-    beside = folder / OPENAI_VOCABULARY
-    return beside if not has_own and beside.is_file() else None
-
-
-def _tokenizer_origin(folder: Path, vocabulary: Path | None, tokenizer: ClipTokenizer | EdgeclipError) -> str:
-    if isinstance(tokenizer, EdgeclipError):
-        return f"none ({tokenizer.got})"
-    if vocabulary is not None:
-        return vocabulary.name
-    return "tokenizer.json" if (folder / "tokenizer.json").is_file() else "vocab.json and merges.txt"
-
-
-def _tokenizer(
-    folder: Path,
-    vocabulary: Path | None,
-    text: TextConfig,
-    clean: TextCleaning | None,
-    pad_token_id: int | None,
-    name: str,
-) -> ClipTokenizer | EdgeclipError:
-    """The tokenizer, or why there is none."""
-    try:
-        if vocabulary is not None:
-            tokenizer = load_openai_vocabulary(
-                vocabulary, text.context_length, clean=clean or "openai", fixed_length=not text.causal
-            )
-        else:
-            tokenizer = load_tokenizer(
-                folder, text.context_length, clean=clean, fixed_length=not text.causal, pad_token_id=pad_token_id
-            )
-    except TokenizerError as error:
-        return error
-    if tokenizer.vocab_size > text.vocab_size:
-        return CheckpointError(
-            f"{name}, whose tokenizer has {tokenizer.vocab_size} tokens",
-            expected=f"at most the model's {text.vocab_size}",
-            fix="copy tokenizer.json from this checkpoint's page",
-        )
-    input_ids = torch.from_numpy(tokenizer(["a"]))
-    ids, pooled = input_ids[0].tolist(), int(pooled_index(input_ids, text))
-    if text.pooling == "end" and ids[pooled] != tokenizer.eos_token_id:
-        logger.warning(
-            "%s pools token %d of a text, not the tokenizer's end of text %d: it will tell texts apart badly",
-            name,
-            ids[pooled],
-            tokenizer.eos_token_id,
-        )
-    return tokenizer
-
-
-def _check_size(name: str, config: ClipConfig, preprocess: PreprocessConfig) -> None:
-    side = config.vision.image_size
-    final = preprocess.crop_size or preprocess.resize_to
-    if final != (side, side):
-        raise CheckpointError(
-            f"{name}, whose preprocessing gives images of {final}",
-            expected=f"{side}x{side}, the model's size",
-            fix=f"write crop_size {side} into preprocessor_config.json",
-        )

@@ -8,6 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
+from edgeclip import hf_bert
 from edgeclip.checkpoint.description import Description
 from edgeclip.checkpoint.fastvit import fastvit_preprocess, fastvit_tower
 from edgeclip.checkpoint.timm import clip_tower, siglip_tower
@@ -22,6 +25,12 @@ from edgeclip.errors import CheckpointError
 from edgeclip.hf_json import integer, number, section, shown
 from edgeclip.preprocess_cfg import preprocess_from_cfg
 
+_POOLERS = {
+    "mean_pooler": hf_bert.Head(pooling="mean"),
+    "cls_pooler": hf_bert.Head(pooling="first", pooler=True),
+    "cls_last_hidden_state_pooler": hf_bert.Head(pooling="first"),
+}
+"""What follows the blocks, by open_clip's name for it."""
 CONFIG_NAME = "open_clip_config.json"
 SIMPLE_PAD = 0
 """What open_clip's SimpleTokenizer puts after a text, whatever tokenizer.json beside the weights says."""
@@ -44,7 +53,8 @@ _READ = {
     },
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "norm_kwargs", "act_kwargs"}
     | {"pool_type", "eos_id", "tokenizer_kwargs", "hf_tokenizer_name", "tokenizer_mode"}
-    | {"no_causal_mask", "proj_bias", "proj_type"},
+    | {"no_causal_mask", "proj_bias", "proj_type"}
+    | {"hf_model_name", "hf_proj_type", "hf_pooler_type"},
 }
 # Whatever their value, these change nothing: starting values, training alone, the form of the output, or details of a
 # part that is switched off (`_DEFAULTS` refuses one that is on). The text tower's prefix is read from the tensors, and
@@ -53,7 +63,7 @@ _WITHOUT_EFFECT = {
     "model_cfg": {"init_logit_scale", "custom_text", "output_dict", "cast_dtype"},
     "vision_cfg": {"ls_init_value", "patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads"}
     | {"timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop", "timm_drop_path"},
-    "text_cfg": {"ls_init_value", "pad_id", "output_tokens", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"},
+    "text_cfg": {"ls_init_value", "pad_id", "output_tokens", "hf_model_pretrained"},
 }
 _BLOCK: dict[str, Any] = {
     "block_type": None,
@@ -70,8 +80,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "vision_cfg": _BLOCK
     | {"attentional_pool": False, "in_chans": 3}
     | {"pos_embed_type": "learnable", "global_average_pool": False, "input_patchnorm": False},
-    "text_cfg": _BLOCK
-    | {"hf_model_name": None, "embed_cls": False, "final_ln_after_pool": False, "correct_cls_mask": False},
+    "text_cfg": _BLOCK | {"embed_cls": False, "final_ln_after_pool": False, "correct_cls_mask": False},
 }
 _TIMM_ENDS = {"attention": ("map", "none"), "places": ("avg", None), "class": ("token", None)}
 """How timm's towers pool, and whether what projects the pooled is their own classifier."""
@@ -88,22 +97,13 @@ def describe(raw: dict[str, Any], path: Path) -> Description:
     _refuse_other_kinds(model, vision, text, path)
     for name, part in (("model_cfg", model), ("vision_cfg", vision), ("text_cfg", text)):
         _refuse_unknown(name, part, path)
-    text_width = integer(text, "width", path, 512)
-    quick = model.get("quick_gelu", False)
+    quick, embed_dim = model.get("quick_gelu", False), integer(model, "embed_dim", path)
+    is_bert = text.get("hf_model_name") is not None
     config = ClipConfig(
-        projection_dim=integer(model, "embed_dim", path),
+        projection_dim=embed_dim,
         vision=_vision(vision, quick, path),
         sigmoid=model.get("init_logit_bias") is not None,
-        text=TextConfig(
-            vocab_size=integer(text, "vocab_size", path, 49408),
-            context_length=integer(text, "context_length", path, 77),
-            eos_token_id=integer(text, "eos_id", path, 2) if text.get("pool_type") == "eos" else None,
-            hidden_size=text_width,
-            num_hidden_layers=integer(text, "layers", path, 12),
-            num_attention_heads=integer(text, "heads", path, 8),
-            **_text_pooling(text, path),
-            **_mlp_act_eps(text, text_width, quick, path),
-        ),
+        text=_bert(text, embed_dim, path) if is_bert else _text(text, quick, path),
     )
     clean, no_text = _text_cleaning(text, path)
     return Description(
@@ -172,6 +172,32 @@ def _timm_tower(name: str, image_size: int) -> VisionConfig | None:
     return siglip_tower(name, image_size) or fastvit_tower(name, image_size) or clip_tower(name, image_size)
 
 
+def _text(text: dict[str, Any], quick: object, path: Path) -> TextConfig:
+    width = integer(text, "width", path, 512)
+    return TextConfig(
+        vocab_size=integer(text, "vocab_size", path, 49408),
+        context_length=integer(text, "context_length", path, 77),
+        eos_token_id=integer(text, "eos_id", path, 2) if text.get("pool_type") == "eos" else None,
+        hidden_size=width,
+        num_hidden_layers=integer(text, "layers", path, 12),
+        num_attention_heads=integer(text, "heads", path, 8),
+        **_text_pooling(text, path),
+        **_mlp_act_eps(text, width, quick, path),
+    )
+
+
+def _bert(text: dict[str, Any], embed_dim: int, path: Path) -> TextConfig:
+    """A tower of transformers', whose sizes its name tells: `HFTextEncoder` of open_clip's hf_model.py."""
+    pooler, proj = text.get("hf_pooler_type", "mean_pooler"), text.get("hf_proj_type", "mlp")
+    if pooler not in _POOLERS or proj not in ("linear", "mlp"):
+        raise _other(path, f"hf_pooler_type {shown(pooler)} and hf_proj_type {shown(proj)} in its text tower")
+    published = hf_bert.published(str(text["hf_model_name"]), _POOLERS[pooler], path)
+    units = (published.hidden_size + embed_dim) // 2 if proj == "mlp" else None
+    length = min(integer(text, "context_length", path, 77), published.context_length)
+    assert published.bert is not None  # noqa: S101 - it is of BERT's kind
+    return replace(published, context_length=length, bert=replace(published.bert, projection_units=units))
+
+
 def _text_pooling(text: dict[str, Any], path: Path) -> dict[str, Any]:
     """That of SigLIP's text tower, or of CLIP's, whose tokens may see each other all."""
     kind = {"pool_type": "argmax", "no_causal_mask": False, "proj_bias": False}
@@ -199,8 +225,8 @@ def _refuse_other_kinds(model: dict[str, Any], vision: dict[str, Any], text: dic
         ends = {key: vision.get(key) for key in ("timm_pool", "timm_proj")}
         if tuple(ends.values()) != _TIMM_ENDS[tower.pooling]:
             raise _other(path, ", ".join(f"{key} {shown(value)}" for key, value in ends.items()))
-    if text.get("hf_model_name"):
-        raise _other(path, f"{shown(text['hf_model_name'])} as its text tower")
+    if (name := text.get("hf_model_name")) and not hf_bert.is_published(str(name)):
+        raise _other(path, f"{shown(name)} as its text tower")
     if model.get("multimodal_cfg") is not None:
         raise _other(path, "a text decoder, as CoCa has it")
 
@@ -215,7 +241,7 @@ def _refuse_unknown(name: str, part: dict[str, Any], path: Path) -> None:
 def _other(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
         f"{path} with {what}",
-        expected="the ViT and text towers of CLIP, or those of SigLIP",
+        expected="the ViT of CLIP with its text tower, BERT or RoBERTa, or the towers of SigLIP",
         fix="give a checkpoint such as openai/clip-vit-base-patch32",
     )
 
@@ -238,11 +264,12 @@ def _mlp_act_eps(tower: dict[str, Any], width: int, quick: object, path: Path) -
 def _text_cleaning(text: dict[str, Any], path: Path) -> tuple[TextCleaning, CheckpointError | None]:
     """How open_clip cleans text for this model, and why its text cannot be had, where it can't."""
     options = dict(section(text, "tokenizer_kwargs", path))
-    clean: TextCleaning = options.pop("clean", None) or "lower"
+    is_bert = bool(text.get("hf_model_name"))
+    clean: TextCleaning = options.pop("clean", None) or ("whitespace" if is_bert else "lower")
     other = {key: value for key, value in options.items() if value not in (None, "")}
     named = {key: text[key] for key in ("hf_tokenizer_name", "tokenizer_mode") if text.get(key)}
-    if text.get("pool_type") == "last":
-        named.pop("hf_tokenizer_name", None)  # that whose tokenizer.json lies beside, as for every SigLIP
+    if is_bert or text.get("pool_type") == "last":
+        named.pop("hf_tokenizer_name", None)  # that whose tokenizer.json lies beside
     if other or named or clean not in ("lower", "whitespace", "canonicalize"):
         odd = ", ".join(f"{k} = {shown(v)}" for k, v in {**named, **other, "clean": clean}.items())
         return "lower", CheckpointError(

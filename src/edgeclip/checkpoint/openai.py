@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgeclip.checkpoint import timm
+from edgeclip.checkpoint import bert, timm
 from edgeclip.checkpoint.keys import Rule, constant, convolution, linear, one_number, same, scaled_linear, transposed
 from edgeclip.config import ClipConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError
 
 CONSTANTS = ("input_resolution", "context_length", "vocab_size")
 """What OpenAI's archives carry beside the weights; no other writer does."""
+BERT_PREFIX = "text.transformer."
+"""What the names of a text tower of BERT's kind begin with, in open_clip."""
 HEAD_SIZE = 64
 """OpenAI's models all have heads of this many channels; the weights don't tell."""
 
@@ -147,22 +149,22 @@ def rules(
         present: the names in the file, which tell whether branches and scales were folded before.
         projects_text: whether there is a projection of texts; without one it changes nothing.
     """
-    vision, E = config.vision, config.projection_dim
+    vision = config.vision
     table = [
         one_number("log_logit_scale", "logit_scale"),
         *([one_number("logit_bias", "logit_bias")] if config.sigmoid else []),
-        same("text.token_embedding.weight", f"{text_prefix}token_embedding.weight"),
-        same("text.position_embedding", f"{text_prefix}positional_embedding"),
-        *linear("text.final_norm", f"{text_prefix}ln_final"),
-        *_blocks("text", text_prefix, config.text.num_hidden_layers, present),
     ]
-    if not projects_text:
-        table.append(constant("text.projection.weight", torch.eye(E)))
-        table += [constant("text.projection.bias", torch.zeros(E))] if config.text.projection_bias else []
-    elif config.text.projection_bias:
-        table += linear("text.projection", f"{text_prefix}text_projection")
+    if config.text.bert is not None:
+        names = ("text.proj.0", "text.proj.2") if config.text.bert.projection_units else ("text.proj", "")
+        table += [*bert.blocks(config.text, BERT_PREFIX), *bert.projection(config.text, *names)]
     else:
-        table.append(transposed("text.projection.weight", f"{text_prefix}text_projection"))
+        table += [
+            same("text.token_embedding.weight", f"{text_prefix}token_embedding.weight"),
+            same("text.position_embedding", f"{text_prefix}positional_embedding"),
+            *linear("text.final_norm", f"{text_prefix}ln_final"),
+            *_blocks("text", text_prefix, config.text.num_hidden_layers, present),
+            *_text_projection(config, f"{text_prefix}text_projection" if projects_text else None),
+        ]
     if vision.pools_by_attention or vision.projection_bias:  # which open_clip's own towers have not
         return [*table, *timm.rules(vision, timm.TRUNK, present)]
     return [
@@ -175,6 +177,15 @@ def rules(
         transposed("vision.projection.weight", "visual.proj"),
         *_blocks("vision", "visual.", vision.num_hidden_layers, present),
     ]
+
+
+def _text_projection(config: ClipConfig, name: str | None) -> list[Rule]:
+    """A Linear or a matrix; without a name none, which changes nothing."""
+    ours, E = "text.projection", config.projection_dim
+    if name is None:
+        bias = [constant(f"{ours}.bias", torch.zeros(E))] if config.text.projection_bias else []
+        return [constant(f"{ours}.weight", torch.eye(E)), *bias]
+    return linear(ours, name) if config.text.projection_bias else [transposed(f"{ours}.weight", name)]
 
 
 def _blocks(tower: str, prefix: str, layers: int, present: Collection[str]) -> list[Rule]:

@@ -17,6 +17,7 @@ from edgeclip.errors import ConfigError
 from edgeclip.files import folder_written_atomically
 from edgeclip.hf_config import write_config, write_preprocess
 from edgeclip.model import Clip
+from edgeclip.runtime.lost_words import LostWords
 from edgeclip.tokenizer import ClipTokenizer
 
 CHECKPOINT_FILES = frozenset(
@@ -25,11 +26,19 @@ CHECKPOINT_FILES = frozenset(
 """What `save_checkpoint` writes."""
 
 
-def write_model_files(config: ClipConfig, preprocess: PreprocessConfig, tokenizer: ClipTokenizer, folder: Path) -> None:
-    """Write everything but the weights: configuration, preprocessing and tokenizer."""
+def write_model_files(
+    config: ClipConfig,
+    preprocess: PreprocessConfig,
+    tokenizer: ClipTokenizer,
+    folder: Path,
+    lost_words: LostWords | None = None,
+) -> None:
+    """Write everything but the weights: configuration, preprocessing and tokenizer, and what tells of lost words."""
     (folder / "config.json").write_text(json.dumps(write_config(config), indent=2) + "\n")
     (folder / "preprocessor_config.json").write_text(json.dumps(write_preprocess(preprocess), indent=2) + "\n")
     tokenizer.save(folder)
+    if lost_words is not None:
+        lost_words.write(folder)
 
 
 def write_tensors(state: dict[str, Tensor], path: Path) -> None:

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from edgeclip.cli.options import BulkSettings, Json
 from edgeclip.errors import ConfigError, DataError
-from edgeclip.settings import LogitScale
+from edgeclip.settings import LogitBias, LogitScale
 
 MAX_LABELS_BYTES = 16_000_000
 
@@ -22,6 +22,7 @@ class ClassifySettings(BulkSettings, frozen=True, kw_only=True):
     labels_file: Annotated[Path | None, Meta(description="A file with a label a line.")] = None
     template: Annotated[str, Meta(description="A sentence with {} where the label goes.")] = "a photo of a {}"
     logit_scale: LogitScale = None
+    logit_bias: LogitBias = None
     as_json: Json = False
 
 
@@ -37,7 +38,11 @@ def command(settings: ClassifySettings) -> None:
 
     names = _labels(settings)
     clip = load(
-        settings.bundle, threads=settings.threads, precision=settings.precision, logit_scale=settings.logit_scale
+        settings.bundle,
+        threads=settings.threads,
+        precision=settings.precision,
+        logit_scale=settings.logit_scale,
+        logit_bias=settings.logit_bias,
     )
     skipped: Counter[str] = Counter()
     images = not_empty(list_images(settings.paths, skipped), "images", skipped)

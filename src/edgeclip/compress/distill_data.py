@@ -17,11 +17,17 @@ IMPORTANCE_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class Data:
-    """The `training` set, and the decoded pairs of the other roles, none of which is trained on."""
+class TrainingData:
+    """The `training` set, and decoded pairs to take importance and the sizes of channels from."""
 
     training: Sequence[Record]
     calibration: Prepared
+
+
+@dataclass(frozen=True)
+class Data(TrainingData):
+    """With the decoded pairs of the other roles, none of which is trained on."""
+
     choose: Prepared
     measured: Prepared
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from edgeclip.bundle import MANIFEST, check_replaceable
 from edgeclip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgeclip.checkpoint.save import CHECKPOINT_FILES
-from edgeclip.compress.distill_data import Data, load_split
+from edgeclip.compress.distill_data import Data, TrainingData, load_split
 from edgeclip.compress.distill_settings import DistillSettings
+from edgeclip.data.data_settings import DataSettings
 from edgeclip.data.split import CALIBRATE
 from edgeclip.distill.batches import check_batch_size
 from edgeclip.distill.cache import INDEX, CachedTeacher
@@ -136,7 +137,7 @@ def carry_out(
     Returns:
         The rows and the loss curve of each stage; None in all but the first of several processes.
     """
-    student, losses, is_main = _train(settings, recipe, teacher, data, out, resume)
+    student, losses, is_main = train_student(settings, recipe, teacher, data, out, out / "cache", resume=resume)
     if not is_main:
         return None
     for name in (RESULTS, REPORT):  # an earlier run's would stand beside another model
@@ -159,10 +160,26 @@ def _name(settings: DistillSettings) -> str:
     return printable(Path(settings.recipe).stem)
 
 
-def _train(
-    settings: DistillSettings, recipe: DistillRecipe, teacher: Checkpoint, data: Data, out: Path, resume: bool
+def train_student(
+    settings: DataSettings,
+    recipe: DistillRecipe,
+    teacher: Checkpoint,
+    data: TrainingData,
+    out: Path,
+    cached: Path,
+    *,
+    resume: bool,
 ) -> tuple[Checkpoint, dict[str, list[float]], bool]:
-    """Train every stage.
+    """Train every stage of a recipe.
+
+    Args:
+        settings: how images are decoded, and the seed.
+        recipe: what is trained and how.
+        teacher: the teacher.
+        data: what is learned from.
+        out: where the states of training are kept.
+        cached: where the teacher's view of the training set is kept, which recipes can share.
+        resume: go on from the states.
 
     Returns:
         The last student, the loss curve of each stage, and whether this process is the first.
@@ -187,7 +204,7 @@ def _train(
             teacher.tokenizer,
             teacher.preprocess_config,
             data.training,
-            out / "cache",
+            cached,
             augmentations=recipe.cache.augmentations,
             augment=recipe.cache.augment,
             seed=settings.seed,
@@ -228,7 +245,7 @@ def _train(
 
 
 def _first_student(
-    recipe: DistillRecipe, teacher: Checkpoint, data: Data, captions: list[str] | None, accelerator: Accelerator
+    recipe: DistillRecipe, teacher: Checkpoint, data: TrainingData, captions: list[str] | None, accelerator: Accelerator
 ) -> Checkpoint:
     """The student of the first stage, once it is known that those of all stages can be made and taught."""
     students: list[Checkpoint] = []
@@ -263,7 +280,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _captions_to_keep(recipe: DistillRecipe, data: Data) -> list[str] | None:
+def _captions_to_keep(recipe: DistillRecipe, data: TrainingData) -> list[str] | None:
     """The captions whose tokens a student keeps; None for all tokens."""
     if recipe.shrink is None or recipe.shrink.kept_vocabulary == "whole":
         return None

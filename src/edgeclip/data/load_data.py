@@ -10,6 +10,7 @@ from edgeclip.data.data_settings import DataOptions
 from edgeclip.data.folder import find_table, load_table
 from edgeclip.data.hub_data import load_hub
 from edgeclip.data.karpathy import is_karpathy, load_karpathy
+from edgeclip.data.pictures import load_pictures
 from edgeclip.data.records import CaptionSet, TabletopRecords
 from edgeclip.data.shards import load_shards
 from edgeclip.data.sidecars import load_sidecars
@@ -29,6 +30,7 @@ def load_data(
     seed: int,
     options: DataOptions | None = None,
     training: bool = False,
+    without_captions: bool = False,
 ) -> CaptionSet:
     """Find an image-caption set.
 
@@ -40,12 +42,13 @@ def load_data(
         options: columns and split.
         training: the part to train on, of sets that have several: the built-in world, a hub data set, COCO. By default
             it is the part to evaluate on.
+        without_captions: take a folder of pictures too, see `pictures`.
 
     Raises:
         DataError: there is no such set, or it is empty or malformed; or a split is named of one that has none.
         HubError: a hub id that can't be downloaded.
     """
-    captions = _load(source, samples, seed, options or DataOptions(), training)
+    captions = _load(source, samples, seed, options or DataOptions(), training, without_captions)
     if options and options.split and not captions.has_splits:
         raise DataError(
             f"`split` {options.split} of {source}",
@@ -55,12 +58,29 @@ def load_data(
     return captions
 
 
-def _load(source: str, samples: int, seed: int, options: DataOptions, training: bool) -> CaptionSet:
+def _load(
+    source: str, samples: int, seed: int, options: DataOptions, training: bool, without_captions: bool
+) -> CaptionSet:
     if source == BUILTIN:
         return CaptionSet(BUILTIN, TabletopRecords(TRAINING_WORLD if training else EVALUATION_WORLD, seed, samples))
     path = Path(source)
     if path.is_dir():
-        return _load_folder(path, options, training)
+        if captions := _load_folder(path, options, training):
+            return captions
+        if len(tables := sorted(path.glob("*.csv"))) > 1:
+            raise DataError(
+                f"{path} with {len(tables)} tables",
+                expected="one, or one that is named captions.csv",
+                fix=f"give `data` {tables[0]}, or that which has the captions",
+            )
+        if without_captions and (pictures := load_pictures(path, seed)):
+            return pictures
+        raise DataError(
+            f"{path} without captions" if any(path.iterdir()) else f"{path}, an empty folder",
+            expected="captions.csv, COCO annotations, .tar shards, .parquet files, or a .txt beside each image"
+            + (", or pictures" if without_captions else ""),
+            fix="put a captions.csv with the columns image,caption into it",
+        )
     if path.is_file():
         return _load_file(path, options, training)
     if is_hub_id(source):
@@ -87,7 +107,8 @@ def _load_json(path: Path, options: DataOptions, training: bool) -> CaptionSet:
     return load_karpathy(path, data, options.split, training=training) if is_karpathy(data) else load_coco(path, data)
 
 
-def _load_folder(folder: Path, options: DataOptions, training: bool) -> CaptionSet:
+def _load_folder(folder: Path, options: DataOptions, training: bool) -> CaptionSet | None:
+    """None where it has no captions."""
     if table := find_table(folder):
         return load_table(table, options.image_column, options.caption_column)
     if annotations := find_annotations(folder, training=training):
@@ -99,10 +120,4 @@ def _load_folder(folder: Path, options: DataOptions, training: bool) -> CaptionS
         return load_hub(str(folder), options.split, options.image_column, options.caption_column, training=training)
     if len(splits := sorted(folder.glob("dataset*.json"))) == 1:
         return _load_json(splits[0], options, training)
-    if sidecars := load_sidecars(folder):
-        return sidecars
-    raise DataError(
-        f"{folder} without captions" if any(folder.iterdir()) else f"{folder}, an empty folder",
-        expected="captions.csv, COCO annotations, .tar shards, .parquet files, or a .txt beside each image",
-        fix="put a captions.csv with the columns image,caption into it",
-    )
+    return load_sidecars(folder)

@@ -64,6 +64,7 @@ class CaptionSet:
         has_training_part: whether it is a part of a set that has another to train on.
         rows: what became of the rows that it was read from.
         has_splits: whether it is one of the splits that its source has names for.
+        captioned: whether the captions are of the images; else they are texts that say nothing of them.
     """
 
     name: str
@@ -71,9 +72,15 @@ class CaptionSet:
     has_training_part: bool = False
     rows: RowCount | None = None
     has_splits: bool = False
+    captioned: bool = True
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def things(self) -> str:
+        """What its records are called."""
+        return "pairs" if self.captioned else "pictures without captions"
 
 
 def texts_in(value: object) -> tuple[str, ...]:

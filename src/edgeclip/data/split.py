@@ -122,13 +122,19 @@ def to_measure(
     return Part(captions, order(total, seed)[:count])
 
 
-def to_choose(source: str, *, pairs: int, calibrate: int, seed: int, options: DataOptions) -> tuple[Part, Part, Part]:
-    """The pairs that a choice among bundles is calibrated on, made on and reported on; no pair is in two of them.
+def to_choose(
+    source: str, *, pairs: int, calibrate: int, train: int = 0, seed: int, options: DataOptions
+) -> tuple[Part, Part, Part, Part]:
+    """The pairs that a choice among bundles is calibrated on, made on, reported on and distilled from.
+
+    No pair is in two of them.
 
     Args:
-        source: as for `load_data`.
-        pairs: how many to choose on, and as many others to report on; half of what there is where there is less.
+        source: as for `load_data`; a folder of pictures without captions too.
+        pairs: how many to choose on, and as many others to report on. Where there is less, half of it each, or a fifth
+            where some are to train on.
         calibrate: how many to calibrate on; at most an eighth of the set.
+        train: how many to train on, at most.
         seed: which of them.
         options: as for `load_data`.
 
@@ -136,8 +142,9 @@ def to_choose(source: str, *, pairs: int, calibrate: int, seed: int, options: Da
         DataError: the data can't be used, or is too small.
     """
     if source == BUILTIN:
-        return scenes("calibrate", seed, calibrate), scenes("choose", seed, pairs), scenes("measure", seed, pairs)
-    reported_set = load_data(source, samples=0, seed=seed, options=options)
+        chosen_on, reported_on = scenes("choose", seed, pairs), scenes("measure", seed, pairs)
+        return scenes("calibrate", seed, calibrate), chosen_on, reported_on, scenes("train", seed, train)
+    reported_set = load_data(source, samples=0, seed=seed, options=options, without_captions=True)
     total, indices = len(reported_set), order(len(reported_set), seed)
     if reported_set.has_training_part:
         chosen_set = load_data(source, samples=0, seed=seed, options=options, training=True)
@@ -145,12 +152,19 @@ def to_choose(source: str, *, pairs: int, calibrate: int, seed: int, options: Da
         calibrated, _ = back(len(chosen_set), calibrate)
     else:
         chosen_set, (calibrated, _) = reported_set, back(total, calibrate)
-        reported = indices[: min(pairs, (total - calibrated) // 2)]
+        reported = indices[: min(pairs, round(MEASURED_SHARE * total) if train else (total - calibrated) // 2)]
         chosen_order = indices[len(reported) :]
-    calibrated_on, chosen = chosen_order[-calibrated:], chosen_order[:-calibrated][-pairs:]
+    calibrated_on, left = chosen_order[-calibrated:], chosen_order[:-calibrated]
+    count = min(pairs, max(round(MEASURED_SHARE * len(chosen_set)), 1)) if train else pairs
+    trained, chosen = left[: max(len(left) - count, 0)][:train], left[-count:]
     if min(len(reported), len(chosen)) < 2:
-        raise DataError(f"{source} of {total} pairs", expected="at least 5", fix="use more data")
-    return Part(chosen_set, calibrated_on), Part(chosen_set, chosen), Part(reported_set, reported)
+        raise DataError(f"{source} of {total} {reported_set.things}", expected="at least 5", fix="use more data")
+    return (
+        Part(chosen_set, calibrated_on),
+        Part(chosen_set, chosen),
+        Part(reported_set, reported),
+        Part(chosen_set, trained),
+    )
 
 
 def to_reproduce(

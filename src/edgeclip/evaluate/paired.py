@@ -2,7 +2,7 @@
 
 Most queries are answered alike by both, so that the difference is known far better than either recall.
 
-Shape legend: D the two directions, I images, each with one caption, R bootstrap resamples.
+Shape legend: I images and as many texts, R bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeclip.config import Config
+from edgeclip.evaluate.judge import Found
 from edgeclip.evaluate.retrieval import KS, RESAMPLES
 from edgeclip.results import Interval
 
-Ranks = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Image to text (I,) and text to image (I,), as `retrieval.ranks` gives them."""
 Z95 = 1.96
 
 
 class Drop(Config, frozen=True, kw_only=True):
-    """Points of recall lost, the mean of both directions, with 95 % intervals; a gain is negative."""
+    """Points lost of what is found at 1, 5 and 10, see `judge`: the mean of both directions with 95 % intervals.
+
+    A gain is negative.
+    """
 
     r1: Interval
     r5: Interval
@@ -34,23 +35,22 @@ class Drop(Config, frozen=True, kw_only=True):
         return max(self.r1.high, self.r5.high, self.r10.high)
 
 
-def drop(teacher: Ranks, model: Ranks, seed: int = 0) -> Drop:
+def drop(teacher: Found, model: Found, seed: int = 0) -> Drop:
     """The loss at 1, 5 and 10.
 
     The interval counts one image more that the teacher alone finds, and one more that the model alone finds: without
     them no difference among ten pairs would be proof that there is none (after Bonett and Price 2012).
 
     Args:
-        teacher: its ranks on some pairs.
-        model: the model's on the same.
+        teacher: what it finds on some pairs.
+        model: what the model finds on the same.
         seed: of the resampling.
     """
-    I = len(teacher[0])
+    I = teacher.shape[-1]
     draws_RI = np.random.default_rng(seed).integers(I + 2, size=(RESAMPLES, I + 2))
     intervals = {}
-    for k in KS:
-        found_DI, found_by_model_DI = np.array(teacher) < k, np.array(model) < k
-        lost_I = (found_DI.astype(np.float64) - found_by_model_DI).mean(axis=0)
+    for k, found_DI, found_by_model_DI in zip(KS, teacher, model, strict=True):
+        lost_I = (found_DI - found_by_model_DI).mean(axis=0)
         with_both_I = np.append(lost_I, (1.0, -1.0))
         low, high = np.percentile(100 * with_both_I[draws_RI].mean(axis=1), (2.5, 97.5))
         intervals[f"r{k}"] = Interval(

@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from edgeclip.bundle import Card, Closeness
 from edgeclip.evaluate.encoder import Encoder, embed_images, embed_texts
-from edgeclip.evaluate.retrieval import retrieval
+from edgeclip.evaluate.judge import Embeds, Judge, own_pairs
+from edgeclip.evaluate.retrieval import mean_found
 from edgeclip.image import ImageSource
 from edgeclip.progress import task
-
-Embeds = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Of N images and of a caption of each, (N, E) both."""
 
 
 def release_card(
@@ -43,12 +42,21 @@ def embed_pairs(encoder: Encoder, images: Sequence[ImageSource], texts: Sequence
         return embed_images(encoder, images, advance), embed_texts(encoder, texts, advance)
 
 
-def card_of(teacher: Embeds, bundle: Embeds, *, data: str, seed: int) -> Card:
-    """The card of what both made of the same N pairs; `data` and `seed` as for `release_card`."""
+def card_of(teacher: Embeds, bundle: Embeds, *, data: str, seed: int, judge: Judge = own_pairs) -> Card:
+    """The card of what both made of the same N pairs.
+
+    Args:
+        teacher: by what the bundle was made from.
+        bundle: by the bundle.
+        data: as for `release_card`, and so is `seed`.
+        seed: see there.
+        judge: what is taken for right.
+    """
     (images_NE, texts_NE), (own_images_NE, own_texts_NE) = teacher, bundle
-    pair_N = np.arange(len(texts_NE))
-    teacher_i2t, teacher_t2i = retrieval(images_NE, texts_NE, pair_N)
-    i2t, t2i = retrieval(own_images_NE, own_texts_NE, pair_N)
+    (teacher_i2t, teacher_t2i), (i2t, t2i) = (
+        [mean_found(found_KN, np.arange(len(images_NE))) for found_KN in judge(embeds).transpose(1, 0, 2)]
+        for embeds in (teacher, bundle)
+    )
     return Card(
         data=data,
         seed=seed,
@@ -59,6 +67,7 @@ def card_of(teacher: Embeds, bundle: Embeds, *, data: str, seed: int) -> Card:
         t2i=t2i,
         image_cosine=closeness(images_NE, own_images_NE),
         text_cosine=closeness(texts_NE, own_texts_NE),
+        truth=UNSET if judge is own_pairs else "teacher",
     )
 
 

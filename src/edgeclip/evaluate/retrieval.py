@@ -1,9 +1,11 @@
 """Recall at k of image-text retrieval, with ties counted against the model and bootstrap intervals.
 
-Shape legend: I images, C captions, E embedding size, R bootstrap resamples.
+Shape legend: I images, C captions, Q queries, K the numbers in `KS`, E embedding size, R bootstrap resamples.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +50,17 @@ def ranks(
 
 
 def recalls(ranks_Q: NDArray[np.int64], cluster_Q: NDArray[np.int64], seed: int = 0) -> Recalls:
-    """Recall at 1, 5 and 10 in per cent, with 95 % percentile bootstrap intervals.
+    """Recall at 1, 5 and 10 in per cent, see `mean_found`; `ranks_Q` as `ranks` gives them."""
+    return mean_found(np.array([ranks_Q < k for k in KS]), cluster_Q, seed)
+
+
+def mean_found(found_KQ: NDArray[Any], cluster_Q: NDArray[np.int64], seed: int = 0) -> Recalls:
+    """The mean of what queries find in per cent, with 95 % percentile bootstrap intervals.
 
     Images are resampled, each with all of its queries, since captions of one image are not independent.
 
     Args:
-        ranks_Q: rank of each query.
+        found_KQ: by k of `KS`, how much of what it should find each query finds, 0 to 1.
         cluster_Q: the image of each query, 0 .. I-1, every image present.
         seed: of the resampling.
     """
@@ -62,10 +69,10 @@ def recalls(ranks_Q: NDArray[np.int64], cluster_Q: NDArray[np.int64], seed: int 
     draws_RI = np.random.default_rng(seed).integers(I, size=(RESAMPLES, I))
     totals_R = queries_I[draws_RI].sum(axis=1)
     intervals = {}
-    for k in KS:
-        hits_I = np.bincount(cluster_Q, weights=ranks_Q < k, minlength=I)
-        low, high = np.percentile(100 * hits_I[draws_RI].sum(axis=1) / totals_R, (2.5, 97.5))
-        value = 100 * float(hits_I.sum()) / len(ranks_Q)
+    for k, found_Q in zip(KS, found_KQ, strict=True):
+        found_I = np.bincount(cluster_Q, weights=found_Q, minlength=I)
+        low, high = np.percentile(100 * found_I[draws_RI].sum(axis=1) / totals_R, (2.5, 97.5))
+        value = 100 * float(found_I.sum()) / len(cluster_Q)
         intervals[f"r{k}"] = Interval(value=round(value, 3), low=round(float(low), 3), high=round(float(high), 3))
     return Recalls(**intervals)
 

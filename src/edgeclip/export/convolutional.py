@@ -22,7 +22,7 @@ class ExportedFastViT(nn.Module):
         super().__init__()
         tower = copy.deepcopy(model.vision)
         assert isinstance(tower, FastViT)  # noqa: S101 - see `towers.exported_image_tower`
-        self.tower = tower
+        self.tower, self.last = tower, None
         plain_attention.rewrite(block for block in self.blocks if isinstance(block, AttendingBlock))
         fusable_gelu.rewrite(self.tower)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from edgeclip.data.data_settings import DataSettings
-from edgeclip.settings import LogitScale, ModelConfig, Threads, Vocabulary, default_threads
+from edgeclip.settings import KeepWords, LogitBias, LogitScale, ModelConfig, Threads, Vocabulary, default_threads
 
 CARD_PAIRS = 200
 """For a release card, where nothing else is asked for."""
@@ -48,7 +48,9 @@ class ExportSettings(SampleSettings, frozen=True, kw_only=True):
             "or 8 (a layer)."
         ),
     ] = None
+    keep_words: KeepWords = []
     logit_scale: LogitScale = None
+    logit_bias: LogitBias = None
     threads: Threads = default_threads
     vocabulary: Vocabulary = None
     model_config: ModelConfig = None

@@ -12,10 +12,13 @@ from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.prepare import Prepared
 from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.graph import write_image_graph, write_text_graph
+from edgeclip.export.rewrites import scaled_inputs
+from edgeclip.export.rewrites.pooled_last_block import PooledBlock
 from edgeclip.export.surgery import end_texts
 from edgeclip.export.tower_pairs import pair_inputs_of_tower, pairs_of_tower
 from edgeclip.export.towers import ExportedTextTower, Tower, exported_image_tower
 from edgeclip.model.fastvit import FastViT
+from edgeclip.model.layers import Block
 from edgeclip.progress import task
 from edgeclip.quantize.equalize import equalize
 from edgeclip.quantize.pixels import PixelBytes
@@ -96,6 +99,9 @@ def _equalized(tower: Tower, batches: list[Tensor] | None) -> dict[str, float]:
     """Equalize a tower in place and pair its inputs; the alpha of each pair that was equalized."""
     if batches is None:
         return {}
+    for block in (*tower.blocks, tower.last):
+        if isinstance(block, Block | PooledBlock):
+            scaled_inputs.rewrite(block)
     alphas = equalize(pairs_of_tower(tower), lambda: embed(tower, batches))
     pair_inputs_of_tower(tower)
     return alphas

@@ -22,6 +22,7 @@ from edgeclip.hf_config import config_from
 from edgeclip.hf_json import read_json
 from edgeclip.runtime.clip import ClipRuntime
 from edgeclip.runtime.foreign import ForeignModel, read_foreign
+from edgeclip.runtime.foreign_config import FAMILIES
 from edgeclip.runtime.foreign_layouts import Layout
 from edgeclip.runtime.onnx_file import OnnxFile, read_onnx
 from edgeclip.runtime.ports import Kind, vocabulary_rows
@@ -58,9 +59,14 @@ class ForeignTeacher:
         return self.model.logit_scale
 
     @property
-    def logit_bias(self) -> None:
-        """None, as for every CLIP."""
+    def logit_bias(self) -> float | None:
+        """What is added to a SigLIP's logits; None for a CLIP."""
         return self.model.logit_bias
+
+    @property
+    def lost_words(self) -> None:
+        """None: it has all its words."""
+        return None
 
     def write(self, folder: Path, precision: GraphPrecision) -> list[str]:
         """Write both graphs under their names in a bundle; no layer is left in float."""
@@ -89,8 +95,12 @@ def export_foreign(settings: ExportSettings, layout: Layout, out: Path) -> tuple
         raise ConfigError(
             "`fuse_tokens` for another program's graphs", expected="a checkpoint", fix="leave out `fuse_tokens`"
         )
+    if settings.keep_words:
+        raise ConfigError(
+            "`keep_words` for another program's graphs", expected="a checkpoint", fix="leave out `keep_words`"
+        )
     folder = Path(settings.model)
-    model = read_foreign(folder, layout, logit_scale=settings.logit_scale)
+    model = read_foreign(folder, layout, logit_scale=settings.logit_scale, logit_bias=settings.logit_bias)
     for kind in KINDS:
         if kind not in model.towers:
             raise model.without(kind)
@@ -101,7 +111,7 @@ def export_foreign(settings: ExportSettings, layout: Layout, out: Path) -> tuple
                 fix=f"download it too, or use it as it is: edgeclip.load({str(folder)!r})",
             )
     teacher = ForeignTeacher(model, _config(model))
-    model.logit_scale  # noqa: B018 - refused before the work
+    _ = model.logit_scale, model.logit_bias  # refused before the work
     return write_bundle(
         teacher,
         teacher.write,
@@ -125,7 +135,7 @@ def _config(model: ForeignModel) -> ClipConfig:
     raw = read_json(path)
     if "model_type" not in raw:
         config = open_clip.describe(raw, path).config
-    elif raw["model_type"] == "clip":
+    elif raw["model_type"] in FAMILIES:
         config = config_from(raw, path)
     else:
         config = config_from(_joined(raw, read_json(model.folder / model.layout.text_config)), path)
@@ -146,7 +156,8 @@ def _config(model: ForeignModel) -> ClipConfig:
 def _joined(vision: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
     """One configuration of two towers that have their own."""
     size = vision.get("projection_dim")
-    return {"model_type": "clip", "projection_dim": size, "vision_config": vision, "text_config": text}
+    family = vision["model_type"].removesuffix("_vision_model")
+    return {"model_type": family, "projection_dim": size, "vision_config": vision, "text_config": text}
 
 
 def _measured(model: ForeignModel) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from edgeclip.export.graph import MAX_BYTES
 from edgeclip.export.int8 import Roles
 from edgeclip.export.surgery import load_graph, prefixed, rename
 from edgeclip.runtime.foreign import Tower
-from edgeclip.runtime.ports import HANDED_ON, MASK, Kind
+from edgeclip.runtime.ports import HANDED_ON, MASK, POOLED, Kind
 from edgeclip.runtime.session import RUNTIME_ERRORS
 
 OWN: dict[Kind, tuple[str, str]] = {"image": ("pixel_values", "image_embeds"), "text": ("input_ids", "text_embeds")}
@@ -61,6 +61,7 @@ def write_own_form(tower: Tower, kind: Kind, target: Path) -> None:
 def _rewire(model: onnx.ModelProto, tower: Tower, kind: Kind) -> None:
     """Put a bundle's input before the graph's, and its unit vectors after the graph's output."""
     graph, ports, (given, given_back) = model.graph, tower.ports, OWN[kind]
+    given_back = POOLED if ports.sees_padding else given_back
     rename(model, {ports.input: "theirs", ports.output: "their_embeds"})
     sizes = {value.name: [_size(dim) for dim in value.type.tensor_type.shape.dim] for value in graph.input}
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}

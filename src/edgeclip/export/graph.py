@@ -37,11 +37,10 @@ def write_image_graph(tower: ExportedImageTower | ExportedFastViT, path: Path) -
 def write_text_graph(tower: ExportedTextTower, path: Path) -> None:
     """Write the text tower: input_ids (N, T) int64 -> embeddings (N, E), dynamic N, and T unless texts are padded."""
     config, dims = tower.tower.config, {0: _dim("batch", MAX_BATCH)}
-    if config.causal:
+    if not config.sees_padding:
         dims[1] = _dim("tokens", config.context_length)
-    example = torch.ones(
-        2, min(7, config.context_length) if config.causal else config.context_length, dtype=torch.int64
-    )
+    length = config.context_length if config.sees_padding else min(7, config.context_length)
+    example = torch.ones(2, length, dtype=torch.int64)
     _export(tower, example, "input_ids", TEXT_OUTPUTS[config.pooling], dims, path)
 
 

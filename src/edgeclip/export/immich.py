@@ -43,6 +43,20 @@ cut_at_end (int32[1, {length}] text) => (int64[1, tokens] kept_ids)
     kept_ids = Slice(ids, zero, length, one)
 }}
 """
+CUT_AT_PADDING = """
+cut_at_padding (int32[1, {length}] text) => (int64[1, tokens] kept_ids)
+<int64 pad = {{{pad}}}, int64[1] zero = {{0}}, int64[1] one = {{1}}>
+{{
+    ids = Cast<to = 7>(text)
+    is_padding = Equal(ids, pad)
+    is_seen = Not(is_padding)
+    is_seen_int = Cast<to = 7>(is_seen)
+    last = ArgMax<axis = 1, keepdims = 0, select_last_index = 1>(is_seen_int)
+    length = Add(last, one)
+    kept_ids = Slice(ids, zero, length, one)
+}}
+"""
+"""In front of a tower that does not see it, as BERT's."""
 WHOLE = """
 whole (int32[1, {length}] text) => (int64[1, {length}] ids)
 {{
@@ -194,14 +208,15 @@ def _write_visual(bundle: Bundle, path: Path) -> None:
 def _write_textual(bundle: Bundle, path: Path) -> None:
     """Text (1, L) int32 -> embedding (1, E).
 
-    Immich pads every text to the context length. What follows the end is cut off first where the tower is causal: it
+    Immich pads every text to the context length. What the tower does not see is cut off first: it
     cannot change the result but for the activation scale of an int8 graph, and would cost as much time as the text.
     """
     model = prefixed(load_graph(bundle.text_graph), "tower/")
     name_sizes(model, {"batch": 1})
     rename(model, {model.graph.output[0].name: "embedding"})
-    front = CUT_AT_END if bundle.config.text.causal else WHOLE
-    text = front.format(length=bundle.config.text.context_length, eos=bundle.tokenizer.eos_token_id)
+    config, tokenizer = bundle.config.text, bundle.tokenizer
+    front = CUT_AT_END if config.causal else WHOLE if config.sees_padding else CUT_AT_PADDING
+    text = front.format(length=config.context_length, eos=tokenizer.eos_token_id, pad=tokenizer.pad_token_id)
     onnx.save_model(put_in_front(model, text), path)
 
 

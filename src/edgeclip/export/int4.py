@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgeclip.export.int8 import EMBEDDING, PROJECTION, module_of
+from edgeclip.export.int8 import EMBEDDING, HEAD, module_of
 from edgeclip.export.stored import gather_stored, is_transposed, store_product
 from edgeclip.export.surgery import load_graph
 
@@ -45,7 +45,7 @@ def write_int4(source: Path, target: Path) -> None:
         del node.metadata_props[:]
         if node.op_type == "Gather" and node.input[0] == EMBEDDING:
             graph.node.extend(gather_stored(graph, node))
-        elif is_linear and module == PROJECTION:
+        elif is_linear and module in HEAD:
             graph.node.extend(store_product(graph, node))
         elif is_linear:
             graph.node.extend(_int4_nodes(graph, node, weights[node.input[1]], rounded))

@@ -21,6 +21,8 @@ from edgeclip.quantize.pixels import PATCH_EMBEDDING, PixelBytes
 from edgeclip.quantize.scheme import in_steps, weight_step
 
 PROJECTION = "tower.projection"
+HEAD = frozenset({PROJECTION, "tower.pooler", "tower.projection_out"})
+"""What makes an embedding of the pooled token: only stored as integers."""
 EMBEDDING = "tower.token_embedding.weight"
 
 
@@ -124,7 +126,7 @@ def _roles_by_module(graph: onnx.GraphProto) -> Roles:
         if node.op_type == "Gather" and node.input[0] == EMBEDDING:
             roles.tables.add(out)
         elif node.op_type in ("MatMul", "Gemm") and node.input[1] in weights:
-            if (module := module_of(node)) == PROJECTION:
+            if (module := module_of(node)) in HEAD:
                 roles.stored.add(out)
             else:
                 roles.layers[out] = module

@@ -12,7 +12,7 @@ from edgeclip.bundle import GRAPHS
 from edgeclip.data.prepare import Prepared
 from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.float_graphs import FloatGraphs
-from edgeclip.export.int8 import PROJECTION, Int8Tower
+from edgeclip.export.int8 import HEAD, Int8Tower
 from edgeclip.export.stored import round_what_is_stored
 from edgeclip.export.towers import Tower
 from edgeclip.quantize.pixels import PixelBytes
@@ -66,7 +66,7 @@ def _chosen(tower: Tower, batches: Sequence[Tensor], pixels: PixelBytes | None =
     exact_NE = embed(tower, batches)
     stored = copy.deepcopy(tower)
     round_what_is_stored(stored)
-    layers = [name for name, module in stored.named_modules() if isinstance(module, nn.Linear) and name != PROJECTION]
+    layers = [name for name, module in stored.named_modules() if isinstance(module, nn.Linear) and name not in HEAD]
     return choose_float_layers(
         stored,
         layers,

@@ -106,7 +106,7 @@ def write_bundle(
         teacher: what the release card compares with; by default `encoder`.
     """
     with folder_written_atomically(out) as folder:
-        write_model_files(model.config, model.preprocess_config, model.tokenizer, folder)
+        write_model_files(model.config, model.preprocess_config, model.tokenizer, folder, model.lost_words)
         draft = _draft(model, write, folder, "fp32" if precision == "fp32" else "int8", threads)
         if precision == "auto" and not _keeps_accuracy(draft, encoder, samples):
             draft = _draft(model, write, folder, "fp32", threads)

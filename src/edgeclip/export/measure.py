@@ -16,6 +16,7 @@ from edgeclip.evaluate.encoder import Encoder
 from edgeclip.evaluate.release_card import release_card
 from edgeclip.export.samples import Samples
 from edgeclip.runtime.clip import ClipRuntime
+from edgeclip.runtime.lost_words import LostWords
 from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card
 from edgeclip.tokenizer import ClipTokenizer
 from edgeclip.version import __version__
@@ -42,6 +43,11 @@ class Described(Protocol):
     @property
     def tokenizer(self) -> ClipTokenizer:
         """How texts are."""
+        ...
+
+    @property
+    def lost_words(self) -> LostWords | None:
+        """What tells of words that it lost, where it did."""
         ...
 
     @property
@@ -86,6 +92,7 @@ def unmeasured(model: Described, precision: GraphPrecision, float_layers: list[s
         card=None,
         files={},
         fusion=model.config.vision.fusion or UNSET,
+        words=UNSET if model.lost_words is None else model.lost_words.kept,
     )
 
 

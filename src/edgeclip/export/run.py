@@ -20,6 +20,7 @@ from edgeclip.files import locked
 from edgeclip.runtime.foreign import foreign_graphs
 from edgeclip.shrink.fuse_tokens import fuse_tokens
 from edgeclip.shrink.fusion_schedule import FusionSchedule, read_schedule, steps_of
+from edgeclip.shrink.keep_words import keep_words, read_words
 
 
 def export(settings: ExportSettings, out: Path) -> tuple[Manifest | ImmichManifest, Card]:
@@ -45,18 +46,22 @@ def _export(
     torch.set_num_threads(settings.threads)
     if (foreign := foreign_graphs(settings.model)) is not None:
         return export_foreign(settings, foreign, out)
-    if settings.logit_scale is not None:
-        raise ConfigError(
-            f"`logit_scale` for {settings.model}, a checkpoint", expected="its own", fix="leave out `logit_scale`"
-        )
+    for name in ("logit_scale", "logit_bias"):
+        if getattr(settings, name) is not None:
+            raise ConfigError(
+                f"`{name}` for {settings.model}, a checkpoint", expected="its own", fix=f"leave out `{name}`"
+            )
+    words = read_words(settings.keep_words, settings.data_options) if settings.keep_words else None
     checkpoint = load_checkpoint(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
     if schedule is not None:
         steps_of(schedule, checkpoint.model.config.vision)  # refused before the work
     samples = load_samples(settings, checkpoint.preprocess_config)
     precision, threads, teacher = settings.precision, settings.threads, checkpoint
+    if words is not None:
+        checkpoint = keep_words(checkpoint, *words)
     if schedule is not None:
         images = image_batches(samples.calibrate, checkpoint.preprocess_config)
-        checkpoint = replace(teacher, model=fuse_tokens(teacher.model, schedule, images))
+        checkpoint = replace(checkpoint, model=fuse_tokens(checkpoint.model, schedule, images))
     if settings.layout == "immich":
         return export_immich(checkpoint, out, samples, precision=precision, threads=threads, teacher=teacher)
     return export_bundle(

@@ -16,8 +16,8 @@ from edgeclip.quantize.fake_quant import round_stored
 from edgeclip.quantize.scheme import FINE_LIMIT, TABLE_LIMIT, in_steps, stored_step
 
 POSITIONS = ("positions_TD", "tower.position_embedding")
-STORED = {"tower.projection.weight": FINE_LIMIT, "tower.token_embedding.weight": TABLE_LIMIT}
-STORED |= dict.fromkeys(POSITIONS, FINE_LIMIT)
+STORED = {f"tower.{name}.weight": FINE_LIMIT for name in ("pooler", "projection", "projection_out")}
+STORED |= {"tower.token_embedding.weight": TABLE_LIMIT, **dict.fromkeys(POSITIONS, FINE_LIMIT)}
 """Of an exported tower, with how many steps each has on either side of 0."""
 
 

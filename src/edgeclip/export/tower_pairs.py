@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from edgeclip.export.convolutional import ExportedFastViT
 from edgeclip.export.rewrites.folded_query import FoldedPooling
 from edgeclip.export.rewrites.pooled_last_block import PooledBlock
 from edgeclip.export.towers import Tower
@@ -15,13 +14,13 @@ from edgeclip.model.fastvit import AttendingBlock, ConvBlock
 from edgeclip.model.layers import Block
 from edgeclip.quantize.equalize import ScalePair
 from edgeclip.quantize.pairing import pair_inputs
-from edgeclip.quantize.scale_pairs import after_norm, pairs_of_block, values
+from edgeclip.quantize.scale_pairs import after_norm, before, pairs_of_block, values
 
 
 def pairs_of_tower(tower: Tower) -> list[ScalePair]:
     """All of a tower's scale pairs, in order."""
     found = [pair for index, block in enumerate(tower.blocks) for pair in pairs_of_block(f"blocks.{index}", block)]
-    if isinstance(tower, ExportedFastViT) or tower.last is None:
+    if tower.last is None:
         return found
     if isinstance(tower.last, FoldedPooling):
         return [*found, *_of_pooling(tower.tower.post_norm, tower.last)]
@@ -44,7 +43,7 @@ def pair_inputs_of_tower(tower: Tower) -> None:
         if not isinstance(block, ConvBlock) or isinstance(block, AttendingBlock):
             pair_inputs(block.attention.projections[-1], block.attention.out, block.attention.num_heads)
         pair_inputs(block.mlp.fc1, block.mlp.fc2)
-    if isinstance(tower, ExportedFastViT) or tower.last is None:
+    if tower.last is None:
         return
     last = tower.last
     if isinstance(last, FoldedPooling):
@@ -55,8 +54,9 @@ def pair_inputs_of_tower(tower: Tower) -> None:
 
 
 def _of_last(last: PooledBlock) -> list[ScalePair]:
+    norm1, norm2 = (None, None) if last.normalizes_after else (last.norm1, last.norm2)
     return [
-        after_norm("last.norm1", last.norm1, last.query, last.key_value),
+        *before("last.norm1", norm1, last.attention_input, last.query, last.key_value),
         values("last.values", last.key_value, last.attention.out),
-        after_norm("last.norm2", last.norm2, last.mlp.fc1),
+        *before("last.norm2", norm2, last.mlp_input, last.mlp.fc1),
     ]

@@ -17,7 +17,7 @@ from edgeclip.export.rewrites import fusable_gelu, plain_attention
 from edgeclip.export.rewrites.folded_query import FoldedPooling
 from edgeclip.export.rewrites.pooled_last_block import PooledBlock, later_mask
 from edgeclip.model import Clip
-from edgeclip.model.anatomy import pooled_index
+from edgeclip.model.anatomy import pooled_index, seen
 from edgeclip.model.fastvit import FastViT
 from edgeclip.model.fusion import log_size
 from edgeclip.model.layers import Block, Transformer, through
@@ -70,19 +70,27 @@ class ExportedTextTower(nn.Module):
         tower = copy.deepcopy(model.text)
         plain_attention.rewrite(tower.transformer.blocks)
         fusable_gelu.rewrite(tower)
-        self.tower, (self.blocks, self.last) = tower, _split(tower.transformer)
+        self.tower, self.blocks = tower, tower.transformer.blocks
+        self.last: PooledBlock | None = None
+        if tower.config.pooling != "mean":
+            self.blocks, self.last = _split(tower.transformer)
         del tower.transformer
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Encode texts."""
         config = self.tower.config
-        x_BTD = self.tower.token_embedding(input_ids) + self.tower.position_embedding[: input_ids.shape[1]]
+        x_BTD, seen_BT = self.tower.embed(input_ids), seen(input_ids, config)
         for block in self.blocks:
-            x_BTD = block(x_BTD, config.causal)
-        at = -1 if config.pooling == "last" else pooled_index(input_ids, config)
-        mask = later_mask(x_BTD.shape[1], at) if config.causal and isinstance(at, Tensor) else None
-        pooled_BD = self.last(x_BTD, at, mask)
-        return functional.normalize(self.tower.projection(self.tower.final_norm(pooled_BD)), dim=-1)
+            x_BTD = block(x_BTD, config.causal, seen_BT)
+        if self.last is None:
+            pooled_BD = self.tower.pool(x_BTD, input_ids)
+        elif config.pooling == "end":
+            index_B = pooled_index(input_ids, config)
+            mask = later_mask(x_BTD.shape[1], index_B) if config.causal else None
+            pooled_BD = self.last(x_BTD, index_B, mask)
+        else:
+            pooled_BD = self.last(x_BTD, 0 if config.pooling == "first" else -1, log_size(seen_BT))
+        return functional.normalize(self.tower.project(pooled_BD), dim=-1)
 
 
 Tower: TypeAlias = ExportedImageTower | ExportedFastViT | ExportedTextTower

@@ -14,6 +14,8 @@ from typing import Any, Self, TextIO
 
 KILLED = -9
 """The exit code of a process that the system ended, for want of memory too."""
+LACKED = ("MemoryError", "bad_alloc", "Failed to allocate memory", "can't allocate memory")
+"""How Python, C++, ONNX Runtime and PyTorch say that there was no more memory."""
 
 
 class ChildError(RuntimeError):
@@ -69,10 +71,9 @@ class Child:
             raise ChildError(f"took more than {self._timeout_s:g} s")
         self._errors.seek(0)
         words = self._errors.read().strip()
-        lacked = "MemoryError" in words or "bad_alloc" in words or "Failed to allocate memory" in words
-        if self._cap_mb is not None and (lacked or code == KILLED):
+        if self._cap_mb is not None and (code == KILLED or any(said in words for said in LACKED)):
             raise ChildError(f"needed more than {self._cap_mb:.0f} MB")
-        raise ChildError(f"measuring ended with {code}: {words[-2000:]}")
+        raise ChildError(f"the process ended with {code}: {words.splitlines()[-1][-500:] if words else 'no word'}")
 
     def _too_late(self) -> None:
         self._late = True
@@ -90,6 +91,12 @@ class Child:
         return self
 
     def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the process; nothing can be asked of it then."""
+        if self._errors.closed:
+            return
         self._process.kill()
         self._process.communicate()
         self._errors.close()

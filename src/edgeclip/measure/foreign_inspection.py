@@ -60,7 +60,10 @@ class TowerInspection(Config, frozen=True, kw_only=True):
 
 
 class ForeignInspection(Config, frozen=True, kw_only=True):
-    """What `edgeclip inspect` gives of another program's folder; `arithmetic` and `saturates` are this machine's."""
+    """What `edgeclip inspect` gives of another program's folder; `arithmetic` and `saturates` are this machine's.
+
+    `judges_pairs` where it is a SigLIP, whose logits have a bias too.
+    """
 
     name: str
     layout: str
@@ -68,6 +71,8 @@ class ForeignInspection(Config, frozen=True, kw_only=True):
     image_size: int | None
     context_length: int | None
     logit_scale: float | None
+    logit_bias: float | None
+    judges_pairs: bool
     fingerprint: str
     towers: list[TowerInspection]
     arithmetic: str
@@ -90,6 +95,8 @@ def inspect_foreign(folder: Path, layout: Layout, precision: str | None = None) 
         image_size=model.image_size if "image" in model.towers else None,
         context_length=model.text_length,
         logit_scale=model.told_logit_scale,
+        logit_bias=model.told_logit_bias if model.is_siglip else None,
+        judges_pairs=model.is_siglip,
         fingerprint=model.fingerprint,
         towers=towers,
         arithmetic=arithmetic,

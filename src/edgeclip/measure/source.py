@@ -67,6 +67,6 @@ def load_checkpoint_or_student(
         stored_dtype="int8/float32",
         model=model,
         preprocess_config=read_preprocess(folder, model.config.vision.image_size),
-        tokenizer_or_reason=load_tokenizer(folder, text.context_length, fixed_length=not text.causal),
+        tokenizer_or_reason=load_tokenizer(folder, text.context_length, fixed_length=text.sees_padding),
         batch_size=1,
     )

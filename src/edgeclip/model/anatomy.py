@@ -8,6 +8,8 @@ A tower's `pooling` decides: see `config.VisionConfig` and `config.TextConfig`.
     attention        image   a learned query over all tokens              the query folded into keys and values
     end              text    the end-of-text token, projected             texts cut after it; last block for it only
     last             text    the last position, projected with a bias     last block for it only; never cut
+    first            text    the first token, projected                   last block for it only; padding left out
+    mean             text    the mean of all tokens, projected            padding left out
 
 Shape legend: B batch, T tokens, D hidden size.
 """
@@ -32,6 +34,8 @@ AXES: dict[str, tuple[Axis, ...]] = {
     "position_embedding": ("other", "channels"),
     "projection.weight": ("other", "channels"),
     "projection.bias": ("other",),
+    "projection_out.weight": ("other", "other"),
+    "pooler.weight": ("channels", "channels"),
     "attention.qkv.weight": ("query_key_value", "channels"),
     "attention.qkv.bias": ("query_key_value",),
     "attention.out.weight": ("channels", "heads"),
@@ -72,7 +76,24 @@ def pooled_index(input_ids_BT: Tensor, text: TextConfig) -> Tensor:
     if text.pooling == "end":
         return end_of_text_index(input_ids_BT, text.eos_token_id)
     B, T = input_ids_BT.shape
-    return torch.full((B,), T - 1, device=input_ids_BT.device)
+    return torch.full((B,), T - 1 if text.pooling == "last" else 0, device=input_ids_BT.device)
+
+
+def seen(input_ids_BT: Tensor, text: TextConfig) -> Tensor | None:
+    """Which tokens count, (B, T): 1, or 0 for padding that no token sees; None where all do."""
+    return None if text.bert is None else (input_ids_BT != text.bert.pad_token_id).float()
+
+
+def mean_of(x_BTD: Tensor, seen_BT: Tensor) -> Tensor:
+    """The mean of the tokens that count, (B, D)."""
+    return (seen_BT[..., None] * x_BTD).sum(dim=1) / seen_BT.sum(dim=1, keepdim=True)
+
+
+def places(input_ids_BT: Tensor, text: TextConfig) -> Tensor | slice:
+    """The rows of the position embedding that texts are given: (B, T) int64, or the first T for all."""
+    if text.bert is None or not text.bert.skips_padding:
+        return slice(input_ids_BT.shape[1])
+    return ((input_ids_BT != text.bert.pad_token_id).long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def take(x_BTD: Tensor, index_B: Tensor) -> Tensor:
@@ -81,6 +102,10 @@ def take(x_BTD: Tensor, index_B: Tensor) -> Tensor:
 
 
 def texts_alone(input_ids_BT: Tensor, text: TextConfig) -> Iterator[Tensor]:
-    """Each text as a device runs it, (1, t): up to the pooled token where nothing after it counts."""
-    for ids_T, index in zip(input_ids_BT, pooled_index(input_ids_BT, text).tolist(), strict=True):
-        yield ids_T[None, : index + 1] if text.causal else ids_T[None]
+    """Each text as a device runs it, (1, t): up to the pooled token or the last one seen, where no other counts."""
+    if (seen_BT := seen(input_ids_BT, text)) is not None:
+        last_B = seen_BT.shape[1] - 1 - seen_BT.flip(1).argmax(dim=1)
+    else:
+        last_B = pooled_index(input_ids_BT, text)
+    for ids_T, last in zip(input_ids_BT, last_B.tolist(), strict=True):
+        yield ids_T[None, : last + 1]

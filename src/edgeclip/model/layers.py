@@ -1,4 +1,4 @@
-"""The pre-norm transformer that both towers share.
+"""The transformer that all towers share.
 
 Shape legend: B batch, T tokens, D hidden size, F intermediate size, H heads, K head size (D = H*K),
 E projection size.
@@ -74,7 +74,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x_BTD: Tensor, causal: bool, size_BT: Tensor | None = None) -> Tensor:
-        """(B, T, D) -> (B, T, D); `causal` hides later tokens, `size` (B, T) are the patches of fused ones."""
+        """(B, T, D) -> (B, T, D); `causal` hides later tokens, `size` (B, T) are the patches of each, 0 of padding."""
         B, T, D = x_BTD.shape
         qkv_3BHTK = self.qkv(x_BTD).view(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
         query_BHTK, key_BHTK, value_BHTK = qkv_3BHTK.unbind(0)
@@ -128,18 +128,27 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); where it has a `step`, `through` fuses tokens in it."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); where it has a `step`, `through` fuses tokens in it.
+
+    Where it `normalizes_after`, norm(x + attention(x)), then norm(x + mlp(x)) (Vaswani et al. 2017); what is read can
+    then be scaled, see `export.rewrites.scaled_inputs`.
+    """
 
     def __init__(self, config: TowerConfig, step: FusionStep | None = None) -> None:
         super().__init__()
-        self.step = step
+        self.step, self.normalizes_after = step, config.normalizes_after
+        self.attention_input: nn.Module = nn.Identity()
+        self.mlp_input: nn.Module = nn.Identity()
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = Attention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = MLP(config)
 
     def forward(self, x_BTD: Tensor, causal: bool, size_BT: Tensor | None = None) -> Tensor:
-        """(B, T, D) -> (B, T, D); `size` (B, T) are the patches of each token, None for one each."""
+        """(B, T, D) -> (B, T, D); `size` (B, T) are the patches of each token, None for one each, 0 for padding."""
+        if self.normalizes_after:
+            x_BTD = self.norm1(x_BTD + self.attention(self.attention_input(x_BTD), causal, size_BT))
+            return self.norm2(x_BTD + self.mlp(self.mlp_input(x_BTD)))
         x_BTD = x_BTD + self.attention(self.norm1(x_BTD), causal, size_BT)
         return x_BTD + self.mlp(self.norm2(x_BTD))
 
@@ -190,16 +199,15 @@ class Transformer(nn.Module):
         steps = {} if fusion is None else {layer: FusionStep(fusion, merged) for layer, merged in fusion.steps}
         self.blocks = nn.ModuleList(Block(config, steps.get(i + 1)) for i in range(config.num_hidden_layers))
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D), fewer tokens where some are fused."""
-        size_BT = None
+    def forward(self, x_BTD: Tensor, size_BT: Tensor | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D), fewer tokens where some are fused; `size` (B, T) as for `Block`."""
         for block in self.blocks:
             x_BTD, size_BT = through(block, x_BTD, size_BT, self.causal)
         return x_BTD
 
-    def states(self, x_BTD: Tensor) -> tuple[Tensor, ...]:
+    def states(self, x_BTD: Tensor, size_BT: Tensor | None = None) -> tuple[Tensor, ...]:
         """(B, T, D) -> the output of every block, (B, T, D) each; the last is what `forward` returns."""
-        states, size_BT = [], None
+        states = []
         for block in self.blocks:
             x_BTD, size_BT = through(block, x_BTD, size_BT, self.causal)
             states.append(x_BTD)

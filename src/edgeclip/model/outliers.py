@@ -8,10 +8,11 @@ Another twin has hidden units of an MLP that are huge and constant.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from msgspec.structs import replace
-from torch import nn
+from torch import Tensor, nn
 
 from edgeclip.model.clip import Clip
 from edgeclip.model.fastvit import AttendingBlock, ConvBlock
@@ -25,30 +26,35 @@ SMALLEST, LARGEST = 30.0, 100.0
 def outlier_twin(model: Clip, seed: int = 0) -> Clip:
     """Scale `CHANNELS` random outputs of what stands before a Linear by 30 to 100, and divide the next weights by it.
 
+    Where a block normalises what it adds up, nothing can be divided after it, and its values are scaled.
+
     Returns:
         A new model; its embeddings equal the original's but for rounding.
     """
     twin = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
     for module in twin.modules():
-        if isinstance(module, Block):
-            _add_outliers(module.norm1, module.attention.qkv, generator)
-            _add_outliers(module.norm2, module.mlp.fc1, generator)
+        if isinstance(module, Block) and module.normalizes_after:
+            qkv, out = module.attention.qkv, module.attention.out
+            _add_outliers((qkv.weight[-out.in_features :], qkv.bias[-out.in_features :]), out, generator)
+        elif isinstance(module, Block):
+            _add_outliers(module.norm1.parameters(), module.attention.qkv, generator)
+            _add_outliers(module.norm2.parameters(), module.mlp.fc1, generator)
         elif isinstance(module, AttentionPooling):
-            _add_outliers(module.norm, module.mlp.fc1, generator)
+            _add_outliers(module.norm.parameters(), module.mlp.fc1, generator)
         elif isinstance(module, ConvBlock):
             if isinstance(module, AttendingBlock):
-                _add_outliers(module.norm, module.attention.qkv, generator)
-            _add_outliers(module.context, module.mlp.fc1, generator)
+                _add_outliers(module.norm.parameters(), module.attention.qkv, generator)
+            _add_outliers(module.context.parameters(), module.mlp.fc1, generator)
     return twin
 
 
-def _add_outliers(maker: nn.Module, following: nn.Linear, generator: torch.Generator) -> None:
-    """Of what a normalisation, or a convolution of each channel alone, makes for the next layer."""
+def _add_outliers(makers: Iterable[Tensor], following: nn.Linear, generator: torch.Generator) -> None:
+    """`makers`, (I, ...) each, make what `following` reads: a normalisation, a convolution of each channel, values."""
     channels = torch.randperm(following.in_features, generator=generator)[:CHANNELS]
     factors = SMALLEST + (LARGEST - SMALLEST) * torch.rand(len(channels), generator=generator)
-    for parameter in maker.parameters():
-        parameter[channels] *= factors.view(-1, *[1] * (parameter.ndim - 1))
+    for maker in makers:
+        maker[channels] *= factors.view(-1, *[1] * (maker.ndim - 1))
     following.weight[:, channels] /= factors
 
 

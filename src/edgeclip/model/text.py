@@ -7,46 +7,78 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edgeclip.config import TextConfig
-from edgeclip.model.anatomy import pooled_index, take
+from edgeclip.model.anatomy import mean_of, places, pooled_index, seen, take
 from edgeclip.model.layers import Tokens, Transformer, init_transformer
 
 
 class TextTower(nn.Module):
-    """A transformer, one token of which is normalised and projected: see `TextConfig`.
+    """A transformer, one token of which, or the mean of all, is projected: see `TextConfig`.
 
-    Where it is causal, nothing after the end-of-text token can change the result: a batch may be padded to its longest
-    text or to the full context, the embeddings are the same.
+    Where it is causal, nothing after the end-of-text token can change the result; where it is of BERT's kind, padding
+    can't: a batch may be padded to its longest text or to the full context, the embeddings are the same.
     """
 
     def __init__(self, config: TextConfig, projection_dim: int) -> None:
         super().__init__()
-        self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position_embedding = nn.Parameter(torch.randn(config.context_length, config.hidden_size) * 0.01)
+        self.config, D, bert = config, config.hidden_size, config.bert
+        self.token_embedding = nn.Embedding(config.vocab_size, D)
+        self.position_embedding = nn.Parameter(torch.randn(config.context_length, D) * 0.01)
         self.transformer = Transformer(config, causal=config.causal)
-        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.projection = nn.Linear(config.hidden_size, projection_dim, bias=config.projection_bias)
+        self.final_norm: nn.Module = nn.Identity()
+        has_bias, self.pooler, self.projection_out = config.projection_bias, None, None
+        if bert is None:
+            self.final_norm = nn.LayerNorm(D, eps=config.layer_norm_eps)
+            self.projection = nn.Linear(D, projection_dim, bias=has_bias)
+        else:
+            self.embedding_norm = nn.LayerNorm(D, eps=config.layer_norm_eps)
+            has_bias, units = bert.projection_bias, bert.projection_units
+            self.pooler = nn.Linear(D, D) if bert.pooler else None
+            self.projection = nn.Linear(D, units or projection_dim, bias=has_bias)
+            self.projection_out = nn.Linear(units, projection_dim, bias=has_bias) if units else None
         init_transformer(self.transformer, config)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
-        nn.init.normal_(self.projection.weight, std=config.hidden_size**-0.5)
-        if config.projection_bias:
-            nn.init.zeros_(self.projection.bias)
+        for layer in (self.pooler, self.projection, self.projection_out):
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
     def embed(self, input_ids_BT: Tensor) -> Tensor:
         """(B, T) int64 with T <= context_length -> (B, T, D), what the first block is given."""
-        return self.token_embedding(input_ids_BT) + self.position_embedding[: input_ids_BT.shape[1]]
+        x_BTD = self.token_embedding(input_ids_BT) + self.position_embedding[places(input_ids_BT, self.config)]
+        return x_BTD if self.config.bert is None else self.embedding_norm(x_BTD)
+
+    def project(self, x: Tensor) -> Tensor:
+        """(..., D) pooled tokens of the last block -> (..., E)."""
+        x = self.final_norm(x)
+        if self.pooler is not None:
+            x = self.pooler(x).tanh()
+        x = self.projection(x)
+        return x if self.projection_out is None else self.projection_out(functional.gelu(x))
+
+    def pool(self, x_BTD: Tensor, input_ids_BT: Tensor) -> Tensor:
+        """What the last block gives -> (B, D)."""
+        if self.config.pooling == "mean":
+            seen_BT = seen(input_ids_BT, self.config)
+            assert seen_BT is not None  # noqa: S101 - a mean is of BERT's kind
+            return mean_of(x_BTD, seen_BT)
+        return take(x_BTD, pooled_index(input_ids_BT, self.config))
 
     def forward(self, input_ids_BT: Tensor) -> Tensor:
         """(B, T) int64 with T <= context_length -> (B, E), not normalised."""
-        x_BTD = self.transformer(self.embed(input_ids_BT))
-        return self.projection(self.final_norm(take(x_BTD, pooled_index(input_ids_BT, self.config))))
+        x_BTD = self.transformer(self.embed(input_ids_BT), seen(input_ids_BT, self.config))
+        return self.project(self.pool(x_BTD, input_ids_BT))
 
     def features(self, input_ids_BT: Tensor) -> tuple[Tensor, Tokens]:
         """(B, T) int64 -> what `forward` returns, and every token; what follows the pooled one is padding."""
-        states = self.transformer.states(self.embed(input_ids_BT))
-        embeds_BTE = self.projection(self.final_norm(states[-1]))
-        index_B = pooled_index(input_ids_BT, self.config)
-        mask_BT = torch.arange(input_ids_BT.shape[1], device=index_B.device) <= index_B[:, None]
-        return take(embeds_BTE, index_B), Tokens(embeds_BTE, mask_BT, states)
+        seen_BT = seen(input_ids_BT, self.config)
+        states = self.transformer.states(self.embed(input_ids_BT), seen_BT)
+        if seen_BT is None:
+            index_B = pooled_index(input_ids_BT, self.config)
+            mask_BT = torch.arange(input_ids_BT.shape[1], device=index_B.device) <= index_B[:, None]
+        else:
+            mask_BT = seen_BT > 0
+        return self.project(self.pool(states[-1], input_ids_BT)), Tokens(self.project(states[-1]), mask_BT, states)

@@ -18,10 +18,11 @@ from torch.nn import functional
 
 from edgeclip.config import PreprocessConfig
 from edgeclip.model import Clip
-from edgeclip.model.anatomy import pooled_index
+from edgeclip.model.anatomy import mean_of, places, pooled_index, seen
 from edgeclip.model.fastvit import FastViT
 from edgeclip.model.fusion import fuse, log_size
 from edgeclip.model.layers import MLP, Attention, AttentionPooling, Block, Transformer
+from edgeclip.model.text import TextTower
 from edgeclip.model.vision import VisionTower
 from edgeclip.quantize.fake_quant import fake_quant_activation, fake_quant_stored, fake_quant_weight
 from edgeclip.quantize.pixels import PixelBytes
@@ -78,14 +79,28 @@ class DeployedClip(nn.Module):
         table_VD = fake_quant_stored(tower.token_embedding.weight, TABLE_LIMIT)
         position_TD = fake_quant_stored(tower.position_embedding, FINE_LIMIT)
         pooled_B = pooled_index(input_ids_BT, tower.config)
-        if not tower.config.causal:
+        if tower.config.sees_padding:
             x_BTD = functional.embedding(input_ids_BT, table_VD) + position_TD[: input_ids_BT.shape[1]]
-            return _project(tower.projection, tower.final_norm(_run(tower.transformer, x_BTD, pooled_B, None)))
+            return _project_text(tower, _run(tower.transformer, x_BTD, pooled_B, None))
         position_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
+        if (seen_BT := seen(input_ids_BT, tower.config)) is not None:
+            return self._encode_seen(input_ids_BT, seen_BT > 0, table_VD, position_TD)
         source_BT = torch.minimum(position_T, pooled_B[:, None])
         seen_B1TT = (position_T <= source_BT[:, :, None])[:, None]
         x_BTD = functional.embedding(input_ids_BT.gather(1, source_BT), table_VD) + position_TD[source_BT]
-        return _project(tower.projection, tower.final_norm(_run(tower.transformer, x_BTD, pooled_B, seen_B1TT)))
+        return _project_text(tower, _run(tower.transformer, x_BTD, pooled_B, seen_B1TT))
+
+    def _encode_seen(self, input_ids_BT: Tensor, seen_BT: Tensor, table_VD: Tensor, position_TD: Tensor) -> Tensor:
+        """A tower of BERT's kind, in which padding is a copy of the first token."""
+        tower = self.model.text
+        rows, T = places(input_ids_BT, tower.config), input_ids_BT.shape[1]
+        place_BT = torch.arange(T, device=seen_BT.device).expand_as(seen_BT) if isinstance(rows, slice) else rows
+        ids_BT, place_BT = (x.where(seen_BT, x[:, :1]) for x in (input_ids_BT, place_BT))
+        x_BTD = tower.embedding_norm(functional.embedding(ids_BT, table_VD) + position_TD[place_BT])
+        seen_B1TT = seen_BT[:, None, None, :].expand(-1, 1, T, T)
+        if tower.config.pooling == "mean":
+            return _project_text(tower, mean_of(_all_blocks(tower.transformer, x_BTD, seen_B1TT), seen_BT.float()))
+        return _project_text(tower, _run(tower.transformer, x_BTD, pooled_index(ids_BT, tower.config), seen_B1TT))
 
 
 class _Int8Linear(nn.Module):
@@ -115,8 +130,20 @@ def _int8(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
 
 
 def _project(projection: nn.Linear, x_BD: Tensor) -> Tensor:
-    weight_ED = fake_quant_stored(projection.weight, FINE_LIMIT)
-    return functional.normalize(functional.linear(x_BD, weight_ED, projection.bias), dim=-1)
+    return functional.normalize(_stored(projection, x_BD), dim=-1)
+
+
+def _project_text(tower: TextTower, x_BD: Tensor) -> Tensor:
+    x_BD = tower.final_norm(x_BD)
+    if tower.pooler is not None:
+        x_BD = _stored(tower.pooler, x_BD).tanh()
+    if tower.projection_out is None:
+        return _project(tower.projection, x_BD)
+    return _project(tower.projection_out, functional.gelu(_stored(tower.projection, x_BD)))
+
+
+def _stored(layer: nn.Linear, x_BD: Tensor) -> Tensor:
+    return functional.linear(x_BD, fake_quant_stored(layer.weight, FINE_LIMIT), layer.bias)
 
 
 def _run(transformer: Transformer, x_BTD: Tensor, pooled_B: Tensor, seen_B1TT: Tensor | None) -> Tensor:
@@ -162,11 +189,11 @@ class _Int8Attention:
         return query_BTD * (self._D // self.num_heads) ** -0.5
 
 
-def _all_blocks(transformer: Transformer, x_BTD: Tensor) -> Tensor:
+def _all_blocks(transformer: Transformer, x_BTD: Tensor, seen_B1TT: Tensor | None = None) -> Tensor:
     """All blocks, every token of which is pooled: (B, T, D) -> (B, T, D)."""
     for block in transformer.blocks:
         assert isinstance(block, Block)  # noqa: S101 - for the type checker
-        x_BTD = _block(block, x_BTD, None)
+        x_BTD = _block(block, x_BTD, seen_B1TT)
     return x_BTD
 
 
@@ -182,18 +209,27 @@ def _attention_pooling(head: AttentionPooling, x_BTD: Tensor) -> Tensor:
 
 def _block(block: Block, x_BTD: Tensor, seen_B1TT: Tensor | None) -> Tensor:
     qkv = block.attention.qkv
-    query_BTD, key_BTD, value_BTD = _int8(block.norm1(x_BTD), qkv.weight, qkv.bias).chunk(3, dim=-1)
-    return _mlp(block.norm2, block.mlp, x_BTD + _attend(block.attention, query_BTD, key_BTD, value_BTD, seen_B1TT))
+    read_BTD = x_BTD if block.normalizes_after else block.norm1(x_BTD)
+    query_BTD, key_BTD, value_BTD = _int8(read_BTD, qkv.weight, qkv.bias).chunk(3, dim=-1)
+    return _second_half(block, x_BTD + _attend(block.attention, query_BTD, key_BTD, value_BTD, seen_B1TT))
 
 
 def _last_block(block: Block, x_BTD: Tensor, pooled_B: Tensor, seen_B11T: Tensor | None) -> Tensor:
     B, _, D = x_BTD.shape
     rows_B = torch.arange(B, device=x_BTD.device)
-    qkv, normed_BTD = block.attention.qkv, block.norm1(x_BTD)
-    query_B1D = _int8(normed_BTD[rows_B, pooled_B, None], qkv.weight[:D], qkv.bias[:D])
-    key_BTD, value_BTD = _int8(normed_BTD, qkv.weight[D:], qkv.bias[D:]).chunk(2, dim=-1)
+    qkv, read_BTD = block.attention.qkv, x_BTD if block.normalizes_after else block.norm1(x_BTD)
+    query_B1D = _int8(read_BTD[rows_B, pooled_B, None], qkv.weight[:D], qkv.bias[:D])
+    key_BTD, value_BTD = _int8(read_BTD, qkv.weight[D:], qkv.bias[D:]).chunk(2, dim=-1)
     y_B1D = _attend(block.attention, query_B1D, key_BTD, value_BTD, seen_B11T)
-    return _mlp(block.norm2, block.mlp, x_BTD[rows_B, pooled_B, None] + y_B1D).squeeze(1)
+    return _second_half(block, x_BTD[rows_B, pooled_B, None] + y_B1D).squeeze(1)
+
+
+def _second_half(block: Block, x: Tensor) -> Tensor:
+    """The MLP of a block and what is normalised, of x and the attention."""
+    if not block.normalizes_after:
+        return _mlp(block.norm2, block.mlp, x)
+    x = block.norm1(x)
+    return block.norm2(x + _mlp_of(block.mlp, x))
 
 
 def _attend(attention: Attention, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
@@ -208,5 +244,9 @@ def _attend(attention: Attention, query: Tensor, key: Tensor, value: Tensor, see
 
 def _mlp(norm: nn.LayerNorm, mlp: MLP, x: Tensor) -> Tensor:
     """X and the MLP of it."""
-    hidden = mlp.activation(_int8(norm(x), mlp.fc1.weight, mlp.fc1.bias))
-    return x + _int8(hidden, mlp.fc2.weight, mlp.fc2.bias)
+    return x + _mlp_of(mlp, norm(x))
+
+
+def _mlp_of(mlp: MLP, x: Tensor) -> Tensor:
+    hidden = mlp.activation(_int8(x, mlp.fc1.weight, mlp.fc1.bias))
+    return _int8(hidden, mlp.fc2.weight, mlp.fc2.bias)

@@ -38,16 +38,24 @@ def pairs_of_clip(model: Clip) -> list[ScalePair]:
 
 
 def pairs_of_block(name: str, block: nn.Module) -> list[ScalePair]:
-    """The three pairs of a block, whichever attention it has; those of a block of convolutions."""
+    """The three pairs of a block, whichever attention it has; see `before`. A block of convolutions has its own."""
     if isinstance(block, ConvBlock):
         return _of_convolutions(name, block)
     assert isinstance(block, Block)  # noqa: S101 - for the type checker
     projections, out = block.attention.projections, block.attention.out
+    norm1, norm2 = (None, None) if block.normalizes_after else (block.norm1, block.norm2)
     return [
-        after_norm(f"{name}.norm1", block.norm1, *projections),
+        *before(f"{name}.norm1", norm1, block.attention_input, *projections),
         values(f"{name}.values", projections[-1], out),
-        after_norm(f"{name}.norm2", block.norm2, block.mlp.fc1),
+        *before(f"{name}.norm2", norm2, block.mlp_input, block.mlp.fc1),
     ]
+
+
+def before(name: str, norm: nn.LayerNorm | None, scale: nn.Module, *consumers: nn.Linear) -> list[ScalePair]:
+    """Between what a block's layers read and those: a normalisation; else a scale, where there is room for one."""
+    if norm is not None:
+        return [after_norm(name, norm, *consumers)]
+    return [] if isinstance(scale, nn.Identity) else [ScalePair(name, (scale.get_parameter("weight"),), consumers)]
 
 
 def _of_convolutions(name: str, block: ConvBlock) -> list[ScalePair]:

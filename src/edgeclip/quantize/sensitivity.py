@@ -5,12 +5,17 @@ embedding's derivative by that output. For unit vectors 1 - cosine is |J d|^2 / 
 random signs v is |J d|^2 (Hutchinson 1989). A factor g on d, which is 0, makes of v . J d a derivative by g alone: one
 backward pass gives it for every layer and sample at once.
 
-Shape legend: N samples of all batches, B of one batch, E embedding size.
+With other directions v the same pass measures more. The ranking of M others by a sample is p = softmax(scale cosines);
+a small move of its embedding changes p by a Kullback-Leibler divergence of scale^2 / 2 times the variance, by p, of
+what the others' cosines move. That is again the mean of (v . J d)^2 / 2, where v = scale sum_j sqrt(p_j) e_j (t_j - t),
+of random signs e, the others' embeddings t_j and their mean t by p.
+
+Shape legend: N samples of all batches, B of one batch, E embedding size, M others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -72,28 +77,59 @@ class _Gated(nn.Module):
         return y + self.gate_B11 * (self.rounded(x) - y).detach()
 
 
+Directions = Callable[[Tensor, torch.Generator], Tensor]
+"""Random directions (B, E) for embeddings (B, E)."""
+
+
+def all_directions(embeds_BE: Tensor, generator: torch.Generator) -> Tensor:
+    """Random signs: what is measured is 1 - cosine."""
+    return torch.randint(0, 2, embeds_BE.shape, generator=generator) * 2.0 - 1
+
+
+def ranking_directions(others_ME: Tensor, logit_scale: float) -> Directions:
+    """Those that change the ranking of `others_ME`: what is measured is its divergence, in nats."""
+
+    def draw(embeds_BE: Tensor, generator: torch.Generator) -> Tensor:
+        p_BM = (logit_scale * embeds_BE.detach() @ others_ME.T).softmax(dim=-1)
+        weights_BM = p_BM.sqrt() * (torch.randint(0, 2, p_BM.shape, generator=generator) * 2.0 - 1)
+        return logit_scale * (weights_BM @ others_ME - weights_BM.sum(dim=-1, keepdim=True) * (p_BM @ others_ME))
+
+    return draw
+
+
 def sensitivity(model: nn.Module, int8_layers: Mapping[str, nn.Module], batches: Sequence[Tensor]) -> dict[str, float]:
-    """What 1 - mean cosine of the embeddings would be with one layer alone in int8, to first order.
+    """What 1 - mean cosine of the embeddings would be with one layer alone in int8; arguments as of `sensitivities`."""
+    return sensitivities(model, int8_layers, batches, [all_directions])[0]
+
+
+def sensitivities(
+    model: nn.Module,
+    int8_layers: Mapping[str, nn.Module],
+    batches: Sequence[Tensor],
+    measures: Sequence[Directions],
+) -> list[dict[str, float]]:
+    """What one layer alone in int8 would change, to first order, by several measures from one pass.
 
     Args:
         model: a tower.
         int8_layers: some of its Linear layers, as int8.
         batches: what it embeds as (B, E) of unit length.
+        measures: what counts as a change.
     """
-    generator = torch.Generator().manual_seed(0)
-    losses = dict.fromkeys(int8_layers, 0.0)
+    generators = [torch.Generator().manual_seed(0) for _ in measures]
+    losses = [dict.fromkeys(int8_layers, 0.0) for _ in measures]
     for batch in batches:
         gated = {name: _Gated(_linear(model, name), layer, len(batch)) for name, layer in int8_layers.items()}
         gates = [layer.gate_B11 for layer in gated.values()]
         with torch.enable_grad(), replaced(model, gated):
             embeds_BE = model(batch)
-        for probe in range(PROBES):
-            signs_BE = torch.randint(0, 2, embeds_BE.shape, generator=generator) * 2.0 - 1
-            moves = torch.autograd.grad(embeds_BE, gates, signs_BE, retain_graph=probe < PROBES - 1)
-            for name, move_B11 in zip(gated, moves, strict=True):
-                losses[name] += move_B11.square().sum().item() / 2
+        for directions, generator, found in zip(measures, generators, losses, strict=True):
+            for _ in range(PROBES):
+                moves = torch.autograd.grad(embeds_BE, gates, directions(embeds_BE, generator), retain_graph=True)
+                for name, move_B11 in zip(gated, moves, strict=True):
+                    found[name] += move_B11.square().sum().item() / 2
     samples = PROBES * sum(map(len, batches))
-    return {name: loss / samples for name, loss in losses.items()}
+    return [{name: loss / samples for name, loss in found.items()} for found in losses]
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET
 from rich.table import Table
 
-from edgeclip.bundle import CARD_MAX_LOSS, CARD_MIN_COSINE, Card
+from edgeclip.bundle import CARD_MAX_LOSS, CARD_MIN_COSINE, Card, Manifest
 from edgeclip.config import TextCleaning
 from edgeclip.measure.inspection import BundleInspection
 from edgeclip.report.terminal import console, fused, judged, recalls_table, tower
@@ -44,6 +44,7 @@ def print_card(inspection: BundleInspection) -> None:
         f"image       {config.vision.image_size} px in patches of {config.vision.patch_size}, {tower(config.vision)}",
         *(f"FUSES       {line}" for line in fused(config.vision)),
         f"text        {config.text.vocab_size:,} tokens, context {config.text.context_length}, {tower(config.text)}",
+        *_words(manifest),
         *_texts(inspection.text_cleaning),
         f"embedding   {config.projection_dim} wide, "
         f"{judged(manifest.logit_scale, None if manifest.logit_bias is UNSET else manifest.logit_bias)}, "
@@ -53,6 +54,14 @@ def print_card(inspection: BundleInspection) -> None:
     ]
     for line in lines:
         output.print(line, highlight=False, markup=False)
+
+
+def _words(manifest: Manifest) -> list[str]:
+    words = manifest.words
+    if words is UNSET:
+        return []
+    by = [*([f"{words.texts:,} texts"] if words.texts else []), *words.scripts]
+    return [f"words       KEPT {words.tokens:,} of {words.of:,} tokens, for {', '.join(by)}"]
 
 
 def _texts(cleaning: TextCleaning) -> list[str]:
@@ -73,6 +82,7 @@ def _recalls(card: Card) -> Table:
             ("teacher", "text to image", card.teacher_t2i),
             ("bundle", "text to image", card.t2i),
         ],
-        title=f"{card.pairs} pairs of {card.data}, seed {card.seed}",
-        caption="recall in %, 95 % bootstrap interval; one caption an image",
+        title=f"{card.measured_on}, seed {card.seed}",
+        caption="recall in %, 95 % bootstrap interval; "
+        + ("agreement with the teacher's ranking" if card.truth else "one caption an image"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from rich.table import Table
 
@@ -11,6 +12,10 @@ from edgeclip.results import Interval
 from edgeclip.tune.record import Compressed, Tried
 
 SHOWN = 12
+AGREEMENT = (
+    "There were no captions, so that the gate is agreement with the teacher: R@k is what the first k answers are worth "
+    "by the teacher's own probabilities, of the most that k could be worth."
+)
 
 
 def print_compressed(card: Compressed, out: Path) -> None:
@@ -24,26 +29,40 @@ def print_compressed(card: Compressed, out: Path) -> None:
 
 def sentences(card: Compressed) -> list[str]:
     """What came of it, in sentences."""
-    figures, teacher, lost = card.figures, card.teacher, card.proof.drop
+    figures, lost = card.figures, card.proof.drop
     lines = [
         f"{'Chosen' if card.fits else 'Nothing fits; the closest'}: {card.winner.name}: image {figures.image_ms:.2f} "
         f"ms, text {figures.text_ms:.2f} ms, {figures.size_mb:.1f} MB, {figures.rss_mb:.0f} MB of memory, opens in "
         f"{figures.open_ms:.0f} ms."
     ]
-    if teacher:
+    if student := card.student:
         lines.append(
-            f"Of the teacher's own float graphs: image {teacher.image_ms / figures.image_ms:.1f} and text "
-            f"{teacher.text_ms / figures.text_ms:.1f} times faster, {teacher.size_mb / figures.size_mb:.1f} times "
-            "smaller."
+            f"It is a student that `edgeclip distill --recipe {student.recipe}` would make of the teacher, trained on "
+            f"{student.images} images {student.epochs} times."
+        )
+    measured_alike = next((tried.figures for tried in card.tried if tried.candidate == card.winner), None)
+    if (teacher := card.teacher) and (own := measured_alike):
+        lines.append(
+            f"Beside the teacher's own float graphs: images {_times(teacher.image_ms / own.image_ms, 'fast')}, texts "
+            f"{_times(teacher.text_ms / own.text_ms, 'fast')}, {_times(teacher.size_mb / own.size_mb, 'small')}."
         )
     lines.append(
-        f"Points lost on {card.proof.reported_on} pairs of {card.proof.data} that no choice has seen: R@1 "
-        f"{points(lost.r1)}, R@5 {points(lost.r5)}, R@10 {points(lost.r10)}."
+        f"Points lost on {card.proof.measured_on}, that no choice has seen: R@1 {points(lost.r1)}, R@5 "
+        f"{points(lost.r5)}, R@10 {points(lost.r10)}."
     )
+    if card.proof.same_first is not None:
+        lines.append(
+            f"{AGREEMENT} Its first answer is the teacher's for {card.proof.same_first:.1f} % of pictures and texts."
+        )
     for name, value in card.over.items():
         more = f"; all else being kept, {name} {card.relax[name]:g} would do" if name in card.relax else ""
         lines.append(f"Over the budget: {name} {value:.4g}, with a limit of {getattr(card.budget, name):g}{more}.")
     return lines
+
+
+def _times(ratio: float, what: Literal["fast", "small"]) -> str:
+    opposite = {"fast": "slow", "small": "large"}[what]
+    return f"{ratio:.1f} times {what}er" if ratio >= 1 else f"{1 / ratio:.1f} times {opposite.removesuffix('e')}er"
 
 
 def points(lost: Interval) -> str:

@@ -24,14 +24,17 @@ def print_foreign(inspection: ForeignInspection) -> None:
         table.add_section()
     output.print(table)
     is_int8 = any(some.arithmetic.startswith("int8") for tower in inspection.towers for some in tower.products)
-    told = inspection.logit_scale
+    needed = {"scale": inspection.logit_scale, **({"bias": inspection.logit_bias} if inspection.judges_pairs else {})}
     lines = [
         f"layout      {inspection.layout}, fingerprint {inspection.fingerprint}",
         *(line for tower in inspection.towers for line in _tower(tower)),
         *([f"int8 here   {inspection.arithmetic}"] if is_int8 else []),
         *([_saturation(inspection)] if is_int8 else []),
         f"embedding   {inspection.embedding_size} wide, "
-        + ("logit scale not told: classify needs --logit-scale" if told is None else f"logit scale {told:.2f}"),
+        + ", ".join(
+            f"logit {name} not told: classify needs --logit-{name}" if told is None else f"logit {name} {told:.2f}"
+            for name, told in needed.items()
+        ),
     ]
     if inspection.image_size is not None:
         lines.append(f"images      {inspection.image_size} px")

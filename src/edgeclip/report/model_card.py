@@ -11,7 +11,7 @@ from edgeclip.files import write_atomically
 from edgeclip.names import BUILTIN, is_hub_id
 from edgeclip.report.compressed import sentences
 from edgeclip.results import Recalls
-from edgeclip.tune.record import read_card
+from edgeclip.tune.record import Student, read_card
 
 EVAL_RESULTS = ".eval_results/edgeclip.yaml"
 TAGS = ["clip", "onnx", "edge", "cpu", "feature-extraction", "image-search"]
@@ -34,7 +34,7 @@ The ONNX files are named as transformers.js looks for them.
 
 ## What it keeps of its teacher
 
-On {pairs} pairs of {data} that nothing was calibrated or chosen on, recall in per cent with 95 % intervals:
+On {measured_on}, that nothing was calibrated or chosen on, recall in per cent with 95 % intervals:
 
 | | R@1 | R@5 | R@10 |
 |---|---|---|---|
@@ -66,7 +66,7 @@ def write_model_card(folder: Path, *, name: str | None, licence: str | None) -> 
     metadata = _metadata(bundle, card, called, licence or licence_of(bundle.manifest.teacher))
     written = [folder / "README.md"]
     write_atomically(written[0], _readme(bundle, card, called, yaml_dump(metadata)).encode())
-    if is_hub_id(card.data):
+    if _is_recall_on_the_hub(card):
         written.append(folder / EVAL_RESULTS)
         written[1].parent.mkdir(exist_ok=True)
         write_atomically(written[1], yaml_dump(_eval_results(card)).encode())
@@ -97,9 +97,26 @@ def licence_of(teacher: str) -> str:
     return found.license
 
 
+def _student_of(bundle: Bundle) -> Student | None:
+    """What was distilled, where it is not the base model itself that was made smaller."""
+    return read_card(bundle.folder).student if COMPRESS_CARD in bundle.manifest.files else None
+
+
 def _metadata(bundle: Bundle, card: Card, name: str, licence: str) -> dict[str, Any]:
-    """What stands at the head of README.md, with the recalls once more as older readers of it want them."""
-    base = {"base_model": bundle.manifest.teacher, "base_model_relation": "quantized"}
+    """What stands at the head of README.md, with recalls by captions once more as older readers of it want them."""
+    relation = "finetune" if _student_of(bundle) else "quantized"
+    base = {"base_model": bundle.manifest.teacher, "base_model_relation": relation}
+    return {
+        **(base if is_hub_id(bundle.manifest.teacher) else {}),
+        "library_name": "edgeclip",
+        "license": licence,
+        "pipeline_tag": TASK,
+        "tags": TAGS,
+        **({} if card.truth else {"model-index": [{"name": name, "results": [_result(card)]}]}),
+    }
+
+
+def _result(card: Card) -> dict[str, Any]:
     metrics = [
         {"type": metric, "name": words, "value": value}
         for metric, words, value in (
@@ -107,15 +124,12 @@ def _metadata(bundle: Bundle, card: Card, name: str, licence: str) -> dict[str, 
             ("recall_at_1_t2i", "text to image R@1", card.t2i.r1.value),
         )
     ]
-    result = {"task": {"type": TASK}, "dataset": {"name": card.data, "type": card.data}, "metrics": metrics}
-    return {
-        **(base if is_hub_id(bundle.manifest.teacher) else {}),
-        "library_name": "edgeclip",
-        "license": licence,
-        "pipeline_tag": TASK,
-        "tags": TAGS,
-        "model-index": [{"name": name, "results": [result]}],
-    }
+    return {"task": {"type": TASK}, "dataset": {"name": card.data, "type": card.data}, "metrics": metrics}
+
+
+def _is_recall_on_the_hub(card: Card) -> bool:
+    """Whether others could compare it: agreement with the teacher is no recall of a data set."""
+    return not card.truth and is_hub_id(card.data)
 
 
 def _eval_results(card: Card) -> list[dict[str, Any]]:
@@ -149,8 +163,7 @@ def _readme(bundle: Bundle, card: Card, name: str, metadata: str) -> str:
         precision=manifest.precisions,
         size=sum(entry.bytes for entry in manifest.files.values()) / 1e6,
         version=manifest.edgeclip,
-        pairs=card.pairs,
-        data=card.data,
+        measured_on=card.measured_on,
         rows="\n".join(f"| {words} | {_cells(recalls)} |" for words, recalls in rows),
         image_cosine=card.image_cosine.mean,
         text_cosine=card.text_cosine.mean,

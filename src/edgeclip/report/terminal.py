@@ -81,8 +81,9 @@ def judged(logit_scale: float, logit_bias: float | None) -> str:
 
 
 def _pooled(text: TextConfig) -> str:
-    if text.pooling == "last":
-        return "the last position, padding included"
+    told = {"last": "the last position, padding included", "first": "the first token", "mean": "the mean of all tokens"}
+    if text.pooling in told:
+        return told[text.pooling]
     end = "the highest id" if text.eos_token_id is None else f"token {text.eos_token_id}"
     return f"{end}, padding seen" if text.sees_all else end
 

@@ -26,6 +26,7 @@ from edgeclip.runtime.foreign import ForeignModel, find_foreign, find_model, rea
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, images_of, images_or_flush
 from edgeclip.runtime.graph_cache import GraphCache
 from edgeclip.runtime.int8_proof import proved
+from edgeclip.runtime.lost_words import LostWords
 from edgeclip.runtime.ports import Kind
 from edgeclip.runtime.prompt_cache import NOWHERE, USUAL_CACHE, PromptCache, cache_folder
 from edgeclip.runtime.session import LazySession, open_graph
@@ -93,6 +94,7 @@ class ClipRuntime:
         asked: dict[str, Any] = {}
         if isinstance(self.bundle, ForeignModel):
             asked = {"precision": self.bundle.asked, "logit_scale": self.bundle.told_logit_scale}
+            asked |= {"logit_bias": self.bundle.told_logit_bias} if self.bundle.is_siglip else {}
         place = self.bundle.folder.resolve()
         return partial(_reopen, **asked), (place, self.bundle.fingerprint, self._threads, self._cache)
 
@@ -256,6 +258,8 @@ class ClipRuntime:
         check_whole("`batch_size`", batch_size, 1, MAX_BATCH)
         self._text.check_not_closed()
         texts = texts_of(texts)
+        if self._lost_words is not None:
+            self._lost_words.tell(texts)
         return as_dtype(self._cached_texts(texts) if cached else self._run_texts(texts, batch_size), dtype)
 
     def stream_texts(
@@ -296,6 +300,26 @@ class ClipRuntime:
             self._prompts.put(found)
             known |= found
         return np.array([known[text] for text in texts], np.float32).reshape(-1, self.embedding_size)
+
+    @cached_property
+    def _lost_words(self) -> LostWords | None:
+        return None if isinstance(self.bundle, ForeignModel) else LostWords.read(self.bundle)
+
+    def lost_words(self, texts: str | Iterable[str]) -> list[list[str]]:
+        """Of each text the words that the bundle, which keeps not all of its teacher's, encodes otherwise than it does.
+
+        Args:
+            texts: one text, or any iterable of texts.
+
+        Returns:
+            A list of words for each text; empty lists where the bundle has all words.
+
+        Raises:
+            BundleError: the file that tells is malformed.
+            InputError: `texts` are, or hold, something else than strings.
+        """
+        lost = self._lost_words
+        return [[] if lost is None else lost.of(text) for text in texts_of(texts)]
 
     def _run_texts(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
         graph, tokenizer = self._text, self.bundle.tokenizer
@@ -382,6 +406,7 @@ def load(
     cache: str | Path | None = USUAL_CACHE,
     precision: str | None = None,
     logit_scale: float | None = None,
+    logit_bias: float | None = None,
 ) -> ClipRuntime:
     """Load a bundle, or ONNX graphs that another program's exporter has written.
 
@@ -395,6 +420,7 @@ def load(
         precision: which graphs of another program's folder: fp32, fp16, q8, int8, uint8, q4, q4f16 or bnb4; by default
             the first of these that each tower has.
         logit_scale: of another program's folder, where its files don't tell it; `classify` needs it.
+        logit_bias: the same, of a SigLIP.
 
     Raises:
         EdgeclipError: the bundle is incomplete, of a newer version, or a file is malformed; it can't be downloaded; or
@@ -408,9 +434,11 @@ def load(
     place = cache_folder() if cache == USUAL_CACHE else None if cache is None else Path(cache)
     folder = find_model(source, precision)
     if (layout := find_foreign(folder)) is not None:
-        model = read_foreign(folder, layout, precision=precision, logit_scale=logit_scale, cache=place)
+        model = read_foreign(
+            folder, layout, precision=precision, logit_scale=logit_scale, logit_bias=logit_bias, cache=place
+        )
         return ClipRuntime(model, threads=threads or processors(), cache=place)
-    given = {"precision": precision, "logit_scale": logit_scale}
+    given = {"precision": precision, "logit_scale": logit_scale, "logit_bias": logit_bias}
     if odd := [name for name, value in given.items() if value is not None]:
         raise ConfigError(f"`{odd[0]}` for {source}, a bundle", expected="its own", fix=f"leave out `{odd[0]}`")
     bundle = read_bundle(folder)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from edgeclip.bundle import MANIFEST, FileEntry, Manifest, download_bundle, find_bundle, fingerprint, is_own_layout
 from edgeclip.config import MAX_WIDTH, PreprocessConfig, TextCleaning, check_range
-from edgeclip.errors import BundleError
+from edgeclip.errors import BundleError, ConfigError
 from edgeclip.hub import WEIGHTS
 from edgeclip.runtime import foreign_config
 from edgeclip.runtime.arithmetic import precision as precision_of
@@ -31,7 +31,7 @@ from edgeclip.runtime.foreign_layouts import (
     tower_graphs,
 )
 from edgeclip.runtime.known_hashes import entry_of
-from edgeclip.runtime.logit_scale import logit_scale_of
+from edgeclip.runtime.logit_scale import logits_of
 from edgeclip.runtime.onnx_file import OnnxFile
 from edgeclip.runtime.ports import Kind, Ports, foreign_ports, vocabulary_rows
 from edgeclip.tokenizer import ClipTokenizer, load_tokenizer
@@ -62,6 +62,8 @@ class ForeignModel:
         text_length: the context length, where there is a text tower.
         clean: what is done to texts first; None leaves it to the tokenizer's files.
         told_logit_scale: what the folder or the caller told.
+        told_logit_bias: the same.
+        is_siglip: whether texts are padded, and pairs judged each for itself.
         asked: the precision that was asked for.
         cache: where hashes are kept.
     """
@@ -74,6 +76,8 @@ class ForeignModel:
     text_length: int | None
     clean: TextCleaning | None
     told_logit_scale: float | None
+    told_logit_bias: float | None = None
+    is_siglip: bool = False
     asked: str | None = None
     cache: Path | None = None
 
@@ -149,7 +153,9 @@ class ForeignModel:
             BundleError: there is no text tower.
             TokenizerError: its files are malformed, or not CLIP's.
         """
-        return load_tokenizer(self.folder / self.layout.tokenizer, self.context_length, clean=self.clean)
+        return load_tokenizer(
+            self.folder / self.layout.tokenizer, self.context_length, clean=self.clean, fixed_length=self.is_siglip
+        )
 
     @property
     def logit_scale(self) -> float:
@@ -167,9 +173,19 @@ class ForeignModel:
         return self.told_logit_scale
 
     @property
-    def logit_bias(self) -> None:
-        """None: CLIP's logits have none."""
-        return None
+    def logit_bias(self) -> float | None:
+        """What is added to a SigLIP's logits; None of CLIP's, which have none.
+
+        Raises:
+            BundleError: no file tells it.
+        """
+        if self.is_siglip and self.told_logit_bias is None:
+            raise BundleError(
+                f"{self.folder}, whose files don't tell the logit bias",
+                expected="it, to make probabilities of a SigLIP's cosines",
+                fix="give `logit_bias`, the model's own, such as -16.8",
+            )
+        return self.told_logit_bias if self.is_siglip else None
 
     @cached_property
     def files(self) -> dict[str, FileEntry]:
@@ -284,6 +300,7 @@ def read_foreign(
     *,
     precision: str | None = None,
     logit_scale: float | None = None,
+    logit_bias: float | None = None,
     cache: Path | None = None,
 ) -> ForeignModel:
     """Read the structure of its graphs and the files beside them.
@@ -293,6 +310,7 @@ def read_foreign(
         layout: as `find_layout` gives it.
         precision: of `PRECISIONS`; by default the most exact that each tower has.
         logit_scale: where no file tells it.
+        logit_bias: the same, of a SigLIP.
         cache: where hashes of large files are kept.
 
     Raises:
@@ -301,11 +319,19 @@ def read_foreign(
     if logit_scale is not None:
         check_range("`logit_scale`", logit_scale, MIN_LOGIT_SCALE, MAX_LOGIT_SCALE)
     found = tower_graphs(folder, layout, precision)
+    said = foreign_config.read(folder, layout, found.keys())
+    is_siglip = said.is_siglip is True
+    if logit_bias is not None and not is_siglip:
+        raise ConfigError(f"`logit_bias` for {folder}, a CLIP", expected="none", fix="leave out `logit_bias`")
     towers = {
-        kind: Tower(graph.path, foreign_ports(graph, kind), precision_of(graph), tuple(check_external(graph)))
+        kind: Tower(
+            graph.path,
+            foreign_ports(graph, kind, siglip=is_siglip),
+            precision_of(graph),
+            tuple(check_external(graph)),
+        )
         for kind, graph in found.items()
     }
-    said = foreign_config.read(folder, layout, towers.keys())
     size = _embedding_size(folder, towers, said)
     towers = {kind: tower._replace(ports=replace(tower.ports, width=size)) for kind, tower in towers.items()}
     preprocess = length = None
@@ -313,6 +339,7 @@ def read_foreign(
         preprocess = foreign_config.preprocess(folder, layout, towers["image"].ports, said)
     if "text" in towers:
         length = _text_length(folder, layout, towers["text"].ports, found["text"], said)
+    scale, bias = _logits(folder)
     return ForeignModel(
         folder=folder,
         layout=layout,
@@ -321,7 +348,9 @@ def read_foreign(
         image_preprocess=preprocess,
         text_length=length,
         clean=said.clean,
-        told_logit_scale=_logit_scale(folder) if logit_scale is None else logit_scale,
+        told_logit_scale=scale if logit_scale is None else logit_scale,
+        told_logit_bias=bias if logit_bias is None else logit_bias,
+        is_siglip=is_siglip,
         asked=precision,
         cache=cache,
     )
@@ -364,8 +393,8 @@ def _embedding_size(folder: Path, towers: dict[Kind, Tower], said: foreign_confi
     return size
 
 
-def _logit_scale(folder: Path) -> float | None:
-    """What a graph with both towers tells, where there is one beside those that are opened."""
+def _logits(folder: Path) -> tuple[float | None, float | None]:
+    """Logit scale and bias as a graph with both towers tells them, where there is one beside those that are opened."""
     combined = graphs(folder, COMBINED)
-    found = logit_scale_of(next(iter(combined.values()))) if combined else None
-    return found if found is not None and MIN_LOGIT_SCALE <= found <= MAX_LOGIT_SCALE else None
+    scale, bias = logits_of(next(iter(combined.values()))) if combined else (None, None)
+    return (scale if scale is not None and MIN_LOGIT_SCALE <= scale <= MAX_LOGIT_SCALE else None), bias

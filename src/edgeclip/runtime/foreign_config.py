@@ -17,9 +17,12 @@ from edgeclip.preprocess_cfg import preprocess_from_cfg
 from edgeclip.runtime.foreign_layouts import TOKENIZER, TOKENIZER_CONFIG, Layout
 from edgeclip.runtime.ports import Kind, Ports
 
-MODEL_TYPES: dict[Kind, tuple[str, ...]] = {"image": ("clip", "clip_vision_model"), "text": ("clip", "clip_text_model")}
+FAMILIES = ("clip", "siglip", "siglip2")
+TOWERS: dict[Kind, str] = {"image": "vision", "text": "text"}
 OPEN_CLIP_CONTEXT = 77
 """open_clip's and Immich's own, where a configuration doesn't say."""
+SIGLIP_CONTEXT = 64
+"""Transformers' default."""
 PADDED_TABLE = 128
 """A table of embeddings may have so many rows less one beyond the vocabulary: some round its size up."""
 UNTOLD_SIZE = 224
@@ -35,6 +38,7 @@ class Said(NamedTuple):
     image_size: int | None = None
     context_length: int | None = None
     clean: TextCleaning | None = None
+    is_siglip: bool | None = None
 
 
 def read(folder: Path, layout: Layout, kinds: Collection[Kind]) -> Said:
@@ -53,21 +57,38 @@ def read(folder: Path, layout: Layout, kinds: Collection[Kind]) -> Said:
 
 
 def _hugging_face(raw: dict[str, Any], path: Path, kind: Kind) -> Said:
-    if raw.get("model_type") not in MODEL_TYPES[kind]:
+    tower, model_type = TOWERS[kind], raw.get("model_type")
+    family = str(model_type).removesuffix(f"_{tower}_model")
+    if family not in FAMILIES:
         raise CheckpointError(
-            f"{path} of model_type {shown(raw.get('model_type'))}, whose texts or images are made in another way",
-            expected=f"{' or '.join(MODEL_TYPES[kind])} for the {kind} graph",
+            f"{path} of model_type {shown(model_type)}, whose texts or images are made in another way",
+            expected=" or ".join(f"{name} or {name}_{tower}_model" for name in FAMILIES) + f" for the {kind} graph",
             fix="give a CLIP, such as Xenova/clip-vit-base-patch32",
         )
     part = raw
-    if raw["model_type"] == "clip":
-        name = "vision_config" if kind == "image" else "text_config"
-        part = section(raw, name, path) | section(raw, f"{name}_dict", path)
+    if model_type == family:
+        part = section(raw, f"{tower}_config", path) | section(raw, f"{tower}_config_dict", path)
+    if family != "clip":
+        return _siglip(part, path, kind, is_newer=family == "siglip2")
     return Said(
         embedding_size=_told(raw, "projection_dim", path),
         image_size=_told(part, "image_size", path) if kind == "image" else None,
         context_length=_told(part, "max_position_embeddings", path) if kind == "text" else None,
     )
+
+
+def _siglip(part: dict[str, Any], path: Path, kind: Kind, *, is_newer: bool) -> Said:
+    """SigLIP's image tower is as wide as its embeddings, and its texts have 64 tokens where nothing else is told."""
+    if kind == "text":
+        size = _told(part, "projection_size", path) or _told(part, "hidden_size", path)
+        return Said(size, None, integer(part, "max_position_embeddings", path, SIGLIP_CONTEXT), is_siglip=True)
+    if is_newer and "image_size" not in part:
+        raise CheckpointError(
+            f"{path}, a NaFlex checkpoint, which takes images of any shape",
+            expected="an image_size",
+            fix="give one of a fixed resolution",
+        )
+    return Said(_told(part, "hidden_size", path), _told(part, "image_size", path), is_siglip=True)
 
 
 def _open_clip(raw: dict[str, Any], path: Path, kinds: Collection[Kind]) -> Said:

@@ -1,4 +1,4 @@
-"""The logit scale of a CLIP, read from a graph that has both towers and the logits."""
+"""The logit scale of a CLIP, and the bias of a SigLIP, read from a graph that has both towers and the logits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ MOST_STEPS = 8
 SAME = ("Transpose", "Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze")
 
 
-def logit_scale_of(path: Path) -> float | None:
-    """The factor on cosines that makes the logits of a graph; None where it can't be told from it.
+def logits_of(path: Path) -> tuple[float | None, float | None]:
+    """The factor on cosines that makes the logits of a graph, and what is added; None where it can't be told from it.
 
     Raises:
         BundleError: it is no ONNX graph.
@@ -21,12 +21,16 @@ def logit_scale_of(path: Path) -> float | None:
     graph = read_onnx(path)
     made_by = {name: node for node in graph.nodes for name in node.outputs}
     for name in LOGITS:
-        node = _before(made_by, name)
+        node, bias = _before(made_by, name), None
+        if node is not None and node.op == "Add":
+            numbers = {operand: _scalar(graph, made_by, operand) for operand in node.inputs}
+            bias = next((number for number in numbers.values() if number is not None and math.isfinite(number)), None)
+            node = next((_before(made_by, operand) for operand, number in numbers.items() if number is None), None)
         if node is not None and node.op == "Mul":
             for factor in node.inputs:
                 if (scale := _scalar(graph, made_by, factor)) is not None and math.isfinite(scale) and scale > 0:
-                    return scale
-    return None
+                    return scale, bias
+    return None, None
 
 
 def _before(made_by: dict[str, Node], name: str) -> Node | None:

@@ -24,6 +24,8 @@ OUTPUTS: dict[Kind, tuple[str, ...]] = {
     "text": ("text_embeds", "text_embedding", "text_features", "embedding", "embeddings"),
 }
 """What other exporters call the input and the pooled and projected output of a tower, the first that is there."""
+POOLED = "pooler_output"
+"""What SigLIP's towers call it in transformers, whose CLIPs call so what is not projected yet."""
 TYPES: dict[Kind, tuple[int, ...]] = {"image": (FLOAT, FLOAT16, DOUBLE), "text": (INT64, INT32)}
 HANDED_ON = ("Cast", "Reshape", "Identity", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Concat", "Where", "Clip")
 """What may be done to token ids before they are looked up."""
@@ -42,6 +44,7 @@ class Ports:
         width: E, where it is fixed.
         mask: the type of `attention_mask`, where the graph asks for one.
         unit: the graph itself gives vectors of length 1.
+        sees_padding: texts are padded, and the model was trained to see that: no mask hides it.
     """
 
     input: str
@@ -51,6 +54,7 @@ class Ports:
     width: int | None = None
     mask: type[np.generic] | None = None
     unit: bool = False
+    sees_padding: bool = False
 
     def __call__(
         self,
@@ -80,7 +84,7 @@ class Ports:
             self.input: batch if self.dtype is None else batch.astype(self.dtype, copy=False)
         }
         if self.mask is not None and mask_NT is not None:
-            feed[MASK] = mask_NT.astype(self.mask)
+            feed[MASK] = (mask_NT | self.sees_padding).astype(self.mask)
         embeds = [session.run([self.output], part)[0][:count] for part, count in self._parts(feed, len(batch))]
         embeds_NE = embeds[0] if len(embeds) == 1 else np.concatenate(embeds)
         if self.width is not None and embeds_NE.shape != (len(batch), self.width):
@@ -118,8 +122,8 @@ def own_ports(session: onnxruntime.InferenceSession) -> Ports:
     return Ports(given.name, None, shape, output.name, unit=True)
 
 
-def foreign_ports(graph: OnnxFile, kind: Kind) -> Ports:
-    """Those of another exporter's graph, by the names that are known.
+def foreign_ports(graph: OnnxFile, kind: Kind, *, siglip: bool = False) -> Ports:
+    """Those of another exporter's graph, by the names that are known, of a CLIP or a SigLIP.
 
     Raises:
         BundleError: an input or output of another name, type or rank.
@@ -127,14 +131,15 @@ def foreign_ports(graph: OnnxFile, kind: Kind) -> Ports:
     masks = [port for port in graph.inputs if port.name == MASK and kind == "text"]
     given = [port for port in graph.inputs if port not in masks]
     outputs = {port.name: port for port in graph.outputs}
-    name = next((name for name in OUTPUTS[kind] if name in outputs), None)
+    known = (*OUTPUTS[kind], POOLED) if siglip else OUTPUTS[kind]
+    name = next((name for name in known if name in outputs), None)
     right = len(given) == 1 and given[0].name in INPUTS[kind] and given[0].dtype in TYPES[kind]
     if not right or len(given[0].shape or ()) != RANKS[kind] or any(port.dtype not in TYPES["text"] for port in masks):
         raise _other(
-            graph, kind, "inputs", graph.inputs, f"{_named(INPUTS[kind])} of {_types(kind)}, rank {RANKS[kind]}"
+            graph, kind, "inputs", graph.inputs, f"{_named(INPUTS[kind])} of {_types(kind)}, rank {RANKS[kind]}", siglip
         )
     if name is None or len(outputs[name].shape or (0, 0)) != 2 or outputs[name].dtype not in TYPES["image"]:
-        raise _other(graph, kind, "outputs", graph.outputs, f"{_named(OUTPUTS[kind])}, (batch, embedding size)")
+        raise _other(graph, kind, "outputs", graph.outputs, f"{_named(known)}, (batch, embedding size)", siglip)
     return Ports(
         given[0].name,
         DTYPES[given[0].dtype],
@@ -142,15 +147,17 @@ def foreign_ports(graph: OnnxFile, kind: Kind) -> Ports:
         name,
         width=(outputs[name].shape or (None, None))[1],
         mask=DTYPES[masks[0].dtype] if masks else None,
+        sees_padding=siglip,
     )
 
 
-def _other(graph: OnnxFile, kind: Kind, what: str, ports: Sequence[Port], expected: str) -> BundleError:
+def _other(graph: OnnxFile, kind: Kind, what: str, ports: Sequence[Port], expected: str, siglip: bool) -> BundleError:
+    name = f"Siglip{_CLASS[kind]}Model" if siglip else f"CLIP{_CLASS[kind]}ModelWithProjection"
     got = ", ".join(f"{port.name} {_shown(port)}" for port in ports[:8]) or "none"
     return BundleError(
         f"{graph.path} with the {what} {got}",
-        expected=f"of CLIP's {kind} tower: {expected}",
-        fix=f"export the {kind} tower with its projection, as CLIP{_CLASS[kind]}ModelWithProjection has it",
+        expected=f"of {'SigLIP' if siglip else 'CLIP'}'s {kind} tower: {expected}",
+        fix=f"export the {kind} tower with its projection, as {name} has it",
     )
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edgeclip.errors import BundleError
+from edgeclip.malloc import weights_apart
 from edgeclip.runtime.ports import Ports, own_ports
 
 _STATE = onnxruntime.capi.onnxruntime_pybind11_state
@@ -50,30 +48,6 @@ def session_options(threads: int, *, precise: bool = False) -> onnxruntime.Sessi
     return options
 
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's malloc.h."""
-
-
-@contextmanager
-def _weights_apart() -> Iterator[None]:
-    """Have glibc give every weight pages of its own while a graph is opened, which go back once it is packed.
-
-    glibc starts so, but once a large array was freed it takes blocks up to that size from the heap. Between packed
-    weights the heap then keeps the holes of the unpacked ones: 90 of 260 MB for the image graph of ViT-B/32.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        yield
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(M_MMAP_THRESHOLD, 128 * 1024)
-    try:
-        yield
-    finally:
-        # What a call needs may come from the heap again, and stay there for the next one.
-        mallopt(M_MMAP_THRESHOLD, 4 * 2**20)
-        mallopt(M_TRIM_THRESHOLD, 8 * 2**20)
-
-
 def open_graph(
     path: Path, threads: int, *, keep_in: Path | None = None, precise: bool = False
 ) -> onnxruntime.InferenceSession:
@@ -93,7 +67,7 @@ def open_graph(
         options.optimized_model_filepath = str(keep_in / KEPT_GRAPH)
         for key, value in KEEPING.items():
             options.add_session_config_entry(f"session.{key}", value)
-    with _weights_apart():
+    with weights_apart():
         return onnxruntime.InferenceSession(
             str(path),
             options,

@@ -44,7 +44,11 @@ class Model:
             EdgeclipError: either can't be used, or they don't belong together.
         """
         self.clip = load(
-            settings.bundle, threads=settings.threads, precision=settings.precision, logit_scale=settings.logit_scale
+            settings.bundle,
+            threads=settings.threads,
+            precision=settings.precision,
+            logit_scale=settings.logit_scale,
+            logit_bias=settings.logit_bias,
         )
         self.index = Index(settings.db, self.clip) if settings.db else None
         self.bundle, self.metrics = self.clip.bundle, metrics

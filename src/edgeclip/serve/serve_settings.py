@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from edgeclip.settings import ForeignPrecision, LogitScale, Settings, Threads, default_threads
+from edgeclip.settings import ForeignPrecision, LogitBias, LogitScale, Settings, Threads, default_threads
 
 
 class ServeSettings(Settings, frozen=True, kw_only=True):
@@ -25,6 +25,7 @@ class ServeSettings(Settings, frozen=True, kw_only=True):
     threads: Threads = default_threads
     precision: ForeignPrecision = None
     logit_scale: LogitScale = None
+    logit_bias: LogitBias = None
     queue: Annotated[
         int, Meta(ge=1, le=10_000, description="Requests at work or waiting; more are answered with 429.")
     ] = 64

@@ -168,7 +168,13 @@ def _outside_blocks(tower: TowerConfig, E: int) -> int:
             return of_patches + _block_parameters(tower)
         return of_patches + D * (1 + 2 * tower.pre_norm + E) + E * tower.projection_bias
     assert isinstance(tower, TextConfig)  # noqa: S101 - a tower is one of the two
-    return D * (tower.vocab_size + tower.context_length + 2 + E) + (E if tower.projection_bias else 0)
+    embeddings, bert = D * (tower.vocab_size + tower.context_length + 2), tower.bert
+    if bert is None:
+        return embeddings + D * E + E * tower.projection_bias
+    units = bert.projection_units
+    layers = [(D, D, True)] if bert.pooler else []
+    layers += [(D, units or E, bert.projection_bias), *([(units, E, bert.projection_bias)] if units else [])]
+    return embeddings + sum(inputs * outputs + outputs * biased for inputs, outputs, biased in layers)
 
 
 def _of_stem(tower: VisionConfig, stem: ConvStem) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgeclip.bundle import check_replaceable
 from edgeclip.config import ClipConfig
-from edgeclip.data.split import CALIBRATE, to_choose
+from edgeclip.data.split import CALIBRATE, Part, to_choose
 from edgeclip.errors import ConfigError, DataError
 from edgeclip.evaluate.paired import pairs_needed, smallest_drop_shown
 from edgeclip.hf_config import read_config
@@ -14,6 +14,8 @@ from edgeclip.names import BUILTIN
 from edgeclip.tune.compress_settings import CompressSettings
 from edgeclip.tune.device import check_processor
 
+FEWEST_TO_TRAIN, MOST_TO_TRAIN = 256, 32_000
+"""Pairs: a few steps of the recipes, and what they ask for."""
 ASSET = Path(__file__).parent.parent / "assets" / "tabletop"
 
 
@@ -55,19 +57,48 @@ def check_pairs(settings: CompressSettings) -> None:
     Raises:
         DataError: there are too few pairs for `max_drop`, or the data can't be used.
     """
-    _, choose, report = to_choose(
-        settings.data, pairs=settings.pairs, calibrate=CALIBRATE, seed=settings.seed, options=settings.data_options
-    )
-    pairs, needed = min(len(choose), len(report)), pairs_needed(settings.max_drop)
-    if pairs < needed:
-        given = pairs == settings.pairs
+    _, choose, report, train = parts_of(settings)
+    check_enough(min(len(choose), len(report)), report.captions.things, settings)
+    if settings.distill and not report.captions.captioned:
         raise DataError(
-            f"`max_drop` {settings.max_drop:g} on {pairs} pairs of {settings.data}",
-            expected=f"at least {needed} to choose on and as many to report on",
-            fix=f"give `pairs` {needed}"
-            if given
-            else f"use more data, or `max_drop` {_up(smallest_drop_shown(pairs))}",
+            f"`distill` on {settings.data}, pictures without captions",
+            expected="pairs, which students learn from",
+            fix="give `data` with captions, or leave out `distill`",
         )
+    if settings.distill and len(train) < FEWEST_TO_TRAIN:
+        raise DataError(
+            f"`distill` with {len(train)} pairs of {settings.data} left to train on",
+            expected=f"at least {FEWEST_TO_TRAIN} that nothing else is done with",
+            fix="use more data, or leave out `distill`",
+        )
+
+
+def check_enough(pairs: int, things: str, settings: CompressSettings) -> None:
+    """Refuse to choose on, and to report on, so few that no loss could be excluded.
+
+    Raises:
+        DataError: they are too few for `max_drop`.
+    """
+    needed = pairs_needed(settings.max_drop)
+    if pairs < needed:
+        enough = f"`max_drop` {_up(smallest_drop_shown(pairs))}"
+        raise DataError(
+            f"`max_drop` {settings.max_drop:g} on {pairs} {things} of {settings.data}",
+            expected=f"at least {needed} to choose on and as many to report on",
+            fix=f"give `pairs` {needed}, or {enough}" if pairs == settings.pairs else f"use more data, or {enough}",
+        )
+
+
+def parts_of(settings: CompressSettings, to_train: int = MOST_TO_TRAIN) -> tuple[Part, Part, Part, Part]:
+    """The pairs to calibrate, choose and report on, and at most so many to train students on; see `to_choose`."""
+    return to_choose(
+        settings.data,
+        pairs=settings.pairs,
+        calibrate=CALIBRATE,
+        train=to_train if settings.distill else 0,
+        seed=settings.seed,
+        options=settings.data_options,
+    )
 
 
 def _up(value: float) -> str:

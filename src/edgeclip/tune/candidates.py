@@ -1,4 +1,4 @@
-"""The kinds of graph that are tried for each tower, from the same float graph: a new kind is a new line of `KINDS`."""
+"""The kinds of graph that are tried for each tower: a new kind is a new line of `KINDS`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from edgeclip.cpu import granted_processors
 from edgeclip.export.int4 import write_int4
 from edgeclip.export.int8 import Int8Tower
 from edgeclip.export.stored_fp16 import write_fp16
+from edgeclip.measure.bundle_process import TOWERS, Tower
 from edgeclip.quantize.pixels import PixelBytes
+
+TEACHER = "teacher"
+"""The source of kinds that are made of the teacher as it is."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class FloatGraph:
 
     Attributes:
         path: its float graph.
-        layers: its Linear layers, the most sensitive first.
+        layers: its Linear layers, the most sensitive first, where that is known.
         pixels: of an image tower, what its patches were made of.
     """
 
@@ -36,12 +40,35 @@ Write = Callable[[FloatGraph, Path], list[str]]
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to write a tower's graph; `needs_order` where it depends on which layers are sensitive."""
+    """A way to write a tower's graph, of the teacher unless it says of what.
+
+    Attributes:
+        name: in words.
+        precision: of the graph.
+        write: writes it.
+        fuse: of the teacher with its images' tokens fused so, see `shrink.fusion_schedule`.
+        recipe: of the student that this recipe of `edgeclip distill` makes.
+    """
 
     name: str
     precision: GraphPrecision
     write: Write
-    needs_order: bool = False
+    fuse: str | None = None
+    recipe: str | None = None
+
+    @property
+    def source(self) -> str:
+        """The model that it is made of."""
+        return self.recipe or (f"teacher, {self.fuse} fused" if self.fuse else TEACHER)
+
+    @property
+    def towers(self) -> tuple[Tower, ...]:
+        """The towers that it is a kind of its own for: texts are not fused."""
+        return ("image",) if self.fuse else TOWERS
+
+    def pairs_with(self, text: Kind) -> bool:
+        """Whether a text graph of that kind gives embeddings of the same model as this one's image graph."""
+        return "text" in text.towers and self.recipe == text.recipe
 
 
 def _fp32(source: FloatGraph, target: Path) -> list[str]:
@@ -76,12 +103,29 @@ KINDS = {
         Kind("fp32", "fp32", _fp32),
         Kind("fp16", "fp16", _fp16),
         Kind("int8", "int8", _int8(None)),
-        Kind("int8, 1/8 float", "int8", _int8(8), needs_order=True),
-        Kind("int8, 1/4 float", "int8", _int8(4), needs_order=True),
+        Kind("int8, 1/8 float", "int8", _int8(8)),
+        Kind("int8, 1/4 float", "int8", _int8(4)),
         Kind("int4", "int4", _int4),
+        Kind("fp32, 25% fused", "fp32", _fp32, fuse="25%"),
+        Kind("fp32, 50% fused", "fp32", _fp32, fuse="50%"),
+        Kind("int8, 25% fused", "int8", _int8(None), fuse="25%"),
+        Kind("int8, 50% fused", "int8", _int8(None), fuse="50%"),
+        Kind("half int8", "int8", _int8(None), recipe="half"),
+        Kind("half int4", "int4", _int4, recipe="half"),
+        Kind("quarter int8", "int8", _int8(None), recipe="quarter"),
+        Kind("quarter int4", "int4", _int4, recipe="quarter"),
+        Kind("eighth int8", "int8", _int8(None), recipe="eighth"),
+        Kind("eighth int4", "int4", _int4, recipe="eighth"),
     )
 }
 """By name. `fp32` is the teacher as a bundle, and has to be there."""
+RECIPES = tuple(dict.fromkeys(kind.recipe for kind in KINDS.values() if kind.recipe))
+"""The sizes of students, the largest first."""
+
+
+def kinds_of(source: str) -> list[Kind]:
+    """The kinds that are made of a model."""
+    return [kind for kind in KINDS.values() if kind.source == source]
 
 
 def thread_counts() -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from edgeclip.data.data_settings import DataSettings
 from edgeclip.errors import ConfigError
+from edgeclip.names import BUILTIN
 from edgeclip.settings import ModelConfig, Vocabulary
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -20,6 +21,12 @@ class CompressSettings(DataSettings, frozen=True, kw_only=True):
     """Which checkpoint, the budget that its bundle must meet on this device, and what the choice is made on."""
 
     model: Annotated[str, Meta(description="builtin:tabletop, a checkpoint, or a hub id.")]
+    data: Annotated[
+        str,
+        Meta(
+            description="builtin:tabletop, a folder, a captions file, or a hub data set; pictures without captions too."
+        ),
+    ] = BUILTIN
     max_image_ms: Annotated[Limit, Meta(description="Median time of a decoded image, ms.")] = None
     max_text_ms: Annotated[Limit, Meta(description="Median time of a text, ms.")] = None
     max_size_mb: Annotated[Limit, Meta(description="Bytes on disk, in 10^6.")] = None
@@ -34,6 +41,9 @@ class CompressSettings(DataSettings, frozen=True, kw_only=True):
     pairs: Annotated[
         int, Meta(ge=2, le=2**31, description="Pairs to choose on, and as many others for the figures on the card.")
     ] = 1000
+    distill: Annotated[
+        bool, Meta(description="Also train smaller students, for most of the time budget, on pairs of their own.")
+    ] = False
     vocabulary: Vocabulary = None
     model_config: ModelConfig = None
 

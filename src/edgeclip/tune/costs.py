@@ -13,6 +13,7 @@ from edgeclip.bundle import GRAPHS
 from edgeclip.cpu import granted_processors
 from edgeclip.evaluate.footprint import bytes_on_disk
 from edgeclip.measure.bundle_process import TOWERS, BundleProcess, Tower
+from edgeclip.measure.child import ChildError
 from edgeclip.tune.candidates import KINDS
 from edgeclip.tune.drafts import draft_folder
 from edgeclip.tune.record import Candidate, Figures
@@ -63,7 +64,7 @@ class Costs:
                 "size_mb": graph.stat().st_size / 1e6,
             }
 
-        return self.trials.run(f"{tower} {kind}, threads {threads}", measure).found
+        return self.trials.run(_tower_trial(tower, kind, threads), measure).found
 
     def nothing_opened(self, kind: str) -> dict[str, float] | None:
         """`rss_mb` and `open_ms` of a process that has opened no graph, and `size_mb` of what is no graph."""
@@ -108,16 +109,26 @@ class Costs:
         return None if self.trials.run(f"embeddings of {tower} {kind}", embed).found is None else path
 
     def rounds(self, first: int, count: int, members: Sequence[Member]) -> list[dict[Member, float]]:
-        """Rounds in which all members are timed in turn, forwards and backwards by turns: median ms of each."""
+        """Rounds in which all members are timed in turn, forwards and backwards by turns: median ms of each.
+
+        As many are open at once as memory allows.
+        """
         with ExitStack() as stack:
             processes: dict[Member, BundleProcess] = {}
 
             def time(member: Member) -> float:
-                tower, kind, threads = member
-                if member not in processes:
+                if member in processes:
+                    processes[member] = processes.pop(member)  # the last of them is that which was used last
+                else:
+                    self._make_room(processes, member)
+                    tower, kind, threads = member
                     folder = draft_folder(self.trials.folder, kind)
                     processes[member] = stack.enter_context(self.process(folder, threads, [tower]))
-                return median(processes[member].time(ROUND_CALLS)[tower])
+                try:
+                    return median(processes[member].time(ROUND_CALLS)[member[0]])
+                except ChildError:  # the next round begins with another
+                    processes.pop(member).end()
+                    raise
 
             def time_all(order: Sequence[Member]) -> dict[str, float]:
                 return {names[member]: time(member) for member in order}
@@ -130,3 +141,18 @@ class Costs:
                 if trial.found is not None:
                     found.append({member: trial.found[name] for member, name in names.items()})
             return found
+
+    def _make_room(self, processes: dict[Member, BundleProcess], member: Member) -> None:
+        """End the processes that were used the longest ago until one more fits into what all may take together."""
+        while processes and self.cap_mb and sum(map(self._rss_mb, (*processes, member))) > self.cap_mb:
+            processes.pop(next(iter(processes))).end()
+
+    def _rss_mb(self, member: Member) -> float:
+        """What a process took when it was first measured."""
+        tower, kind, threads = member
+        found = self.trials.done[_tower_trial(tower, kind, threads)].found
+        return found["rss_mb"] if found else 0.0
+
+
+def _tower_trial(tower: Tower, kind: str, threads: int) -> str:
+    return f"{tower} {kind}, threads {threads}"

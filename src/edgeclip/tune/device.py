@@ -10,8 +10,10 @@ from edgeclip.errors import ConfigError
 
 MEMORY_SHARE = 0.8
 """Of the memory that is free as a run begins; a trial that needs more has failed."""
-ROOM = 5
-"""Times the checkpoint's bytes in float32: the float graphs, every kind of them, and the bundle."""
+ROOM, ROOM_OF_FUSED, ROOM_OF_STUDENTS = 5, 6, 4
+"""Times the checkpoint's bytes in float32: the float graphs, every kind of them, and the bundle; then those of two
+schedules, and two students with the states of their training.
+"""
 NEEDED = ({"avx2"}, {"asimd"})
 """Any of these; ONNX Runtime's int8 is slow without."""
 
@@ -41,14 +43,23 @@ def check_processor() -> None:
         )
 
 
-def check_room(place: Path, fp32_bytes: int) -> None:
+def check_room(place: Path, fp32_bytes: int, *, fused: bool = False, students: bool = False) -> None:
     """Refuse a disk on which the candidates will not fit.
+
+    Args:
+        place: where they are to be.
+        fp32_bytes: of the checkpoint in float32.
+        fused: whether some fuse tokens.
+        students: whether some are trained.
 
     Raises:
         ConfigError: naming what is free and what is needed.
     """
     existing = next(folder for folder in (place, *place.parents) if folder.is_dir())
-    free, needed = shutil.disk_usage(existing).free, ROOM * fp32_bytes
+    free, needed = (
+        shutil.disk_usage(existing).free,
+        (ROOM + fused * ROOM_OF_FUSED + students * ROOM_OF_STUDENTS) * fp32_bytes,
+    )
     if free < needed:
         raise ConfigError(
             f"{free / 1e6:.0f} MB free in {existing}",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
@@ -15,70 +17,125 @@ from edgeclip.bundle import GRAPHS, MANIFEST, Golden, GraphPrecision, Manifest, 
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.checkpoint.save import write_model_files
 from edgeclip.data.prepare import Prepared
-from edgeclip.errors import EdgeclipError
+from edgeclip.errors import ConfigError
 from edgeclip.export.float_graphs import pixels_of, write_float_graphs
 from edgeclip.export.measure import unmeasured
 from edgeclip.files import as_json, folder_written_atomically
+from edgeclip.measure.bundle_process import TOWERS
 from edgeclip.progress import task
 from edgeclip.runtime.selftest import GOLDEN_TEXT
-from edgeclip.tune.candidates import KINDS, FloatGraph, Kind
+from edgeclip.tune.apart import called_apart
+from edgeclip.tune.candidates import KINDS, TEACHER, FloatGraph, Kind, kinds_of
 from edgeclip.tune.layers import layer_sensitivity
-from edgeclip.tune.trials import TrialError, Trials
-
-FLOAT = "float"
-IMAGE, TEXT = "image", "text"
+from edgeclip.tune.record import Candidate, LayerLoss, Student
+from edgeclip.tune.trials import Trials
 
 
-def write_drafts(checkpoint: Checkpoint, trials: Trials, calibrate: Prepared) -> dict[str, dict[str, float]]:
-    """Write a draft of each kind into the trials' folder; a kind that can't be written is a recorded failure.
+@dataclass
+class Drafts:
+    """The drafts in the trials' folder; a kind that can't be written is a recorded failure.
 
-    Args:
-        checkpoint: what they are made from.
+    Attributes:
         trials: where what was done before stands.
-        calibrate: pairs to equalize the channels on, and to measure the layers' sensitivity on.
-
-    Returns:
-        The layers' sensitivity by tower, largest first.
+        cap_mb: memory that each process which writes graphs may take.
+        models: what drafts were written of, by the `source` of their kinds.
+        kinds: the names of those that were written.
+        sensitivity: of the teacher's layers, by tower, the most sensitive first.
+        students: by kind, what it is made of where that is not the teacher.
     """
-    floats = trials.folder / FLOAT
 
-    def write_floats() -> dict[str, Any]:
-        with folder_written_atomically(floats) as folder:
-            (folder / "onnx").mkdir()
-            written = write_float_graphs(checkpoint, folder, calibrate=calibrate)
-            with task("layer sensitivity", None):
-                return layer_sensitivity(written, calibrate)
+    trials: Trials
+    cap_mb: float | None
+    models: dict[str, Checkpoint] = field(default_factory=dict)
+    kinds: list[str] = field(default_factory=list)
+    sensitivity: dict[str, dict[str, LayerLoss]] = field(default_factory=dict)
+    students: dict[str, Student] = field(default_factory=dict)
 
-    sensitivity = trials.run("float graphs", write_floats).found or {}
-    with task("making the candidates", len(KINDS)) as advance:
-        for kind in KINDS.values():
-            trials.run(f"graphs of {kind.name}", partial(_write_kind, kind, checkpoint, trials.folder, sensitivity))
-            advance(1)
-    return sensitivity
+    def write(self, source: str, model: Checkpoint, calibrate: Prepared | None) -> None:
+        """Write a draft of each kind of a model, each in a process of its own.
+
+        Args:
+            source: what its kinds call it.
+            model: the model.
+            calibrate: pairs to equalize the channels on, and of the teacher, to measure the layers' sensitivity on;
+                None for one that was trained for int8 as it is.
+
+        Raises:
+            ConfigError: the teacher's float graphs, of which most others are made, can't be written.
+        """
+        self.models[source] = model
+        place, kinds = self.trials.folder, kinds_of(source)
+        apart = partial(called_apart, place=place, cap_mb=self.cap_mb)
+        with task(f"making the float graphs of {source}", None):
+            work = partial(apart, _write_floats, model, float_folder(place, source), calibrate, source == TEACHER)
+            floats = self.trials.run(f"float graphs of {source}", work)
+        if floats.found is None:
+            if source == TEACHER:
+                raise ConfigError(
+                    f"{model.name}, whose float graphs can't be written ({floats.failed})",
+                    expected="what all candidates are made from",
+                    fix=f"close what takes memory, remove {place} and run it again",
+                )
+            return
+        if source == TEACHER:
+            self.sensitivity = msgspec.convert(floats.found, dict[str, dict[str, LayerLoss]])
+        with task(f"making the candidates of {source}", len(kinds)) as advance:
+            for kind in kinds:
+                work = partial(_write_draft, kind, model, place, floats.found, apart)
+                if self.trials.run(f"graphs of {kind.name}", work).failed is None:
+                    self.kinds.append(kind.name)
+                advance(1)
 
 
-def _write_kind(
-    kind: Kind, checkpoint: Checkpoint, place: Path, sensitivity: Mapping[str, Mapping[str, float]]
+def _write_floats(
+    model: Checkpoint, target: Path, calibrate: Prepared | None, with_sensitivity: bool
 ) -> dict[str, Any]:
-    float_layers: list[str] = []
+    with folder_written_atomically(target) as folder:
+        (folder / "onnx").mkdir()
+        written = write_float_graphs(model, folder, calibrate=calibrate)
+        if calibrate is None or not with_sensitivity:
+            return {}
+        found: dict[str, Any] = msgspec.to_builtins(layer_sensitivity(written, calibrate))
+        return found
+
+
+def _write_graphs(kind: str, graphs: Mapping[str, tuple[FloatGraph, Path]]) -> dict[str, Any]:
+    kept = {tower: KINDS[kind].write(floats, target) for tower, (floats, target) in graphs.items()}
+    return {"float_layers": [f"{tower}: {name}" for tower, names in kept.items() for name in names]}
+
+
+def _write_draft(
+    kind: Kind,
+    checkpoint: Checkpoint,
+    place: Path,
+    sensitivity: Mapping[str, Mapping[str, object]],
+    apart: Callable[..., dict[str, Any]],
+) -> dict[str, Any]:
     with folder_written_atomically(draft_folder(place, kind.name)) as folder:
         (folder / "onnx").mkdir()
         write_model_files(checkpoint.config, checkpoint.preprocess_config, checkpoint.tokenizer, folder)
-        for tower, source, target in zip((IMAGE, TEXT), GRAPHS["fp32"], GRAPHS[kind.precision], strict=True):
-            try:
-                pixels = pixels_of(checkpoint) if tower == IMAGE else None
-                floats = FloatGraph(place / FLOAT / source, list(sensitivity[tower]), pixels)
-                kept = kind.write(floats, folder / target)
-            except (EdgeclipError, MemoryError) as error:
-                raise TrialError(str(error) or "out of memory") from error
-            float_layers += [f"{tower}: {name}" for name in kept]
-        write_draft_manifest(checkpoint, folder, kind.precision, kind.precision, float_layers, threads=None)
-    return {"float_layers": float_layers}
+        graphs = {}
+        for tower, source, target in zip(TOWERS, GRAPHS["fp32"], GRAPHS[kind.precision], strict=True):
+            pixels = pixels_of(checkpoint) if tower == "image" else None
+            path = float_folder(place, kind.source) / source
+            graphs[tower] = FloatGraph(path, list(sensitivity.get(tower, ())), pixels), folder / target
+        written = apart(_write_graphs, kind.name, graphs)
+        write_draft_manifest(checkpoint, folder, kind.precision, kind.precision, written["float_layers"], threads=None)
+    return written
+
+
+def float_folder(place: Path, source: str) -> Path:
+    """Where a model's float graphs are."""
+    return place / _as_name(f"float {source}")
 
 
 def draft_folder(place: Path, kind: str) -> Path:
     """Where the draft of a kind is."""
-    return place / kind.replace(" ", "-").replace(",", "").replace("/", "-in-")
+    return place / _as_name(kind)
+
+
+def _as_name(words: str) -> str:
+    return words.replace(" ", "-").replace(",", "").replace("%", "").replace("/", "-in-")
 
 
 def write_draft_manifest(
@@ -105,23 +162,15 @@ def write_draft_manifest(
     return manifest
 
 
-def put_together(
-    checkpoint: Checkpoint,
-    place: Path,
-    image: str,
-    text: str,
-    folder: Path,
-    *,
-    threads: int,
-    float_layers: Mapping[str, Sequence[str]],
-) -> None:
-    """Fill an empty folder with a bundle of one kind's image graph and another's text graph."""
+def put_together(drafts: Drafts, candidate: Candidate, folder: Path) -> None:
+    """Fill an empty folder with the bundle of a candidate."""
     (folder / "onnx").mkdir()
-    write_model_files(checkpoint.config, checkpoint.preprocess_config, checkpoint.tokenizer, folder)
-    for index, kind in enumerate((KINDS[image], KINDS[text])):
-        name = GRAPHS[kind.precision][index]
+    image, text = KINDS[candidate.image], KINDS[candidate.text]
+    model, place, kept = drafts.models[image.source], drafts.trials.folder, list[str]()
+    write_model_files(model.config, model.preprocess_config, model.tokenizer, folder)
+    for tower, kind in zip(TOWERS, (image, text), strict=True):
+        name = GRAPHS[kind.precision][TOWERS.index(tower)]
         shutil.copyfile(draft_folder(place, kind.name) / name, folder / name)
-    kept = [
-        name for tower, kind in ((IMAGE, image), (TEXT, text)) for name in float_layers[kind] if name.startswith(tower)
-    ]
-    write_draft_manifest(checkpoint, folder, KINDS[image].precision, KINDS[text].precision, kept, threads=threads)
+        written = drafts.trials.done[f"graphs of {kind.name}"].found or {}
+        kept += [layer for layer in written["float_layers"] if layer.startswith(tower)]
+    write_draft_manifest(model, folder, image.precision, text.precision, kept, threads=candidate.threads)

@@ -7,97 +7,92 @@ from collections.abc import Mapping, Sequence
 from math import ceil, floor, inf, log10
 from pathlib import Path
 
-import numpy as np
-
 from edgeclip.bundle import COMPRESS_CARD, MANIFEST
-from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.prepare import Prepared
 from edgeclip.errors import ConfigError
 from edgeclip.evaluate.environment import environment
+from edgeclip.evaluate.judge import TeachersRanking, own_pairs
 from edgeclip.evaluate.paired import drop
-from edgeclip.evaluate.release_card import Embeds, card_of, embed_pairs
-from edgeclip.evaluate.retrieval import ranks
+from edgeclip.evaluate.release_card import card_of, embed_pairs
 from edgeclip.export.measure import finished
 from edgeclip.files import as_json, folder_written_atomically, scratch_folder
 from edgeclip.runtime import load
+from edgeclip.tune.candidates import TEACHER
 from edgeclip.tune.compress_settings import CompressSettings
 from edgeclip.tune.contest import hold_contest
 from edgeclip.tune.drafts import put_together
 from edgeclip.tune.record import SCHEMA, Candidate, Compressed, Contest, Failure, Figures, Proof, Tried
-from edgeclip.tune.search import NOISE, TEACHER, Search
+from edgeclip.tune.search import NOISE, WHOLE, Search
 
 
 def finish(
-    settings: CompressSettings,
-    checkpoint: Checkpoint,
-    report: Prepared,
-    data: str,
-    search: Search,
-    sensitivity: dict[str, dict[str, float]],
-    out: Path,
-    start: float,
+    settings: CompressSettings, report: Prepared, data: str, search: Search, out: Path, start: float
 ) -> Compressed:
     """Choose, write the bundle, and prove it.
 
     Args:
         settings: what was asked for.
-        checkpoint: the teacher.
         report: the pairs that no choice has seen.
         data: their name.
         search: with the figures of all candidates.
-        sensitivity: for the card.
         out: the bundle's folder.
         start: of the run, by the monotonic clock.
     """
-    winner, figures, contests = choose(search, checkpoint)
+    winner, figures, contests = choose(search)
+    teacher = search.drafts.models[TEACHER]
     with folder_written_atomically(out) as folder:
-        _put_together(search, checkpoint, winner, folder)
+        put_together(search.drafts, winner, folder)
         clip = load(folder, threads=winner.threads, cache=None)
         images, texts = report.crops, report.first_captions
-        theirs = embed_pairs(checkpoint, images, texts, "teacher")
+        theirs = embed_pairs(teacher, images, texts, "teacher")
         ours = embed_pairs(clip, images, texts, "bundle")
-        lost = drop(_ranks(theirs), _ranks(ours))
+        ranking = TeachersRanking(theirs, search.logit_scale) if search.truth == "teacher" else None
+        judge = ranking or own_pairs
+        lost = drop(judge(theirs), judge(ours))
         over = figures.over(search.budget)
         if lost.most > search.budget.max_drop:
             over["max_drop"] = lost.most
         card = Compressed(
             schema=SCHEMA,
-            model=checkpoint.name,
+            model=teacher.name,
             budget=search.budget,
             winner=winner,
             figures=figures,
-            teacher=search.figures.get(Candidate(image=TEACHER, text=TEACHER, threads=winner.threads)),
+            teacher=search.figures.get(Candidate(image=WHOLE, text=WHOLE, threads=winner.threads)),
             proof=Proof(
                 data=data,
-                chosen_on=len(search.teacher[0]),
+                truth=search.truth,
+                chosen_on=search.pairs,
                 reported_on=len(report),
                 seed=settings.seed,
                 drop=lost,
+                same_first=ranking.same_first(ours) if ranking else None,
             ),
             over=over,
             relax=_relaxed(search, winner, over) if over else {},
             tried=_tried(search),
             failures=[Failure(trial=trial.name, reason=trial.failed or "") for trial in search.costs.trials.failures],
             contests=contests,
-            sensitivity=sensitivity,
+            sensitivity=search.drafts.sensitivity,
             environment=environment(winner.threads),
             seconds=round(time.monotonic() - start, 1),
             trials=len(search.costs.trials.done) - 1,
+            students=search.drafts.students,
         )
         (folder / COMPRESS_CARD).write_bytes(as_json(card))
-        manifest = finished(clip, card_of(theirs, ours, data=data, seed=settings.seed))
+        manifest = finished(clip, card_of(theirs, ours, data=data, seed=settings.seed, judge=judge))
         (folder / MANIFEST).write_bytes(as_json(manifest))
     return card
 
 
-def choose(search: Search, checkpoint: Checkpoint) -> tuple[Candidate, Figures, list[Contest]]:
+def choose(search: Search) -> tuple[Candidate, Figures, list[Contest]]:
     """The fastest that keeps every limit and the accuracy, else the one that is closest to it."""
     contests: list[Contest] = []
     if contenders := search.contenders():
         sizes = {candidate: figures.size_mb for candidate, figures in search.figures.items()}
         order, contests = hold_contest(contenders, sizes, search.costs.rounds)
         for candidate in order:
-            figures = _whole(search, checkpoint, candidate)
+            figures = _whole(search, candidate)
             if figures is None:
                 search.outcomes[candidate] = "failed with both towers"
             elif over := figures.over(search.budget):
@@ -108,7 +103,7 @@ def choose(search: Search, checkpoint: Checkpoint) -> tuple[Candidate, Figures, 
                 _tell_losers(search, candidate, contests)
                 return candidate, figures, contests
     for candidate in _closest(search):
-        if figures := _whole(search, checkpoint, candidate):
+        if figures := _whole(search, candidate):
             search.outcomes[candidate] = f"closest to the budget: {search.outcomes.get(candidate, '')}".rstrip(": ")
             return candidate, figures, contests
     raise ConfigError(
@@ -175,26 +170,11 @@ def _tried(search: Search) -> list[Tried]:
     ]
 
 
-def _ranks(embeds: Embeds) -> tuple[np.ndarray, np.ndarray]:
-    return ranks(*embeds, np.arange(len(embeds[0])))
-
-
-def _whole(search: Search, checkpoint: Checkpoint, candidate: Candidate) -> Figures | None:
+def _whole(search: Search, candidate: Candidate) -> Figures | None:
     """The figures of a candidate as one bundle."""
     place = search.costs.trials.folder
     with scratch_folder(place) as scratch:
         folder = scratch / "bundle"
         folder.mkdir()
-        _put_together(search, checkpoint, candidate, folder)
+        put_together(search.drafts, candidate, folder)
         return search.costs.whole(candidate, folder)
-
-
-def _put_together(search: Search, checkpoint: Checkpoint, candidate: Candidate, folder: Path) -> None:
-    trials = search.costs.trials
-    kept = {
-        kind: (trials.done[f"graphs of {kind}"].found or {})["float_layers"]
-        for kind in (candidate.image, candidate.text)
-    }
-    put_together(
-        checkpoint, trials.folder, candidate.image, candidate.text, folder, threads=candidate.threads, float_layers=kept
-    )

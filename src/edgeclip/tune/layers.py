@@ -5,38 +5,56 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.prepare import Prepared
 from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.float_graphs import FloatGraphs
-from edgeclip.export.int8 import PROJECTION
+from edgeclip.export.int8 import HEAD
 from edgeclip.export.stored import round_what_is_stored
 from edgeclip.export.towers import Tower
 from edgeclip.quantize.pixels import PixelBytes
-from edgeclip.quantize.sensitivity import as_int8, sensitivity
+from edgeclip.quantize.sensitivity import (
+    Directions,
+    all_directions,
+    as_int8,
+    embed,
+    ranking_directions,
+    sensitivities,
+)
+from edgeclip.tune.record import LayerLoss
+
+ORDER = "cosine"
+"""The measure by which layers are left in float."""
 
 
-def layer_sensitivity(floats: FloatGraphs, pairs: Prepared) -> dict[str, dict[str, float]]:
-    """By tower and layer, what 1 - mean cosine of the embeddings would be with it alone in int8; largest first.
+def layer_sensitivity(floats: FloatGraphs, pairs: Prepared) -> dict[str, dict[str, LayerLoss]]:
+    """By tower and layer, what it alone in int8 would change; the most sensitive first.
 
     Args:
         floats: the towers, equalized.
-        pairs: what is embedded, few.
+        pairs: what is embedded, few. Each tower's embeddings rank those of the other.
     """
-    checkpoint: Checkpoint = floats.checkpoint
+    images = image_batches(pairs, floats.checkpoint.preprocess_config)
+    texts = text_batches(pairs, floats.checkpoint.tokenizer)
+
+    def by(tower: Tower, batches: list[Tensor]) -> Directions:
+        return ranking_directions(embed(tower, batches), floats.checkpoint.logit_scale)
+
     return {
-        "image": _of(floats.image.tower, image_batches(pairs, checkpoint.preprocess_config), floats.pixels),
-        "text": _of(floats.text.tower, text_batches(pairs, checkpoint.tokenizer)),
+        "image": _of(floats.image.tower, images, by(floats.text.tower, texts), floats.pixels),
+        "text": _of(floats.text.tower, texts, by(floats.image.tower, images)),
     }
 
 
-def _of(tower: Tower, batches: list[torch.Tensor], pixels: PixelBytes | None = None) -> dict[str, float]:
+def _of(
+    tower: Tower, batches: list[Tensor], ranking: Directions, pixels: PixelBytes | None = None
+) -> dict[str, LayerLoss]:
     stored = copy.deepcopy(tower)
     round_what_is_stored(stored)
-    linears = [name for name, module in stored.named_modules() if isinstance(module, nn.Linear) and name != PROJECTION]
+    linears = [name for name, module in stored.named_modules() if isinstance(module, nn.Linear) and name not in HEAD]
     with torch.no_grad():
         int8 = as_int8(stored, linears, pixels)
-    losses = sensitivity(stored, int8, batches)
-    return dict(sorted(losses.items(), key=lambda item: -item[1]))
+    cosine, divergence = sensitivities(stored, int8, batches, [all_directions, ranking])
+    found = {name: LayerLoss(cosine=cosine[name], ranking=divergence[name]) for name in linears}
+    return dict(sorted(found.items(), key=lambda item: -getattr(item[1], ORDER)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from edgeclip.bundle import COMPRESS_CARD
+from edgeclip.bundle import COMPRESS_CARD, Truth, measured_on
 from edgeclip.config import Config
 from edgeclip.errors import MALFORMED, BundleError
 from edgeclip.evaluate.paired import Drop
@@ -62,8 +62,8 @@ class Candidate(Config, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """In words."""
-        towers = self.image if self.image == self.text else f"{self.image} images, {self.text} texts"
-        return f"{towers}, {self.threads} thread{'' if self.threads == 1 else 's'}"
+        towers = self.image if self.image == self.text else f"images {self.image}; texts {self.text}"
+        return f"{towers}; {self.threads} thread{'' if self.threads == 1 else 's'}"
 
 
 class Tried(Config, frozen=True, kw_only=True):
@@ -73,6 +73,14 @@ class Tried(Config, frozen=True, kw_only=True):
     figures: Figures
     drop: Drop | None
     outcome: str
+
+
+class Student(Config, frozen=True, kw_only=True):
+    """A smaller model that was distilled from the teacher: by which recipe, on how many images, how often."""
+
+    recipe: str
+    images: int
+    epochs: int
 
 
 class Failure(Config, frozen=True, kw_only=True):
@@ -89,21 +97,42 @@ class Contest(Config, frozen=True, kw_only=True):
     slower: Ratio
 
 
+class LayerLoss(Config, frozen=True, kw_only=True):
+    """What a layer alone in int8 would change: 1 - mean cosine of the embeddings, and the ranking of what they find.
+
+    The latter is the divergence of the ranking's probabilities from the teacher's, in nats.
+    """
+
+    cosine: float
+    ranking: float
+
+
 class Proof(Config, frozen=True, kw_only=True):
-    """The winner on pairs that no choice has seen: the loss, and on what it was measured."""
+    """The winner on pairs that no choice has seen: the loss, and on what it was measured.
+
+    `same_first`, where the teacher's ranking is the truth, is the per cent of queries with the teacher's first answer.
+    """
 
     data: str
+    truth: Truth
     chosen_on: int
     reported_on: int
     seed: int
     drop: Drop
+    same_first: float | None
+
+    @property
+    def measured_on(self) -> str:
+        """On what, in words."""
+        return measured_on(self.reported_on, self.data, self.truth)
 
 
 class Compressed(Config, frozen=True, kw_only=True):
     """The content of card.json.
 
     `relax` is empty where all limits are kept; else it has by limit what the best candidate would need that keeps all
-    others, where there is one. `sensitivity` by tower and layer: what 1 - mean cosine would be with it alone in int8.
+    others, where there is one. `sensitivity` by tower and layer, the most sensitive first.
+    `students` by kind of graph: what it is made of, where that is not the teacher itself.
     """
 
     schema: int
@@ -118,10 +147,16 @@ class Compressed(Config, frozen=True, kw_only=True):
     tried: list[Tried]
     failures: list[Failure]
     contests: list[Contest]
-    sensitivity: dict[str, dict[str, float]]
+    sensitivity: dict[str, dict[str, LayerLoss]]
     environment: dict[str, Any]
     seconds: float
     trials: int
+    students: dict[str, Student] = {}
+
+    @property
+    def student(self) -> Student | None:
+        """The student that was chosen; None where it is the teacher."""
+        return self.students.get(self.winner.image)
 
     @property
     def fits(self) -> bool:

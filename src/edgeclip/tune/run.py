@@ -16,23 +16,26 @@ import numpy as np
 import onnxruntime
 import torch
 
+from edgeclip.bundle import Truth
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.cpu import cpu_flags, granted_processors
 from edgeclip.data.prepare import Prepared, prepare_parts
-from edgeclip.data.split import CALIBRATE, to_choose
+from edgeclip.data.split import CALIBRATE
 from edgeclip.files import as_json, locked, write_atomically
-from edgeclip.measure.bundle_process import TOWERS
 from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card
-from edgeclip.tune.arguments import check_arguments, check_size
-from edgeclip.tune.candidates import KINDS, thread_counts
+from edgeclip.shrink.plan import count_parameters
+from edgeclip.tune.arguments import check_arguments, check_enough, check_size, parts_of
+from edgeclip.tune.candidates import KINDS, TEACHER, thread_counts
 from edgeclip.tune.compress_settings import CompressSettings
 from edgeclip.tune.contest import MOST_ROUNDS
 from edgeclip.tune.costs import CALLS, ROUND_CALLS, SECONDS, Costs
 from edgeclip.tune.device import check_room, memory_cap_mb
-from edgeclip.tune.drafts import write_drafts
+from edgeclip.tune.drafts import Drafts
 from edgeclip.tune.finish import finish
+from edgeclip.tune.fused import has_many_tokens, write_fused
 from edgeclip.tune.record import Budget, Compressed
 from edgeclip.tune.search import Search
+from edgeclip.tune.students import Students, training_expected
 from edgeclip.tune.trials import Trials
 from edgeclip.version import __version__
 
@@ -46,9 +49,13 @@ PASSES = 20
 
 @dataclass(frozen=True)
 class Roles:
-    """Decoded pairs that are calibrated on, chosen on and reported on; none is in two of them."""
+    """Decoded pairs that are calibrated on, chosen on and reported on; none is in two of them, nor among those that
+    are left `to_train` students on. Where the pictures have no captions, a pair is a picture and some text.
+    """
 
     name: str
+    truth: Truth
+    to_train: int
     calibrate: Prepared
     choose: Prepared
     report: Prepared
@@ -77,21 +84,34 @@ def compress(settings: CompressSettings, out: Path) -> Compressed:
         torch.set_num_threads(granted_processors())
         checkpoint = load_checkpoint(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
         check_size(settings.max_size_mb, checkpoint.model.config)
-        check_room(out, sum(4 * tensor.numel() for tensor in checkpoint.model.state_dict().values()))
+        check_room(
+            out,
+            4 * count_parameters(checkpoint.config),
+            fused=has_many_tokens(checkpoint),
+            students=settings.distill,
+        )
         roles = load_roles(settings, checkpoint)
-        trials = Trials(trials_folder(out), _depends_on(checkpoint, roles))
-        sensitivity = write_drafts(checkpoint, trials, roles.calibrate)
+        cap_mb = memory_cap_mb()
+        drafts = Drafts(Trials(trials_folder(out), _depends_on(checkpoint, roles)), cap_mb)
+        drafts.write(TEACHER, checkpoint, roles.calibrate)
         search = Search(
-            costs=_costs(trials, roles.choose),
+            costs=_costs(drafts.trials, roles.choose, cap_mb),
+            drafts=drafts,
             budget=msgspec.convert(settings, Budget, from_attributes=True),
             deadline=start + settings.time_budget_s,
+            truth=roles.truth,
+            logit_scale=checkpoint.logit_scale,
         )
+        search.check_teacher()
+        write_fused(drafts, checkpoint, roles.calibrate)
+        if settings.distill:
+            Students(search, settings, roles.to_train).make()
         search.measure_towers()
-        card = finish(settings, checkpoint, roles.report, roles.name, search, sensitivity, out, start)
+        card = finish(settings, roles.report, roles.name, search, out, start)
     if card.fits:
-        shutil.rmtree(trials.folder)
+        shutil.rmtree(drafts.trials.folder)
     else:
-        logger.warning("%s keeps what was tried, for a run with other limits", trials.folder)
+        logger.warning("%s keeps what was tried, for a run with other limits", drafts.trials.folder)
     return card
 
 
@@ -116,15 +136,20 @@ def plan(settings: CompressSettings, out: Path) -> list[Step]:
         _seconds(lambda: checkpoint.encode_image(test_card(size))),
         _seconds(lambda: checkpoint.encode_text(GOLDEN_TEXT)),
     )
-    graphs, pairs = len(KINDS) * len(TOWERS) * len(thread_counts()), settings.pairs
-    one, parameters = image + text, sum(tensor.numel() for tensor in checkpoint.model.state_dict().values())
+    kinds = [kind for kind in KINDS.values() if not kind.recipe and (not kind.fuse or has_many_tokens(checkpoint))]
+    graphs, pairs = sum(len(kind.towers) for kind in kinds) * len(thread_counts()), settings.pairs
+    one, parameters = image + text, count_parameters(checkpoint.config)
     return [
         Step(f"decode {2 * pairs + CALIBRATE} pictures", 2 * pairs * DECODE_S),
         Step("export both towers, and find which layers are sensitive", EXPORT_S + PASSES * CALIBRATE * one),
-        Step(f"write {len(KINDS)} kinds of graph: {', '.join(KINDS)}", len(KINDS) * parameters * WRITE_S),
+        Step(
+            f"write {len(kinds)} kinds of graph: {'; '.join(kind.name for kind in kinds)}",
+            len(kinds) * parameters * WRITE_S,
+        ),
+        *([Step(*training_expected(settings, one, len(parts_of(settings)[3])))] if settings.distill else []),
         Step(f"open and time {graphs} graphs, each in a process", graphs * (START_S + min(CALLS * one / 2, SECONDS))),
-        Step(f"embed {pairs} pairs with those that could win", len(KINDS) / 2 * pairs * one),
-        Step("measure the contenders in turn", MOST_ROUNDS * ROUND_CALLS * len(KINDS) * one / 2),
+        Step(f"embed {pairs} pairs with those that could win", len(kinds) / 2 * pairs * one),
+        Step("measure the contenders in turn", MOST_ROUNDS * ROUND_CALLS * len(kinds) * one / 2),
         Step(f"prove the winner on {pairs} other pairs", 2 * pairs * one),
     ]
 
@@ -137,11 +162,17 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def load_roles(settings: CompressSettings, checkpoint: Checkpoint) -> Roles:
-    """Decode the pairs of each role."""
-    parts = to_choose(
-        settings.data, pairs=settings.pairs, calibrate=CALIBRATE, seed=settings.seed, options=settings.data_options
-    )
-    return Roles(parts[2].captions.name, *prepare_parts(parts, checkpoint.preprocess_config, settings))
+    """Decode the pairs of each role.
+
+    Raises:
+        DataError: too few of them can be decoded.
+    """
+    *parts, to_train = parts_of(settings)
+    captions = parts[2].captions
+    calibrate, choose, report = prepare_parts(parts, checkpoint.preprocess_config, settings)
+    check_enough(min(len(choose), len(report)), captions.things, settings)
+    truth: Truth = "captions" if captions.captioned else "teacher"
+    return Roles(captions.name, truth, len(to_train), calibrate, choose, report)
 
 
 def _depends_on(checkpoint: Checkpoint, roles: Roles) -> str:
@@ -156,9 +187,9 @@ def _depends_on(checkpoint: Checkpoint, roles: Roles) -> str:
     return total.hexdigest()
 
 
-def _costs(trials: Trials, choose: Prepared) -> Costs:
+def _costs(trials: Trials, choose: Prepared, cap_mb: float | None) -> Costs:
     """Lay out the pairs to choose on for the processes that measure."""
     crops, texts = trials.folder / "crops.npy", trials.folder / "texts.json"
     np.save(crops, choose.pixels)
     write_atomically(texts, as_json(choose.first_captions))
-    return Costs(trials, crops, texts, memory_cap_mb())
+    return Costs(trials, crops, texts, cap_mb)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from math import sqrt
 
 import numpy as np
 
+from edgeclip.bundle import Truth
 from edgeclip.errors import DataError
-from edgeclip.evaluate.paired import Drop, Ranks, drop
-from edgeclip.evaluate.retrieval import ranks, recalls
-from edgeclip.measure.bundle_process import TOWERS, Tower
+from edgeclip.evaluate.judge import Embeds, Found, Judge, TeachersRanking, check_better_than_chance, own_pairs
+from edgeclip.evaluate.paired import Drop, drop
+from edgeclip.measure.bundle_process import Tower
 from edgeclip.progress import task
 from edgeclip.tune.candidates import KINDS, thread_counts
 from edgeclip.tune.costs import Costs
+from edgeclip.tune.drafts import Drafts
 from edgeclip.tune.record import Budget, Candidate, Figures
 
-TEACHER = "fp32"
+WHOLE = "fp32"
+"""The kind that is the teacher's own graphs."""
 NOISE = 1.25
 """A first measurement may be so many times wrong: what is within it of a limit is measured again."""
 COULD_WIN = 1.5
@@ -30,24 +34,29 @@ class Search:
     """What is known so far."""
 
     costs: Costs
+    drafts: Drafts
     budget: Budget
     deadline: float
+    truth: Truth
+    logit_scale: float
     figures: dict[Candidate, Figures] = field(default_factory=dict)
     drops: dict[tuple[str, str], Drop | None] = field(default_factory=dict)
     outcomes: dict[Candidate, str] = field(default_factory=dict)
-    _teacher: Ranks | None = None
 
     def measure_towers(self) -> None:
         """The figures of every candidate whose graphs could be opened, put together from those of its towers."""
-        written = [kind for kind in KINDS if self.costs.trials.done[f"graphs of {kind}"].failed is None]
+        written = self.drafts.kinds
+        graphs = [(tower, kind) for kind in written for tower in KINDS[kind].towers]
         found: dict[tuple[Tower, str, int], dict[str, float]] = {}
-        with task("opening and timing", len(written) * len(TOWERS) * len(thread_counts())) as advance:
-            for kind, tower, threads in product(written, TOWERS, thread_counts()):
+        with task("opening and timing", len(graphs) * len(thread_counts())) as advance:
+            for (tower, kind), threads in product(graphs, thread_counts()):
                 if figures := self.costs.tower(tower, kind, threads):
                     found[tower, kind, threads] = figures
                 advance(1)
-        rest = self.costs.nothing_opened(TEACHER) or {"rss_mb": 0.0, "open_ms": 0.0, "size_mb": 0.0}
+        rest = self.costs.nothing_opened(WHOLE) or {"rss_mb": 0.0, "open_ms": 0.0, "size_mb": 0.0}
         for image, text, threads in product(written, written, thread_counts()):
+            if not KINDS[image].pairs_with(KINDS[text]):
+                continue
             one, other = found.get(("image", image, threads)), found.get(("text", text, threads))
             if one and other:
                 self.figures[Candidate(image=image, text=text, threads=threads)] = Figures(
@@ -110,45 +119,47 @@ class Search:
         """What a candidate loses on the pairs to choose on; None where it failed there."""
         key = (candidate.image, candidate.text)
         if key not in self.drops:
-            found = self._ranks(*key)
-            self.drops[key] = None if found is None else drop(self.teacher, found)
+            found = self._embeds(*key)
+            self.drops[key] = None if found is None else drop(self._teacher_finds, self._judge(found))
         return self.drops[key]
 
-    @property
-    def teacher(self) -> Ranks:
-        """The ranks of the teacher's own float graphs.
+    def check_teacher(self) -> None:
+        """Refuse a gate that would mean nothing.
 
         Raises:
-            DataError: it is no better than chance, so that nothing could be lost.
+            DataError: the teacher knows so little of the data that nothing could be lost.
         """
-        if self._teacher is None:
-            found = self._ranks(TEACHER, TEACHER)
-            if found is None:
-                raise DataError("a teacher that failed on the data", expected="embeddings", fix="see the trials")
-            check_better_than_chance(found)
-            self._teacher = found
-        return self._teacher
+        if isinstance(self._judge, TeachersRanking):
+            self._judge.check()
+        else:
+            check_better_than_chance(self._teacher_finds)
 
-    def _ranks(self, image: str, text: str) -> Ranks | None:
-        images, texts = self.costs.embedded("image", image), self.costs.embedded("text", text)
-        if images is None or texts is None:
-            return None
-        images_NE = np.load(images)
-        return ranks(images_NE, np.load(texts), np.arange(len(images_NE)))
+    @property
+    def pairs(self) -> int:
+        """How many the choice is made on."""
+        return len(self._teacher[0])
 
+    @cached_property
+    def _judge(self) -> Judge:
+        return TeachersRanking(self._teacher, self.logit_scale) if self.truth == "teacher" else own_pairs
 
-def check_better_than_chance(teacher: Ranks) -> None:
-    """Refuse a gate that would mean nothing.
+    @cached_property
+    def _teacher_finds(self) -> Found:
+        return self._judge(self._teacher)
 
-    Raises:
-        DataError: in either direction the teacher's R@1 may be that of guessing.
-    """
-    I = len(teacher[0])
-    for direction in teacher:
-        found = recalls(direction, np.arange(I)).r1
-        if found.low <= 100 / I:
+    @cached_property
+    def _teacher(self) -> Embeds:
+        """By the teacher's own float graphs."""
+        found = self._embeds(WHOLE, WHOLE)
+        if found is None:
+            failed = self.costs.trials.failures[0]
             raise DataError(
-                f"a teacher with R@1 {found.value:.1f} on {I} pairs, which guessing reaches too",
-                expected="a model that knows this data",
-                fix="give `data` of the kind that the model was trained on",
+                f"a teacher that failed on the data ({failed.name}: {failed.failed})",
+                expected="its embeddings",
+                fix="use a smaller one, or a device with more memory",
             )
+        return found
+
+    def _embeds(self, image: str, text: str) -> Embeds | None:
+        images, texts = self.costs.embedded("image", image), self.costs.embedded("text", text)
+        return None if images is None or texts is None else (np.load(images), np.load(texts))

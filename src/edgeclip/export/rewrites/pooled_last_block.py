@@ -25,15 +25,20 @@ class PooledBlock(nn.Module):
         attention = block.attention
         D = attention.out.in_features
         self.norm1, self.norm2, self.mlp, self.attention = block.norm1, block.norm2, block.mlp, attention
+        self.normalizes_after = block.normalizes_after
+        self.attention_input, self.mlp_input = block.attention_input, block.mlp_input
         self.query, self.key_value = divided(attention.qkv, D)
         del attention.qkv
 
     def forward(self, x_BTD: Tensor, at: Tensor | int, mask: Tensor | None) -> Tensor:
         """(B, T, D) and the pooled positions, (B,) or the same for all -> (B, D); `mask` is added to the scores."""
-        normed_BTD = self.norm1(x_BTD)
-        key_BTD, value_BTD = self.key_value(normed_BTD).chunk(2, dim=-1)
-        query_B1D = self.query(take(normed_BTD, at))
+        read_BTD = self.attention_input(x_BTD) if self.normalizes_after else self.norm1(x_BTD)
+        key_BTD, value_BTD = self.key_value(read_BTD).chunk(2, dim=-1)
+        query_B1D = self.query(take(read_BTD, at))
         pooled_B1D = take(x_BTD, at) + self.attention.attend(query_B1D, key_BTD, value_BTD, mask)
+        if self.normalizes_after:
+            pooled_B1D = self.norm1(pooled_B1D)
+            return self.norm2(pooled_B1D + self.mlp(self.mlp_input(pooled_B1D))).squeeze(1)
         return (pooled_B1D + self.mlp(self.norm2(pooled_B1D))).squeeze(1)
 
 
