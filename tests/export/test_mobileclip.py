@@ -15,6 +15,7 @@ import torch
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.export import export_bundle
 from edgeclip.export.export_settings import SampleSettings
+from edgeclip.export.immich import write_model_folder
 from edgeclip.export.samples import load_samples
 from edgeclip.export.tower_pairs import pair_inputs_of_tower, pairs_of_tower
 from edgeclip.export.towers import ExportedTextTower, exported_image_tower
@@ -43,7 +44,7 @@ def exported(checkpoint: Checkpoint, once: MadeOnce, precision: str) -> ClipRunt
         samples = load_samples(
             SampleSettings(data="builtin:tabletop", samples=6, workers=0), checkpoint.preprocess_config
         )
-        export_bundle(checkpoint, folder / "bundle", samples, precision=precision, threads=1)
+        export_bundle(checkpoint, folder / "bundle", samples, precision=precision, threads=1, combined_graph=True)
 
     stages = len(checkpoint.config.vision.convolutions.stages)
     return load(once(f"mobileclip-{stages}-{precision}", make) / "bundle", threads=1)
@@ -97,6 +98,24 @@ def test_every_gelu_is_one_operation_once_a_graph_is_open(checkpoint: Checkpoint
     squeezes = sum(isinstance(module, Squeeze) for module in checkpoint.model.vision.modules())
     assert kinds["Erf"] <= squeezes  # what is weighed by a squeeze is small, and not fused
     assert kinds["Gelu"] + kinds["BiasGelu"] > squeezes
+
+
+@pytest.mark.slow
+def test_immich_and_zero_shot_pipelines_get_the_embeddings_of_the_runtime(
+    checkpoint: Checkpoint, once: MadeOnce, tmp_path: Path
+):
+    with exported(checkpoint, once, "int8") as clip:
+        write_model_folder(clip.bundle, tmp_path)
+        input_ids = checkpoint.tokenizer(TEXTS)
+        textual = onnxruntime.InferenceSession(str(tmp_path / "textual" / "model.onnx"))
+        (embedding,) = textual.run(None, {"text": input_ids[:1].astype(np.int32)})
+        np.testing.assert_allclose(embedding, clip.encode_text(TEXTS[:1]), atol=1e-5)
+        pixels = checkpoint.preprocess(PICTURES[0]).numpy()[None]
+        visual = onnxruntime.InferenceSession(str(tmp_path / "visual" / "model.onnx"))
+        np.testing.assert_allclose(visual.run(None, {"image": pixels})[0], clip.encode_image(PICTURES[:1]), atol=1e-5)
+        both = onnxruntime.InferenceSession(str(clip.bundle.folder / "onnx" / "model_quantized.onnx"))
+        logits, _, texts, images = both.run(None, {"pixel_values": pixels, "input_ids": input_ids})
+        np.testing.assert_allclose(logits, clip.logit_scale * images @ texts.T, atol=1e-4)
 
 
 @torch.no_grad()

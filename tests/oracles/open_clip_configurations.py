@@ -1,5 +1,8 @@
 """Compare every configuration of open_clip that is read with open_clip itself, two layers deep, and record which.
 
+Those with a text tower of transformers, whose sizes open_clip asks the hub for, are compared by open_clip_bert.py. With
+names only those are compared, and take their places in what was recorded.
+
 python -m venv oracle && oracle/bin/pip install open_clip_torch==3.3.0 timm==1.0.31 -e .[compress]
 oracle/bin/python -m tests.oracles.open_clip_configurations
 """
@@ -7,6 +10,7 @@ oracle/bin/python -m tests.oracles.open_clip_configurations
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +85,11 @@ def difference(name: str) -> float:
 
 
 if __name__ == "__main__":
-    differences: dict[str, float] = {}
-    for name in sorted(open_clip.list_models()):
+    names = sorted(open_clip.list_models())
+    differences: dict[str, float] = json.loads(RECORDED.read_text())["differences"] if sys.argv[1:] else {}
+    for name in sys.argv[1:] or names:
+        if "hf_model_name" in open_clip.get_model_config(name)["text_cfg"]:
+            continue
         try:
             differences[name] = difference(name)
             print(name, differences[name], flush=True)
@@ -90,7 +97,7 @@ if __name__ == "__main__":
             print(name, refused, flush=True)
     content = {
         "versions": {"open_clip": open_clip.__version__, "timm": timm.__version__, "torch": torch.__version__},
-        "configurations": {name: open_clip.get_model_config(name) for name in sorted(open_clip.list_models())},
-        "differences": differences,
+        "configurations": {name: open_clip.get_model_config(name) for name in names},
+        "differences": dict(sorted(differences.items())),
     }
     RECORDED.write_text(json.dumps(content) + "\n")
