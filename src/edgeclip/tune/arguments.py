@@ -58,7 +58,6 @@ def check_pairs(settings: CompressSettings) -> None:
         DataError: there are too few pairs for `max_drop`, or the data can't be used.
     """
     _, choose, report, train = parts_of(settings)
-    check_enough(min(len(choose), len(report)), report.captions.things, settings)
     if settings.distill and not report.captions.captioned:
         raise DataError(
             f"`distill` on {settings.data}, pictures without captions",
@@ -71,6 +70,7 @@ def check_pairs(settings: CompressSettings) -> None:
             expected=f"at least {FEWEST_TO_TRAIN} that nothing else is done with",
             fix="use more data, or leave out `distill`",
         )
+    check_enough(min(len(choose), len(report)), report.captions.things, settings)
 
 
 def check_enough(pairs: int, things: str, settings: CompressSettings) -> None:
