@@ -18,8 +18,7 @@ from edgeclip.tune.compress_settings import CompressSettings
 from edgeclip.tune.student_process import student_folder, train_apart
 from edgeclip.tune.students import Length, bisect, longest, longest_recipes, training_expected
 from edgeclip.tune.trials import TrialError
-from tests.tune.conftest import StandIn
-from tests.tune.killed_run import SETTINGS
+from tests.tune.conftest import SETTINGS, StandIn
 
 COSTS = {"half": {"view_s": 0.01, "step_s": 0.5}, "quarter": {"view_s": 0.008, "step_s": 0.3}}
 
