@@ -23,6 +23,7 @@ from edgeclip.progress import task
 from edgeclip.quantize.equalize import equalize
 from edgeclip.quantize.pixels import PixelBytes
 from edgeclip.quantize.sensitivity import embed
+from edgeclip.tokenizer import ClipTokenizer
 
 Tower: TypeAlias = ExportedImageTower | ExportedTextTower
 
@@ -81,20 +82,29 @@ def write_float_graphs(checkpoint: Checkpoint, folder: Path, *, calibrate: Prepa
         images = image_batches(calibrate, checkpoint.preprocess_config)
         texts = text_batches(calibrate, checkpoint.tokenizer)
     with task("making the float graphs", 2) as advance:
-        image_alphas = _equalized(image, images)
+        image_alphas = equalized(image, images)
         write_image_graph(image, image_graph)
         advance(1)
-        text_alphas = _equalized(text, texts)
-        write_text_graph(text, text_graph)
-        if checkpoint.tokenizer.ends_texts:
-            end_texts(text_graph, checkpoint.tokenizer.eos_token_id)
+        text_alphas = equalized(text, texts)
+        write_text(text, checkpoint.tokenizer, text_graph)
         advance(1)
     return FloatGraphs(
         checkpoint, FloatTower(image, image_graph, image_alphas), FloatTower(text, text_graph, text_alphas)
     )
 
 
-def _equalized(tower: Tower, batches: list[Tensor] | None) -> dict[str, float]:
+def write_text(text: ExportedTextTower, tokenizer: ClipTokenizer, path: Path) -> None:
+    """Write a text tower's graph, which ends texts that other clients cut with their end.
+
+    Raises:
+        ConfigError: it is too large for an ONNX file.
+    """
+    write_text_graph(text, path)
+    if tokenizer.ends_texts:
+        end_texts(path, tokenizer.eos_token_id)
+
+
+def equalized(tower: Tower, batches: list[Tensor] | None) -> dict[str, float]:
     """Equalize a tower in place and pair its inputs; the alpha of each pair that was equalized."""
     if batches is None:
         return {}

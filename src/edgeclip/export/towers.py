@@ -6,6 +6,7 @@ Shape legend: B images, N texts, T tokens, D hidden size, E projection size.
 from __future__ import annotations
 
 import copy
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +15,35 @@ from torch.nn import functional
 from edgeclip.export.rewrites import plain_attention
 from edgeclip.export.rewrites.folded_query import FoldedPooling
 from edgeclip.export.rewrites.pooled_last_block import PooledBlock, later_mask
-from edgeclip.model import Clip
 from edgeclip.model.anatomy import pooled_index, seen
 from edgeclip.model.fusion import log_size
 from edgeclip.model.layers import Block, Transformer, through
+from edgeclip.model.text import TextTower
+from edgeclip.model.vision import VisionTower
+
+
+class HasVision(Protocol):
+    """A model, or its image tower alone."""
+
+    @property
+    def vision(self) -> VisionTower:
+        """The tower."""
+        ...
+
+
+class HasText(Protocol):
+    """A model, or its text tower alone."""
+
+    @property
+    def text(self) -> TextTower:
+        """The tower."""
+        ...
 
 
 class ExportedImageTower(nn.Module):
     """`pixel_values` (B, 3, H, W) -> embeddings (B, E) of unit length, equal to `Clip.encode_image`."""
 
-    def __init__(self, model: Clip) -> None:
+    def __init__(self, model: HasVision) -> None:
         super().__init__()
         tower = copy.deepcopy(model.vision)
         plain_attention.rewrite(tower.transformer)
@@ -57,7 +77,7 @@ class ExportedImageTower(nn.Module):
 class ExportedTextTower(nn.Module):
     """`input_ids` (N, T) -> embeddings (N, E), equal to `Clip.encode_text`; any T where texts need no padding."""
 
-    def __init__(self, model: Clip) -> None:
+    def __init__(self, model: HasText) -> None:
         super().__init__()
         tower = copy.deepcopy(model.text)
         plain_attention.rewrite(tower.transformer)
