@@ -11,6 +11,7 @@ from edgeclip.files import present
 from edgeclip.hf_config import read_preprocess
 from edgeclip.runtime import load
 from edgeclip.runtime.foreign import foreign_graphs
+from edgeclip.runtime.ports import Kind
 from edgeclip.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ def load_encoder(
     """
     if is_bundle(source) or foreign_graphs(source) is not None:
         clip = load(source, threads=threads, cache=None)  # what is measured is the bundle
+        both: tuple[Kind, ...] = ("image", "text")
+        for kind in both:
+            if kind not in clip.towers:
+                raise clip.bundle.without(kind)
         return clip, clip.bundle.preprocess
     import torch
 

@@ -103,14 +103,9 @@ class ForeignModel:
         return False
 
     @property
-    def image_graph(self) -> Path | None:
-        """The image tower's graph."""
-        return self.towers["image"].graph if "image" in self.towers else None
-
-    @property
-    def text_graph(self) -> Path | None:
-        """The text tower's graph."""
-        return self.towers["text"].graph if "text" in self.towers else None
+    def graphs(self) -> dict[Kind, Path]:
+        """The graphs of the towers that are there."""
+        return {kind: tower.graph for kind, tower in self.towers.items()}
 
     @property
     def preprocess(self) -> PreprocessConfig:

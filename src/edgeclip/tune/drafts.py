@@ -115,7 +115,7 @@ def _write_draft(
         write_model_files(checkpoint.config, checkpoint.preprocess_config, checkpoint.tokenizer, folder)
         graphs = {}
         for tower, source, target in zip(TOWERS, GRAPHS["fp32"], GRAPHS[kind.precision], strict=True):
-            pixels = pixels_of(checkpoint) if tower == "image" else None
+            pixels = pixels_of(checkpoint.model.vision, checkpoint.preprocess_config) if tower == "image" else None
             path = float_folder(place, kind.source) / source
             graphs[tower] = FloatGraph(path, list(sensitivity.get(tower, ())), pixels), folder / target
         written = apart(_write_graphs, kind.name, graphs)
