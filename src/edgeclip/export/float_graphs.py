@@ -63,13 +63,16 @@ def pixels_of(checkpoint: Checkpoint) -> PixelBytes:
     return PixelBytes.of(checkpoint.preprocess_config, checkpoint.model.vision.patch_embedding.in_features)
 
 
-def write_float_graphs(checkpoint: Checkpoint, folder: Path, *, calibrate: Prepared | None = None) -> FloatGraphs:
+def write_float_graphs(
+    checkpoint: Checkpoint, folder: Path, *, calibrate: Prepared | None = None, to_be_rounded: bool = False
+) -> FloatGraphs:
     """Write the graph of each tower under its name in a bundle.
 
     Args:
         checkpoint: the checkpoint, which is left as it is.
         folder: where a bundle is made; its `onnx` folder must be there.
         calibrate: pairs to equalize the channels on, for int8; None leaves the weights as they are, in their order.
+        to_be_rounded: see `graph.write_image_graph`.
 
     Raises:
         ConfigError: a tower is too large for an ONNX file.
@@ -82,10 +85,10 @@ def write_float_graphs(checkpoint: Checkpoint, folder: Path, *, calibrate: Prepa
         texts = text_batches(calibrate, checkpoint.tokenizer)
     with task("making the float graphs", 2) as advance:
         image_alphas = _equalized(image, images)
-        write_image_graph(image, image_graph)
+        write_image_graph(image, image_graph, to_be_rounded=to_be_rounded)
         advance(1)
         text_alphas = _equalized(text, texts)
-        write_text_graph(text, text_graph)
+        write_text_graph(text, text_graph, to_be_rounded=to_be_rounded)
         if checkpoint.tokenizer.ends_texts:
             end_texts(text_graph, checkpoint.tokenizer.eos_token_id)
         advance(1)
