@@ -388,9 +388,9 @@ class PreprocessConfig(Config, frozen=True, kw_only=True):
     both None means no resize. `crop_size` is (height, width); None means no crop.
     """
 
-    shortest_edge: int | None
+    shortest_edge: int | None = None
     resize_to: tuple[int, int] | None = None
-    crop_size: tuple[int, int] | None
+    crop_size: tuple[int, int] | None = None
     resample: int = 3
     rescale_factor: float = 1 / 255
     mean: tuple[float, float, float] = CLIP_MEAN

@@ -66,13 +66,16 @@ def pixels_of(tower: VisionTower | FastViT, preprocess: PreprocessConfig) -> Pix
     return PixelBytes.of(preprocess, tower.patch_embedding.in_features)
 
 
-def write_float_graphs(checkpoint: Checkpoint, folder: Path, *, calibrate: Prepared | None = None) -> FloatGraphs:
+def write_float_graphs(
+    checkpoint: Checkpoint, folder: Path, *, calibrate: Prepared | None = None, to_be_rounded: bool = False
+) -> FloatGraphs:
     """Write the graph of each tower under its name in a bundle.
 
     Args:
         checkpoint: the checkpoint, which is left as it is.
         folder: where a bundle is made; its `onnx` folder must be there.
         calibrate: pairs to equalize the channels on, for int8; None leaves the weights as they are, in their order.
+        to_be_rounded: see `graph.write_image_graph`.
 
     Raises:
         ConfigError: a tower is too large for an ONNX file.
@@ -85,23 +88,23 @@ def write_float_graphs(checkpoint: Checkpoint, folder: Path, *, calibrate: Prepa
         texts = text_batches(calibrate, checkpoint.tokenizer)
     with task("making the float graphs", 2) as advance:
         image_alphas = equalized(image, images)
-        write_image_graph(image, image_graph)
+        write_image_graph(image, image_graph, to_be_rounded=to_be_rounded)
         advance(1)
         text_alphas = equalized(text, texts)
-        write_text(text, checkpoint.tokenizer, text_graph)
+        write_text(text, checkpoint.tokenizer, text_graph, to_be_rounded=to_be_rounded)
         advance(1)
     return FloatGraphs(
         checkpoint, FloatTower(image, image_graph, image_alphas), FloatTower(text, text_graph, text_alphas)
     )
 
 
-def write_text(text: ExportedTextTower, tokenizer: ClipTokenizer, path: Path) -> None:
-    """Write a text tower's graph, which ends texts that other clients cut with their end.
+def write_text(text: ExportedTextTower, tokenizer: ClipTokenizer, path: Path, *, to_be_rounded: bool = False) -> None:
+    """Write a text tower's graph, which ends texts that other clients cut with their end; see `write_image_graph`.
 
     Raises:
         ConfigError: it is too large for an ONNX file.
     """
-    write_text_graph(text, path)
+    write_text_graph(text, path, to_be_rounded=to_be_rounded)
     if tokenizer.ends_texts:
         end_texts(path, tokenizer.eos_token_id)
 

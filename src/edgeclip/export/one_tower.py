@@ -96,11 +96,11 @@ def _exported(source: OneTower) -> Tower:
     return ExportedTextTower(source).eval() if source.config.kind == "text" else exported_image_tower(source)
 
 
-def _write_float(source: OneTower, tower: Tower, path: Path) -> None:
+def _write_float(source: OneTower, tower: Tower, path: Path, *, to_be_rounded: bool = False) -> None:
     if isinstance(tower, ExportedTextTower):
-        write_text(tower, source.tokenizer, path)
+        write_text(tower, source.tokenizer, path, to_be_rounded=to_be_rounded)
     else:
-        write_image_graph(tower, path)
+        write_image_graph(tower, path, to_be_rounded=to_be_rounded)
 
 
 def _draft(source: OneTower, folder: Path, samples: Samples, precision: GraphPrecision, threads: int) -> ClipRuntime:
@@ -118,7 +118,7 @@ def _draft(source: OneTower, folder: Path, samples: Samples, precision: GraphPre
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             graph = Path(scratch) / "float.onnx"
             equalized(tower, _batches(source, samples.calibrate))
-            _write_float(source, tower, graph)
+            _write_float(source, tower, graph, to_be_rounded=True)
             float_layers = chosen_layers(tower, _batches(source, samples.choose), pixels)
             Int8Tower(graph, pixels).write(path, float_layers=float_layers)
     manifest = Manifest(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from pathlib import Path
 
 import torch
+from msgspec.structs import replace
 
 from edgeclip.bundle import Card, Closeness, Manifest, check_replaceable
 from edgeclip.checkpoint.load import load_towers
@@ -20,7 +21,7 @@ from edgeclip.export.make_bundle import export_bundle
 from edgeclip.export.one_tower import export_one_tower
 from edgeclip.export.samples import load_samples
 from edgeclip.files import locked
-from edgeclip.runtime.foreign import foreign_graphs
+from edgeclip.runtime.foreign import at_hand, foreign_graphs
 from edgeclip.shrink.fuse_tokens import fuse_tokens
 from edgeclip.shrink.fusion_schedule import FusionSchedule, read_schedule, steps_of
 from edgeclip.shrink.keep_words import keep_words, read_words
@@ -50,8 +51,9 @@ def _export(
     settings: ExportSettings, schedule: FusionSchedule | None, out: Path
 ) -> tuple[Manifest | ImmichManifest, Card | Closeness]:
     torch.set_num_threads(settings.threads)
-    if (foreign := foreign_graphs(settings.model)) is not None:
-        return export_foreign(settings, foreign, out)
+    source = str(at_hand(settings.model))
+    if (foreign := foreign_graphs(source)) is not None:
+        return export_foreign(replace(settings, model=source), foreign, out)
     for name in ("logit_scale", "logit_bias"):
         if getattr(settings, name) is not None:
             raise ConfigError(
@@ -70,7 +72,7 @@ def _export(
         checkpoint = keep_words(checkpoint, *words)
     if schedule is not None:
         images = image_batches(samples.calibrate, checkpoint.preprocess_config)
-        checkpoint = replace(checkpoint, model=fuse_tokens(checkpoint.model, schedule, images))
+        checkpoint = dataclasses.replace(checkpoint, model=fuse_tokens(checkpoint.model, schedule, images))
     if settings.layout == "immich":
         return export_immich(checkpoint, out, samples, precision=precision, threads=threads, teacher=teacher)
     return export_bundle(
