@@ -26,6 +26,7 @@ from peer_photos import photographs, write_photos
 from PIL import Image
 
 import edgeclip
+from edgeclip.bundle import COMPRESS_CARD, read_bundle
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.footprint import bytes_on_disk
 from edgeclip.evaluate.ratio import ratio
@@ -75,7 +76,9 @@ def edgeclip_over(theirs: list[float], ours: list[float]) -> dict[str, float]:
 
 
 def described(bundle: Path) -> dict[str, Any]:
-    """What was chosen, under which budget, and what it loses on unseen pairs."""
+    """What was chosen, under which budget, and what it loses on unseen pairs; of another bundle its precision."""
+    if not (bundle / COMPRESS_CARD).is_file():
+        return {"precision": read_bundle(bundle).manifest.precisions}
     card = read_card(bundle)
     return {
         "chosen": card.winner.name,

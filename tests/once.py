@@ -51,7 +51,8 @@ class _ByContent(pickle.Pickler):
         return (value.dtype, value.shape, value.detach().numpy().tobytes()) if isinstance(value, Tensor) else None
 
 
-def _digest(*values: object) -> str:
+def digest(*values: object) -> str:
+    """Of what is in them."""
     content = io.BytesIO()
     _ByContent(content).dump(values)
     return hashlib.sha256(content.getvalue()).hexdigest()
@@ -70,7 +71,7 @@ def exported_once(export: Callable[..., Any], once: MadeOnce) -> Callable[..., A
                 sys.settrace(tracer)
             program.save(folder / "graph.onnx")
 
-        folder = once(f"graph-{_digest(tower, examples, repr(options))}", fill)
+        folder = once(f"graph-{digest(tower, examples, repr(options))}", fill)
         return SimpleNamespace(model_proto=onnx.load(folder / "graph.onnx"))
 
     return export_once

@@ -20,10 +20,10 @@ from typing import Annotated, BinaryIO, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from edgeclip.config import ClipConfig, Config, Fusion, PreprocessConfig
+from edgeclip.config import ClipConfig, Config, Fusion, OneTowerConfig, PreprocessConfig, TextConfig
 from edgeclip.errors import MALFORMED, BundleError, ConfigError
 from edgeclip.files import present, printable, read_whole
-from edgeclip.hf_config import preprocess_from, read_config
+from edgeclip.hf_config import preprocess_from, read_towers
 from edgeclip.hf_json import read_json
 from edgeclip.hub import snapshot
 from edgeclip.names import BUILTIN, is_hub_id
@@ -152,9 +152,10 @@ class Manifest(Config, frozen=True, kw_only=True):
     `precision` is the image graph's, and the text graph's too unless there is a `text_precision`. `threads` is what
     the bundle was chosen for, where it was. `card` is None only while it is being measured; `float_layers` are Linear
     layers that int8 would have cost too much, as "image: name" or "text: name"; `logit_bias` is there where the model
-    is `sigmoid`, see `ClipConfig`; `fusion` where the image tower fuses tokens; `words` where it has not all of its
-    teacher's; `files` by path within the bundle, all
-    but edgeclip.json itself and what is `ABOUT` it; `seal` is the hash of all other fields.
+    is `sigmoid`, see `ClipConfig`; `tower` where there is one alone, which has no logit scale, and in place of a card
+    the `closeness` of its embeddings to those in float; `fusion` where the image tower fuses tokens; `words` where it
+    has not all of its teacher's; `files` by path within the bundle, all but edgeclip.json itself and what is `ABOUT`
+    it; `seal` is the hash of all other fields.
     """
 
     schema: int
@@ -162,7 +163,7 @@ class Manifest(Config, frozen=True, kw_only=True):
     teacher: str
     precision: GraphPrecision
     float_layers: list[str]
-    logit_scale: float
+    logit_scale: float | UnsetType = UNSET
     logit_bias: float | UnsetType = UNSET
     fingerprint: str
     golden: Golden
@@ -171,14 +172,17 @@ class Manifest(Config, frozen=True, kw_only=True):
     fusion: Fusion | UnsetType = UNSET  # the seals of manifests without it are of what they say
     seal: str = ""
     text_precision: GraphPrecision | UnsetType = UNSET
+    tower: Literal["image", "text"] | UnsetType = UNSET
+    closeness: Closeness | UnsetType = UNSET
     threads: Annotated[int, Meta(ge=1, le=256)] | UnsetType = UNSET
     words: KeptWords | UnsetType = UNSET
 
     @property
-    def graphs(self) -> tuple[str, str]:
-        """The names of the image graph and the text graph."""
+    def graphs(self) -> dict[str, str]:
+        """The names of the image graph and the text graph, of those that are there."""
         text = self.precision if self.text_precision is UNSET else self.text_precision
-        return GRAPHS[self.precision][0], GRAPHS[text][1]
+        both = {"image": GRAPHS[self.precision][0], "text": GRAPHS[text][1]}
+        return {kind: name for kind, name in both.items() if self.tower in (UNSET, kind)}
 
     @property
     def precisions(self) -> str:
@@ -190,12 +194,57 @@ class Manifest(Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that was read: its folder, and what the files in it say. The graphs are opened when they are needed."""
+    """A bundle that was read: its folder, and what the files in it say. The graphs are opened when they are needed.
+
+    What is of a tower that is not there raises.
+    """
 
     folder: Path
     manifest: Manifest
-    config: ClipConfig
-    preprocess: PreprocessConfig
+    towers: ClipConfig | OneTowerConfig
+    image_preprocess: PreprocessConfig | None
+
+    def without(self, kind: Literal["image", "text"]) -> BundleError:
+        """The error that says that a tower is not there."""
+        other = "texts" if kind == "image" else "images"
+        return BundleError(
+            f"{self.folder}, which has no {kind} tower",
+            expected=f"the {kind} tower of the same model, or {other} alone",
+            fix="export a model with both towers, or two of one each as IMAGE+TEXT",
+        )
+
+    @property
+    def config(self) -> ClipConfig:
+        """Both towers' sizes.
+
+        Raises:
+            BundleError: there is one alone.
+        """
+        if isinstance(self.towers, OneTowerConfig):
+            raise self.without("text" if self.towers.kind == "image" else "image")
+        return self.towers
+
+    @property
+    def preprocess(self) -> PreprocessConfig:
+        """How images are made.
+
+        Raises:
+            BundleError: there is no image tower.
+        """
+        if self.image_preprocess is None:
+            raise self.without("image")
+        return self.image_preprocess
+
+    @property
+    def text(self) -> TextConfig:
+        """The text tower's sizes.
+
+        Raises:
+            BundleError: there is none.
+        """
+        if self.towers.text is None:
+            raise self.without("text")
+        return self.towers.text
 
     @cached_property
     def tokenizer(self) -> ClipTokenizer:
@@ -205,10 +254,10 @@ class Bundle:
             TokenizerError: its files are malformed.
             BundleError: the bundle was replaced since it was read.
         """
+        text = self.text
         for name, entry in self.manifest.files.items():
             if name.startswith("tokenizer"):
                 _check_hash(self.folder / name, entry)
-        text = self.config.text
         return load_tokenizer(self.folder, text.context_length, fixed_length=text.sees_padding)
 
     @property
@@ -218,14 +267,33 @@ class Bundle:
         return "int8" in (manifest.precision, manifest.text_precision) and manifest.schema != EARLIER_SCHEMA
 
     @property
+    def graphs(self) -> dict[Literal["image", "text"], Path]:
+        """The graphs of the towers that are there."""
+        names = self.manifest.graphs
+        kinds: tuple[Literal["image", "text"], ...] = ("image", "text")
+        return {kind: self.folder / names[kind] for kind in kinds if kind in names}
+
+    @property
     def image_graph(self) -> Path:
-        """The image tower's graph."""
-        return self.folder / self.manifest.graphs[0]
+        """The image tower's graph.
+
+        Raises:
+            BundleError: there is none.
+        """
+        if "image" not in self.graphs:
+            raise self.without("image")
+        return self.graphs["image"]
 
     @property
     def text_graph(self) -> Path:
-        """The text tower's graph."""
-        return self.folder / self.manifest.graphs[1]
+        """The text tower's graph.
+
+        Raises:
+            BundleError: there is none.
+        """
+        if "text" not in self.graphs:
+            raise self.without("text")
+        return self.graphs["text"]
 
     @property
     def name(self) -> str:
@@ -249,7 +317,13 @@ class Bundle:
 
     @property
     def logit_scale(self) -> float:
-        """The factor on cosines that makes logits of them."""
+        """The factor on cosines that makes logits of them.
+
+        Raises:
+            BundleError: there is one tower alone.
+        """
+        if self.manifest.logit_scale is UNSET:
+            raise self.without("text" if "image" in self.graphs else "image")
         return self.manifest.logit_scale
 
     @property
@@ -260,17 +334,27 @@ class Bundle:
     @property
     def embedding_size(self) -> int:
         """E, the length of an embedding."""
-        return self.config.projection_dim
+        return self.towers.projection_dim
 
     @property
     def image_size(self) -> int:
-        """Pixels of a side, as the image graph takes them."""
-        return self.config.vision.image_size
+        """Pixels of a side, as the image graph takes them.
+
+        Raises:
+            BundleError: there is no image tower.
+        """
+        if self.towers.vision is None:
+            raise self.without("image")
+        return self.towers.vision.image_size
 
     @property
     def context_length(self) -> int:
-        """Tokens of a text at most."""
-        return self.config.text.context_length
+        """Tokens of a text at most.
+
+        Raises:
+            BundleError: there is no text tower.
+        """
+        return self.text.context_length
 
     def entry(self, graph: Path) -> FileEntry:
         """A graph's hash and size."""
@@ -334,10 +418,12 @@ def read_bundle(folder: Path) -> Bundle:
     """
     folder = present(folder)
     manifest = _read_manifest(folder / MANIFEST)
-    for name in manifest.graphs:
+    for name in manifest.graphs.values():
         if name not in manifest.files:
             raise BundleError(
-                f"{folder / MANIFEST} without {name}", expected="both graphs", fix="export the bundle again"
+                f"{folder / MANIFEST} without {name}",
+                expected="a graph of each tower",
+                fix="export the bundle again",
             )
     for name, entry in manifest.files.items():
         path = _inside(folder, name)
@@ -351,20 +437,33 @@ def read_bundle(folder: Path) -> Bundle:
             )
         if path.suffix != ".onnx":
             _check_hash(path, entry)
-    config = read_config(folder)
-    path = folder / "preprocessor_config.json"  # the one that the manifest seals
-    preprocess = preprocess_from(read_json(path), path, config.vision.image_size)
-    side, final = config.vision.image_size, preprocess.crop_size or preprocess.resize_to
-    if final != (side, side):
-        raise BundleError(f"{folder}, whose images are of {final}", expected=f"{side}x{side}", fix="export it again")
-    for golden in (manifest.golden.image_embeds, manifest.golden.text_embeds):
-        if len(golden) != config.projection_dim:
+    towers = read_towers(folder)
+    told = ("image", "text") if isinstance(towers, ClipConfig) else (towers.kind,)
+    if told != tuple(manifest.graphs):
+        raise BundleError(
+            f"{folder / MANIFEST} of the towers {' and '.join(manifest.graphs)}",
+            expected=f"{' and '.join(told)}, as config.json has it",
+            fix="copy the bundle again",
+        )
+    preprocess = None if towers.vision is None else _read_preprocess(folder, towers.vision.image_size)
+    golden_embeds = {"image": manifest.golden.image_embeds, "text": manifest.golden.text_embeds}
+    for kind, golden in golden_embeds.items():
+        if len(golden) != (towers.projection_dim if kind in told else 0):
             raise BundleError(
                 f"{folder / MANIFEST} with embeddings of {len(golden)} numbers",
-                expected=f"{config.projection_dim}, the model's",
+                expected=f"{towers.projection_dim}, the model's",
                 fix="copy the bundle again",
             )
-    return Bundle(folder=folder, manifest=manifest, config=config, preprocess=preprocess)
+    return Bundle(folder=folder, manifest=manifest, towers=towers, image_preprocess=preprocess)
+
+
+def _read_preprocess(folder: Path, side: int) -> PreprocessConfig:
+    path = folder / "preprocessor_config.json"  # the one that the manifest seals
+    preprocess = preprocess_from(read_json(path), path, side)
+    final = preprocess.crop_size or preprocess.resize_to
+    if final != (side, side):
+        raise BundleError(f"{folder}, whose images are of {final}", expected=f"{side}x{side}", fix="export it again")
+    return preprocess
 
 
 def is_own_layout(folder: Path) -> bool:

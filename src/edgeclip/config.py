@@ -368,6 +368,19 @@ def _check_stages(vision: VisionConfig, convolutions: ConvStages) -> None:
             )
 
 
+class OneTowerConfig(Config, frozen=True, kw_only=True):
+    """One tower without the other, and the width E of its embeddings."""
+
+    projection_dim: int
+    vision: VisionConfig | None = None
+    text: TextConfig | None = None
+
+    @property
+    def kind(self) -> Literal["image", "text"]:
+        """What the tower encodes."""
+        return "text" if self.vision is None else "image"
+
+
 class PreprocessConfig(Config, frozen=True, kw_only=True):
     """How an image becomes `pixel_values`. Sizes in pixels; `resample` is Pillow's number (3 = bicubic).
 
@@ -375,9 +388,9 @@ class PreprocessConfig(Config, frozen=True, kw_only=True):
     both None means no resize. `crop_size` is (height, width); None means no crop.
     """
 
-    shortest_edge: int | None
+    shortest_edge: int | None = None
     resize_to: tuple[int, int] | None = None
-    crop_size: tuple[int, int] | None
+    crop_size: tuple[int, int] | None = None
     resample: int = 3
     rescale_factor: float = 1 / 255
     mean: tuple[float, float, float] = CLIP_MEAN

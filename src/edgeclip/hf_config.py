@@ -13,6 +13,7 @@ from edgeclip.config import (
     CLIP_STD,
     ClipConfig,
     Fusion,
+    OneTowerConfig,
     PreprocessConfig,
     TextConfig,
     TowerConfig,
@@ -130,6 +131,17 @@ def read_config(folder: Path) -> ClipConfig:
     return config_from(read_json(path), path)
 
 
+def read_towers(folder: Path) -> ClipConfig | OneTowerConfig:
+    """Read the config.json of both towers or of one.
+
+    Raises:
+        CheckpointError: it is malformed or of another architecture.
+    """
+    path = folder / "config.json"
+    raw = read_json(path)
+    return tower_from(raw, path) if is_one_tower(raw) else config_from(raw, path)
+
+
 def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
     """The configuration that config.json has; `path` is for errors.
 
@@ -204,16 +216,42 @@ def _own_config(raw: dict[str, Any], path: Path) -> ClipConfig:
         ) from error
 
 
-def tower_from(raw: dict[str, Any], path: Path) -> tuple[VisionConfig | TextConfig, int]:
-    """The tower that a configuration of one of `TOWER_TYPES` has, and the width E of its embeddings.
+def is_one_tower(raw: dict[str, Any]) -> bool:
+    """Whether a configuration is of one tower alone, with its projection."""
+    return raw.get("model_type") in TOWER_TYPES or hf_bert.HEAD_KEY in raw
+
+
+def tower_from(raw: dict[str, Any], path: Path) -> OneTowerConfig:
+    """The tower that a configuration has which `is_one_tower`.
 
     Raises:
         CheckpointError: it is malformed.
     """
-    family, tower = str(raw["model_type"]).removesuffix("_model").rsplit("_", 1)
-    whole = {"model_type": family, f"{tower}_config": raw, "projection_dim": raw.get("projection_dim", 512)}
+    family, _, tower = str(raw["model_type"]).removesuffix("_model").rpartition("_")
+    if hf_bert.HEAD_KEY in raw:
+        family, tower = DUAL_ENCODER, "text"
+    beside = {"vision_config": {"model_type": "clip_vision_model"}}  # of the usual sizes
+    whole = {"model_type": family, "projection_dim": raw.get("projection_dim", 512), **beside, f"{tower}_config": raw}
     config = config_from(whole, path)
-    return config.vision if tower == "vision" else config.text, config.projection_dim
+    if tower == "vision":
+        return OneTowerConfig(projection_dim=config.projection_dim, vision=config.vision)
+    return OneTowerConfig(projection_dim=config.projection_dim, text=config.text)
+
+
+def write_tower(config: OneTowerConfig) -> dict[str, Any]:
+    """The content of config.json of one tower alone, as `tower_from` reads it."""
+    usual = config_from({"model_type": "clip"}, Path("config.json"))
+    whole = write_config(
+        ClipConfig(
+            projection_dim=config.projection_dim,
+            vision=config.vision or usual.vision,
+            text=config.text or usual.text,
+        )
+    )
+    own: dict[str, Any] = {"projection_dim": config.projection_dim}
+    if config.text is not None and config.text.bert is not None:
+        own[hf_bert.HEAD_KEY] = msgspec.to_builtins(hf_bert.head_of(config.text))
+    return {**whole["vision_config" if config.kind == "image" else "text_config"], **own}
 
 
 def _bert(model_type: object, vision: dict[str, Any], text: dict[str, Any], path: Path) -> TextConfig:

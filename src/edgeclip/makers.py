@@ -18,7 +18,7 @@ from edgeclip.measure.evaluation_settings import EvaluationSettings
 from edgeclip.settings import decode_settings
 
 if TYPE_CHECKING:
-    from edgeclip.bundle import Card, Manifest
+    from edgeclip.bundle import Card, Closeness, Manifest
     from edgeclip.export.immich import ImmichManifest
     from edgeclip.results import Evaluation, Results
     from edgeclip.tune.record import Compressed
@@ -53,7 +53,7 @@ def extras_named() -> Iterator[None]:
         ) from error
 
 
-def export(model: str | Path, out: str | Path, **settings: Any) -> tuple[Manifest | ImmichManifest, Card]:
+def export(model: str | Path, out: str | Path, **settings: Any) -> tuple[Manifest | ImmichManifest, Card | Closeness]:
     """Write a bundle, whole or not at all; an earlier bundle in its place is replaced.
 
     Args:
@@ -62,7 +62,8 @@ def export(model: str | Path, out: str | Path, **settings: Any) -> tuple[Manifes
         settings: by name, see `export.export_settings.ExportSettings`, such as `data`, `samples`, `precision`.
 
     Returns:
-        The manifest, and the release card measured against the checkpoint.
+        The manifest, and the release card measured against the checkpoint; for one tower alone how close its
+        embeddings are to those in float.
 
     Raises:
         EdgeclipError: anything in the settings, the model or the data that can't be used, or the `compress` extra is

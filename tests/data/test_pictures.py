@@ -38,6 +38,7 @@ def test_every_picture_has_a_text_of_its_own_and_copies_count_once(photos: Path)
     found = load_pictures(photos, seed=0)
     assert found is not None
     assert (found.name, len(found), found.captioned) == ("photos", 20, False)
+    assert (found.rows.read, found.rows.left_out) == (21, {"copies of others": 1})
     texts = [record.captions for record in found.records]
     assert len(set(texts)) == 20
     assert {len(captions) for captions in texts} == {1}

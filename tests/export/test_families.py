@@ -15,6 +15,7 @@ from transformers import AutoModel
 
 from edgeclip.bundle import read_bundle
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
+from edgeclip.errors import ConfigError
 from edgeclip.export import export_bundle
 from edgeclip.export.export_settings import SampleSettings
 from edgeclip.export.immich import write_model_folder
@@ -143,3 +144,22 @@ def test_both_towers_in_one_graph_have_the_bias(checkpoint: Checkpoint, once: Ma
         np.testing.assert_allclose(logits, expected, atol=1e-4)
         assert (clip.logit_bias is not None) == checkpoint.model.config.sigmoid
         assert read_bundle(clip.bundle.folder).config == checkpoint.model.config
+
+
+@pytest.mark.slow
+def test_a_tower_too_large_for_one_file_is_rounded_from_two(
+    checkpoint: Checkpoint, once: MadeOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    samples = load_samples(SampleSettings(data="builtin:tabletop", samples=4, workers=0), checkpoint.preprocess_config)
+    whole, beside = tmp_path / "whole", tmp_path / "beside"
+    export_bundle(checkpoint, whole, samples, precision="int8", threads=1, as_trained=True)
+    monkeypatch.setattr("edgeclip.export.graph.MAX_BYTES", 100_000)
+    export_bundle(checkpoint, beside, samples, precision="int8", threads=1, as_trained=True)
+    files = {path.relative_to(beside).as_posix() for path in beside.rglob("*") if path.is_file()}
+    assert not any("data" in name for name in files)
+    with load(whole, threads=1) as one, load(beside, threads=1) as two:
+        np.testing.assert_array_equal(one.encode_image(PICTURES), two.encode_image(PICTURES))
+        np.testing.assert_array_equal(one.encode_text(published.HARD), two.encode_text(published.HARD))
+        assert abs(one.bundle.bytes - two.bundle.bytes) < 0.01 * one.bundle.bytes
+    with pytest.raises(ConfigError, match=r"GB in fp32; expected at most 2 GB.*`keep_words`"):
+        export_bundle(checkpoint, tmp_path / "fp32", samples, precision="fp32", threads=1)

@@ -1,6 +1,10 @@
 """Processes of their own: time-outs and caps end them with a reason, bundles are opened, timed and embedded with."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +43,31 @@ def test_a_process_that_takes_too_long_is_ended(bundles: dict[str, Path], pairs:
         pytest.raises(ChildError, match=r"took more than 0\.01 s"),
     ):
         process.open()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a process keeps the number of a parent that is gone")
+def test_a_process_ends_with_a_parent_that_is_killed(tmp_path: Path):
+    (tmp_path / "busy.py").write_text(
+        "import os, time\nfrom edgeclip.measure.child import first_line\n_, answers = first_line()\n"
+        "print(os.getpid(), file=answers, flush=True)\ninput()\nwhile True: time.sleep(60)\n"
+    )
+    (tmp_path / "parent.py").write_text(
+        "from edgeclip.measure.child import Child\n"
+        "with Child('busy', {}, threads=1) as child:\n    print(child.ask(), flush=True)\n    child.ask()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, tmp_path / "parent.py"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        child = int(parent.stdout.readline())
+        parent.kill()
+    while True:
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        if "\nState:\tZ" in Path(f"/proc/{child}/status").read_text():
+            return
+        time.sleep(0.1)
 
 
 def test_a_process_that_needs_too_much_memory_is_ended(tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
@@ -26,6 +27,7 @@ from edgeclip.model.outliers import outlier_twin
 from edgeclip.quantize.deployed import DeployedClip
 from edgeclip.quantize.equalize import equalize
 from edgeclip.quantize.sensitivity import choose_float_layers, fake_quantized
+from edgeclip.shrink.keep_words import keep_words
 from edgeclip.shrink.plan import count_parameters, propose
 from tests import published
 
@@ -186,3 +188,15 @@ def test_the_rewritten_tower_is_the_model_at_any_length(checkpoint: Checkpoint):
     torch.testing.assert_close(tower(padded), expected, atol=2e-6, rtol=0)
     for ids, row in zip(checkpoint.tokenizer.token_ids(published.SENTENCES), expected, strict=True):
         torch.testing.assert_close(tower(torch.tensor([ids]))[0], row, atol=2e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_kept_words_encode_as_before(checkpoint: Checkpoint, pairs: Prepared):
+    kept = published.SENTENCES[:6]
+    small = keep_words(checkpoint, kept)
+    assert small.config.text.vocab_size < checkpoint.config.text.vocab_size
+    np.testing.assert_allclose(small.encode_text(kept), checkpoint.encode_text(kept), atol=1e-6)
+    assert small.tokenizer.pad_token_id == small.config.text.bert.pad_token_id
+    student = make_student(checkpoint, Share(0.9, 1.0, 1.0), checkpoint, pairs, kept)
+    assert student.tokenizer.pad_token_id == student.config.text.bert.pad_token_id
+    assert student.encode_text(kept[:1]).shape == (1, 48)

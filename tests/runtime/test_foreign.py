@@ -572,6 +572,37 @@ class TestHub:
         assert done.returncode == 0, done.stderr
         assert {"model.onnx", "model.onnx_data"} <= self.fetched(hub)
 
+    @pytest.mark.parametrize("name", ["transformers.js", "checkpoint", "bundle"])
+    def test_inspect_and_export_tell_graphs_from_checkpoints_and_bundles(
+        self, hub: Hub, copied: Callable[[str], Path], mini_checkpoint: Path, bundles: dict[str, Path], tmp_path, name
+    ):
+        if name == "checkpoint":  # with graphs beside its weights, which say less than they
+            shutil.copytree(mini_checkpoint, tmp_path / "checkpoint")
+            shutil.copytree(copied("transformers.js") / "onnx", tmp_path / "checkpoint" / "onnx")
+        hub.folder = bundles["fp32"] if name == "bundle" else tmp_path / name if name == "checkpoint" else copied(name)
+        told = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(tmp_path / "home")}
+        few = ["--samples", "4", "--threads", "1", "--workers", "0"]
+        commands = [["inspect", "someone/tiny"]]
+        commands += (
+            [["export", "someone/tiny", "--out", str(tmp_path / "out"), "--logit-scale", "50", *few]]
+            if name == "transformers.js"
+            else []
+        )
+        for arguments in commands:
+            command = [sys.executable, "-m", "edgeclip.cli.main", *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, env=os.environ | told, check=False)
+            assert done.returncode == 0, done.stderr
+            said = {
+                "transformers.js": "layout      transformers.js",
+                "checkpoint": "safetensors",
+                "bundle": "fingerprint",
+            }
+            assert said[name] in done.stdout or arguments[0] == "export"
+        if name == "checkpoint":
+            assert not [file for file in self.fetched(hub) if file.endswith(".onnx")]
+        if name == "transformers.js":
+            assert json.loads((tmp_path / "out" / "edgeclip.json").read_text())["teacher"] == "someone/tiny"
+
     def test_what_is_neither_is_one_line(self, hub: Hub, mini_checkpoint: Path, tmp_path: Path):
         hub.folder = mini_checkpoint
         done = load("someone/tiny", tmp_path, f"http://127.0.0.1:{hub.server_port}")

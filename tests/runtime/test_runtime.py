@@ -297,7 +297,7 @@ def test_an_export_that_fails_leaves_the_old_bundle(
 ):
     before = sorted(p.name for p in copy.rglob("*"))
 
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("edgeclip.export.float_graphs.write_text_graph", fail)

@@ -1,27 +1,40 @@
 """A search without processes: a stand-in for the process whose times are given, and which embeds in this one."""
 
 import json
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from edgeclip import tune
 from edgeclip.checkpoint import load_checkpoint, save_checkpoint
 from edgeclip.data.prepare import prepare_parts
 from edgeclip.data.split import scenes
 from edgeclip.distill.make_student import Share, make_student
+from edgeclip.files import as_json
 from edgeclip.image import Crop
 from edgeclip.measure.child import ChildError
 from edgeclip.runtime import load
 from edgeclip.tune import costs, search, students
 from edgeclip.tune.candidates import KINDS
+from edgeclip.tune.drafts import write_floats
+from edgeclip.tune.record import Compressed
 from edgeclip.tune.student_process import student_folder
+from tests.once import MadeOnce, digest
+
+SETTINGS = {"data": "builtin:tabletop", "pairs": 8, "max_drop": 100.0, "workers": 0}
 
 TIMES = {"fp32": 4.0, "int8": 2.0, "int4": 3.5, "half int8": 1.6, "quarter int8": 1.0, "eighth int8": 0.5}
 """Milliseconds of either tower by the draft's kind; the others are not tried."""
 TRAINED = {"view_s": 1.0, "training_s": 4.0}
 """Seconds, whatever is trained."""
+
+Finished = tuple[Path, Compressed]
+"""A bundle that `compress` made, and what it found."""
 
 
 class StandIn:
@@ -88,20 +101,45 @@ def train_nothing(settings, recipe, images, epochs, place, **limits):
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
+def stand_in(monkeypatch: pytest.MonkeyPatch, once: MadeOnce) -> type[StandIn]:
     """See `put_in`."""
-    return put_in(monkeypatch)
+    return put_in(monkeypatch, once)
 
 
-def put_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
+@pytest.fixture(scope="module")
+def finished(mini_checkpoint: Path, once: MadeOnce, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The bundle of one run without limits, and what it found; nobody changes the bundle."""
+    out = tmp_path_factory.mktemp("finished") / "small"
+    with pytest.MonkeyPatch.context() as patch:
+        put_in(patch, once)
+        return out, tune.compress(mini_checkpoint, out, max_image_ms=50.0, **SETTINGS)
+
+
+def called_here(once: MadeOnce) -> Callable[..., dict[str, Any]]:
+    """What `called_apart` does, in this process; the float graphs of a model are made once."""
+
+    def call(function: Callable[..., dict[str, Any]], *arguments: Any, **limits: object) -> dict[str, Any]:
+        if function is not write_floats:
+            return function(*arguments)
+        model, target, *rest = arguments
+
+        def fill(folder: Path) -> None:
+            (folder / "found.json").write_bytes(as_json(function(model, folder / "graphs", *rest)))
+
+        made = once(f"floats-{digest(model, rest)}", fill)
+        shutil.copytree(made / "graphs", target)
+        return json.loads((made / "found.json").read_bytes())
+
+    return call
+
+
+def put_in(monkeypatch: pytest.MonkeyPatch, once: MadeOnce) -> type[StandIn]:
     """Three kinds and one of each student, one thread, given times; a teacher that guesses is let through."""
     StandIn.asked, StandIn.failing = Counter(), set()
     StandIn.times = {costs.draft_folder(Path(), kind).name: ms for kind, ms in TIMES.items()}
     monkeypatch.setattr(costs, "BundleProcess", StandIn)
     monkeypatch.setattr(search, "check_better_than_chance", lambda found: None)
-    monkeypatch.setattr(
-        "edgeclip.tune.drafts.called_apart", lambda function, *arguments, **limits: function(*arguments)
-    )
+    monkeypatch.setattr("edgeclip.tune.drafts.called_apart", called_here(once))
     monkeypatch.setattr(search, "thread_counts", lambda: (1,))
     for name in set(KINDS) - set(TIMES):
         monkeypatch.delitem(KINDS, name)

@@ -1,5 +1,5 @@
-"""`python -m tests.tune.killed_run MODEL OUT AFTER SETTINGS`: a compress of given times, killed once AFTER trials have
-ended.
+"""`python -m tests.tune.killed_run MODEL OUT AFTER SETTINGS ONCE`: a compress of given times, killed once AFTER trials
+have ended. What is made once is in ONCE.
 """
 
 import json
@@ -13,14 +13,14 @@ import pytest
 
 from edgeclip import tune
 from edgeclip.tune.trials import TRIALS, Trials
+from tests.once import MadeOnce, made_once_in
 from tests.tune.conftest import put_in
 
-SETTINGS = {"data": "builtin:tabletop", "pairs": 8, "max_drop": 100.0, "workers": 0}
 TORN = b'{"name": "torn'
 """As a kill in the middle of a line leaves it."""
 
 
-def main(model: Path, out: Path, after: int, settings: dict[str, Any]) -> None:
+def main(model: Path, out: Path, after: int, settings: dict[str, Any], once: MadeOnce) -> None:
     usual, ended = Trials.run, []
 
     def run(self: Trials, name: str, work: object) -> object:
@@ -33,10 +33,11 @@ def main(model: Path, out: Path, after: int, settings: dict[str, Any]) -> None:
         return trial
 
     with pytest.MonkeyPatch.context() as patch:
-        put_in(patch)
+        put_in(patch, once)
         patch.setattr(Trials, "run", run)
         tune.compress(model, out, **settings)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4]))
+    MODEL, OUT, AFTER, SETTINGS, ONCE = sys.argv[1:]
+    main(Path(MODEL), Path(OUT), int(AFTER), json.loads(SETTINGS), made_once_in(Path(ONCE)))

@@ -4,25 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from edgeclip import tune
 from edgeclip.bundle import read_bundle
 from edgeclip.measure.bundle_process import BundleProcess
 from edgeclip.tune import again
 from edgeclip.tune.record import Figures
-from tests.tune.conftest import StandIn
-from tests.tune.test_run import SETTINGS
+from tests.tune.conftest import Finished
 
 
-def test_verify_says_what_is_other_here(
-    edgeclip_here, stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    out = tmp_path / "small"
-    tune.compress(mini_checkpoint, out, max_image_ms=50.0, **SETTINGS)
+def test_verify_says_what_is_other_here(edgeclip_here, finished: Finished, monkeypatch: pytest.MonkeyPatch):
     usual = again.environment
     monkeypatch.setattr(again, "environment", lambda threads: usual(threads) | {"cpu_flags": ["asimddp"]})
     slow = Figures(image_ms=60.0, text_ms=3.0, size_mb=1.0, rss_mb=70.0, open_ms=10.0)
     monkeypatch.setattr(again, "measured_again", lambda bundle, threads: slow)
-    done = edgeclip_here("verify", out)
+    done = edgeclip_here("verify", finished[0])
     assert done.returncode == 0, done.stderr
     assert "asimddp here" in done.stdout
     assert "processor:" not in done.stdout

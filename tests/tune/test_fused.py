@@ -10,8 +10,7 @@ from edgeclip.bundle import read_bundle
 from edgeclip.runtime import load, self_test
 from edgeclip.tune import fused
 from edgeclip.tune.candidates import KINDS
-from tests.tune.conftest import StandIn
-from tests.tune.killed_run import SETTINGS
+from tests.tune.conftest import SETTINGS, StandIn
 
 NAME = "int8, 50% fused"
 KIND = replace(KINDS[NAME], fuse="1@1")

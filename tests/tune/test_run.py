@@ -6,24 +6,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from huggingface_hub.repocard import metadata_load
+from PIL import Image
 
 from edgeclip import tune
 from edgeclip.bundle import read_bundle, verify_files
 from edgeclip.errors import ConfigError, DataError
+from edgeclip.evaluate.judge import TeachersRanking
+from edgeclip.report.compressed_html import write_card_html
+from edgeclip.report.model_card import write_model_card
 from edgeclip.runtime import load, self_test
 from edgeclip.tune.record import read_card
 from edgeclip.tune.trials import TRIALS, Trials
-from tests.tune.conftest import StandIn
-from tests.tune.killed_run import SETTINGS, TORN
+from tests.once import MadeOnce
+from tests.tune.conftest import SETTINGS, Finished, StandIn
+from tests.tune.killed_run import TORN
 from tests.tune.test_trials import fail
 
 
-def test_the_fastest_that_keeps_the_limits_is_chosen_with_its_proof(
-    stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path
-):
-    out = tmp_path / "small"
-    card = tune.compress(mini_checkpoint, out, **SETTINGS)
+def test_the_fastest_that_keeps_the_limits_is_chosen_with_its_proof(finished: Finished):
+    out, card = finished
     assert card.fits
     assert (card.winner.image, card.winner.text, card.winner.threads) == ("int8", "int8", 1)
     assert (card.proof.chosen_on, card.proof.reported_on, card.relax) == (8, 8, {})
@@ -39,7 +43,36 @@ def test_the_fastest_that_keeps_the_limits_is_chosen_with_its_proof(
     assert all(tried.outcome for tried in card.tried)
     assert len(card.tried) == 9
     assert list(card.sensitivity) == ["image", "text"]
-    assert not (tmp_path / "small-trials").exists()
+    assert not out.with_name("small-trials").exists()
+
+
+def test_pictures_without_captions_are_judged_by_the_teachers_ranking(
+    stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    photos, out = tmp_path / "photos", tmp_path / "small"
+    photos.mkdir()
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos / f"{number}.png")
+    settings = SETTINGS | {"data": str(photos)}
+    with pytest.raises(DataError, match=r"one text for every picture agrees by .* give `data` with captions"):
+        tune.compress(mini_checkpoint, out, **settings)
+    monkeypatch.setattr(TeachersRanking, "check", lambda self: None)
+    card = tune.compress(mini_checkpoint, out, **settings)
+    assert (card.proof.truth, card.proof.chosen_on, card.proof.reported_on) == ("teacher", 6, 5)
+    assert 0 <= card.proof.same_first <= 100
+    assert card.proof.drop.r1.value >= 0  # nothing is gained on the teacher by its own ranking
+    released = read_bundle(out).manifest.card
+    assert released.truth == "teacher"
+    assert released.teacher_i2t.r1.value == 100
+    assert released.teacher_i2t.r1.value - released.i2t.r1.value < 20
+    which = "5 pictures of photos without captions, by the teacher's own ranking for 5 built-in texts"
+    assert which in released.summary
+    page = write_card_html(out).read_text()
+    assert which in " ".join(page.replace("&#39;", "'").split())
+    (readme,) = write_model_card(out, name="me/small", licence="mit")
+    assert which in readme.read_text()
+    assert "model-index" not in metadata_load(readme)  # where it would be taken for recall
 
 
 def test_each_tower_has_the_kind_that_is_fastest_for_it(
@@ -93,13 +126,15 @@ def test_a_killed_run_goes_on_with_the_same_winner_and_repeats_nothing(
     stand_in: type[StandIn],
     mini_checkpoint: Path,
     tmp_path: Path,
+    once: MadeOnce,
     monkeypatch: pytest.MonkeyPatch,
 ):
     out = tmp_path / "killed"
     settings = SETTINGS | {"distill": distill}
     usual = Trials.run
-    job = json.dumps(settings)
-    command = [sys.executable, "-m", "tests.tune.killed_run", str(mini_checkpoint), str(out), str(after), job]
+    made = once("nothing", lambda folder: None).parent
+    told = (mini_checkpoint, out, after, json.dumps(settings), made)
+    command = [sys.executable, "-m", "tests.tune.killed_run", *map(str, told)]
     assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
     path = tmp_path / "killed-trials" / TRIALS
     *finished, torn = path.read_bytes().splitlines()
@@ -121,11 +156,11 @@ def test_a_killed_run_goes_on_with_the_same_winner_and_repeats_nothing(
     assert card.winner.image == card.winner.text == ("eighth int8" if distill else "int8")
 
 
-def test_another_model_forgets_the_trials(stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path):
+def test_other_pairs_forget_the_trials(stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path):
     out = tmp_path / "other"
     tune.compress(mini_checkpoint, out, max_image_ms=1.0, **SETTINGS)
     before = stand_in.asked.total()
-    tune.compress(mini_checkpoint, out, max_image_ms=1.0, **{**SETTINGS, "seed": 1})
+    tune.compress(mini_checkpoint, out, max_image_ms=1.0, **{**SETTINGS, "pairs": 7})
     assert stand_in.asked.total() == 2 * before
 
 

@@ -20,7 +20,7 @@ from edgeclip.checkpoint.beside import find_tokenizer, prepared, tokenizer_origi
 from edgeclip.checkpoint.describe import HUGGING_FACE, OPENAI_ORIGIN, configured, of_itself
 from edgeclip.checkpoint.description import Description
 from edgeclip.checkpoint.keys import Rule, to_ours, without_constants
-from edgeclip.checkpoint.one_tower import OneTower, is_one_tower, join, read_one_tower
+from edgeclip.checkpoint.one_tower import OneTower, holds_one_tower, join, read_one_tower
 from edgeclip.checkpoint.reader import read_tensors, read_weights
 from edgeclip.checkpoint.sentence_transformers import clip_folder
 from edgeclip.checkpoint.torch_file import TensorFile
@@ -178,13 +178,7 @@ def load_checkpoint(
         CheckpointError: there is no such model, it is damaged, of another architecture, or does not tell its own.
         HubError: a hub id that can't be downloaded.
     """
-    options = _Options(
-        None if vocabulary is None else Path(vocabulary), None if model_config is None else str(model_config)
-    )
-    if (parts := joined_parts(str(source))) is not None:
-        image, text = (_load(part, options) for part in parts)
-        return _joined(str(source), image, text)
-    found = _load(str(source), options)
+    found = load_towers(source, vocabulary=vocabulary, model_config=model_config)
     if isinstance(found, OneTower):
         raise CheckpointError(
             f"{source}, {found.kind} alone",
@@ -193,6 +187,19 @@ def load_checkpoint(
             f"{'' if isinstance(found.tower, TextTower) else '+TEXT'}, with a checkpoint that has the other",
         )
     return found
+
+
+def load_towers(
+    source: str | Path, *, vocabulary: str | Path | None = None, model_config: str | Path | None = None
+) -> Checkpoint | OneTower:
+    """Load a CLIP checkpoint, or one of its towers alone; with the arguments and errors of `load_checkpoint`."""
+    options = _Options(
+        None if vocabulary is None else Path(vocabulary), None if model_config is None else str(model_config)
+    )
+    if (parts := joined_parts(str(source))) is not None:
+        image, text = (_load(part, options) for part in parts)
+        return _joined(str(source), image, text)
+    return _load(str(source), options)
 
 
 def joined_parts(source: str) -> tuple[str, str] | None:
@@ -217,7 +224,7 @@ def _load(name: str, options: _Options) -> Checkpoint | OneTower:
         return _load_file(name, path, options)
     if path.is_dir() or is_hub_id(name):
         folder = clip_folder(path if path.is_dir() else download_checkpoint(name))
-        return read_one_tower(name, folder) if is_one_tower(folder) else _load_folder(name, folder, options)
+        return read_one_tower(name, folder) if holds_one_tower(folder) else _load_folder(name, folder, options)
     raise CheckpointError(
         f"unknown model {name!r}",
         expected=f"{BUILTIN}, a checkpoint's folder or file, or a hub id such as openai/clip-vit-base-patch32",

@@ -15,9 +15,9 @@ from edgeclip.checkpoint.beside import find_tokenizer, prepared, tokenizer_origi
 from edgeclip.checkpoint.keys import Rule, to_ours, without_constants
 from edgeclip.checkpoint.reader import read_weights
 from edgeclip.checkpoint.sentence_transformers import MODULES, is_text_tower, read_text_modules
-from edgeclip.config import ClipConfig, PreprocessConfig, TextConfig, VisionConfig
+from edgeclip.config import ClipConfig, OneTowerConfig, PreprocessConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError, EdgeclipError
-from edgeclip.hf_config import TOWER_TYPES, tower_from
+from edgeclip.hf_config import is_one_tower, tower_from
 from edgeclip.hf_json import read_json
 from edgeclip.model import Clip
 from edgeclip.model.clip import MAX_LOGIT_SCALE
@@ -47,21 +47,52 @@ class OneTower:
     origins: Mapping[str, str]
 
     @property
+    def config(self) -> OneTowerConfig:
+        """Its sizes."""
+        if isinstance(self.tower, TextTower):
+            return OneTowerConfig(projection_dim=self.projection_dim, text=self.tower.config)
+        return OneTowerConfig(projection_dim=self.projection_dim, vision=self.tower.config)
+
+    @property
+    def vision(self) -> VisionTower | FastViT:
+        """The tower, where it is one of images."""
+        assert not isinstance(self.tower, TextTower)  # noqa: S101 - as `config` tells
+        return self.tower
+
+    @property
+    def text(self) -> TextTower:
+        """The tower, where it is one of texts."""
+        assert isinstance(self.tower, TextTower)  # noqa: S101 - as `config` tells
+        return self.tower
+
+    @property
+    def tokenizer(self) -> ClipTokenizer:
+        """The tokenizer of a text tower.
+
+        Raises:
+            EdgeclipError: there is none, or not its own.
+        """
+        if isinstance(self.tokenizer_or_reason, EdgeclipError):
+            raise self.tokenizer_or_reason
+        assert self.tokenizer_or_reason is not None  # noqa: S101 - it is a text tower
+        return self.tokenizer_or_reason
+
+    @property
     def kind(self) -> str:
         """In words."""
         return "a text tower" if isinstance(self.tower, TextTower) else "an image tower"
 
 
-def is_one_tower(folder: Path) -> bool:
+def holds_one_tower(folder: Path) -> bool:
     """Whether a folder holds one tower and not the other."""
     if is_text_tower(folder):
         return True
     path = folder / CONFIG
-    return path.is_file() and read_json(path).get("model_type") in TOWER_TYPES
+    return path.is_file() and is_one_tower(read_json(path))
 
 
 def read_one_tower(name: str, folder: Path) -> OneTower:
-    """The tower of a folder that `is_one_tower`: sentence-transformers' modules, or a class of transformers' such as
+    """The tower of a folder that `holds_one_tower`: sentence-transformers' modules, or a class of transformers' such as
     `CLIPVisionModelWithProjection`.
 
     Raises:
@@ -74,7 +105,9 @@ def read_one_tower(name: str, folder: Path) -> OneTower:
         tower = _tower(name, modules.config, projection_dim, tensors, modules.rules)
     else:
         path = folder / CONFIG
-        config, projection_dim = tower_from(read_json(path), path)
+        said = tower_from(read_json(path), path)
+        config, projection_dim = said.vision or said.text, said.projection_dim
+        assert config is not None  # noqa: S101 - it is one of the two
         file, container = read_weights(folder, WEIGHTS)
         layout, origin, beside, tensors = f"Hugging Face, {container}", path.name, folder, file.tensors
         tower = _tower(name, config, projection_dim, tensors, hf.tower_rules(config))

@@ -22,17 +22,21 @@ def command(settings: CompressSettings, out: OutFolder, dry_run: DryRun = False,
 
     Where none does, the closest one is written, with the limits to relax, and the exit code is 3.
     """
+    from edgeclip.tune.arguments import check_arguments
+
+    check_arguments(settings, out.resolve())
+
     from edgeclip.report.compressed import print_compressed
     from edgeclip.report.compressed_html import write_card_html
-    from edgeclip.tune.run import compress, plan
+    from edgeclip.tune.run import compress, plan  # which takes seconds, for PyTorch
 
     if dry_run:
-        steps = plan(settings, out)
+        steps = plan(settings)
         for step in steps:
             print(f"{step.seconds:7.0f} s  {step.words}")
         print(f"{sum(step.seconds for step in steps):7.0f} s  in all, where nothing else runs")
         return
-    card = compress(settings, out)
+    card = compress(settings, out.resolve())
     write_card_html(out)
     if as_json:
         print_json(card)

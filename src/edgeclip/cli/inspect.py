@@ -30,23 +30,24 @@ def command(settings: InspectSettings) -> None:
     """A bundle's release card; a checkpoint's parameters and layers; what another program's ONNX graphs compute."""
     from edgeclip.measure.inspection import inspect, inspect_bundle
     from edgeclip.measure.source import is_bundle
-    from edgeclip.runtime.foreign import foreign_graphs
+    from edgeclip.runtime.foreign import at_hand, foreign_graphs
 
-    layout = foreign_graphs(settings.model)
+    source = str(at_hand(settings.model, settings.precision))
+    layout = foreign_graphs(source)
     if settings.precision is not None and layout is None:
         raise ConfigError(
             f"`precision` for {settings.model}", expected="another program's ONNX graphs", fix="leave out `precision`"
         )
-    if is_bundle(settings.model):
+    if is_bundle(source):
         from edgeclip.report.card import print_card
 
-        bundle = inspect_bundle(Path(settings.model))
+        bundle = inspect_bundle(Path(source))
         print_json(bundle) if settings.as_json else print_card(bundle)
     elif layout is not None:
         from edgeclip.measure.foreign_inspection import inspect_foreign
         from edgeclip.report.foreign import print_foreign
 
-        graphs = inspect_foreign(Path(settings.model), layout, settings.precision)
+        graphs = inspect_foreign(Path(source), layout, settings.precision)
         print_json(graphs) if settings.as_json else print_foreign(graphs)
     else:
         from edgeclip.report.terminal import print_inspection

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeclip.bulk.listing import image_suffixes
 from edgeclip.data.records import CaptionSet, FileImage, Record, same_pictures
+from edgeclip.data.row_count import RowCount
 
 TEXTS = "texts.txt"
 """In `edgeclip.assets`: what people and their cameras have to do with, a text a line, no two alike."""
@@ -40,12 +41,18 @@ def load_pictures(folder: Path, seed: int) -> CaptionSet | None:
     rng = np.random.default_rng(seed)
     texts = rng.permutation(built_in_texts()).tolist()
     taken = [paths[number] for number in rng.permutation(len(paths))[: len(texts)]]
-    different = [taken[numbers[0]] for numbers in same_pictures(enumerate(_content(taken)))]
+    alike = same_pictures(enumerate(_content(taken)))
+    different = [taken[numbers[0]] for numbers in alike]
+    count = RowCount(str(folder), read=len(taken))
+    for copies in alike:
+        for number in copies[1:]:
+            count.leave_out("copies of others", str(taken[number].relative_to(folder)))
+    count.tell()
     records = [
         Record(str(path.relative_to(folder)), FileImage(path), (text,))
         for path, text in zip(different, texts, strict=False)
     ]
-    return CaptionSet(folder.name, records, captioned=False)
+    return CaptionSet(folder.name, records, rows=count, captioned=False)
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:

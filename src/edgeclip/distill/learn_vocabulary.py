@@ -10,8 +10,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from edgeclip.tokenizer import ClipTokenizer, build_tokenizer, split_as_clip, vocabulary
 
 
-def learn_vocabulary(captions: Iterable[str], vocab_size: int, context_length: int) -> ClipTokenizer:
-    """Train byte-pair merges until the vocabulary has at most `vocab_size` tokens.
+def learn_vocabulary(
+    captions: Iterable[str], vocab_size: int, context_length: int, *, fixed_length: bool = False
+) -> ClipTokenizer:
+    """Train byte-pair merges until the vocabulary has at most `vocab_size` tokens; `fixed_length` as `ClipTokenizer`.
 
     CLIP's numbering is kept (bytes, bytes at the end of a word, merges, special tokens last), so that the end-of-text
     token has the highest id and every CLIP implementation can read the result.
@@ -28,4 +30,5 @@ def learn_vocabulary(captions: Iterable[str], vocab_size: int, context_length: i
     learned = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
     room = vocab_size - 2 * 256 - 2
     merges = [(left, right) for left, right in learned][:room]
-    return ClipTokenizer(build_tokenizer(vocabulary(merges), merges), context_length=context_length)
+    tokenizer = build_tokenizer(vocabulary(merges), merges)
+    return ClipTokenizer(tokenizer, context_length=context_length, fixed_length=fixed_length)

@@ -54,7 +54,7 @@ class ScratchRecipe(Config, frozen=True, kw_only=True):
         check_range("vocabulary_images", self.vocabulary_images, 1, 2**40)
         check_range("seed", self.seed, 0, 2**63 - 1)
         side = self.model.vision.image_size
-        if self.preprocess.crop_size != (side, side):
+        if (self.preprocess.crop_size or self.preprocess.resize_to) != (side, side):
             raise ConfigError(
                 f"crop_size {self.preprocess.crop_size} in the recipe",
                 expected=f"[{side}, {side}]",
@@ -139,7 +139,7 @@ def _vocabulary(recipe: ScratchRecipe, captions: CaptionSet) -> ClipTokenizer:
     text = recipe.model.text
     images = range(min(recipe.vocabulary_images, len(captions)))
     words = (caption for index in images for caption in captions.records[index].captions)
-    tokenizer = learn_vocabulary(words, text.vocab_size, text.context_length)
+    tokenizer = learn_vocabulary(words, text.vocab_size, text.context_length, fixed_length=not text.causal)
     if (tokenizer.vocab_size, tokenizer.eos_token_id) != (text.vocab_size, text.eos_token_id):
         raise ConfigError(
             f"vocab_size {text.vocab_size} and eos_token_id {text.eos_token_id} in the recipe",

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeclip.export.rewrites import fusable_gelu, plain_attention
-from edgeclip.model import Clip
+from edgeclip.model.clip import HasVision
 from edgeclip.model.fastvit import AttendingBlock, ConvBlock, FastViT
 
 
 class ExportedFastViT(nn.Module):
     """`pixel_values` (B, 3, H, W) -> embeddings (B, E) of unit length, equal to `Clip.encode_image`."""
 
-    def __init__(self, model: Clip) -> None:
+    def __init__(self, model: HasVision) -> None:
         super().__init__()
         tower = copy.deepcopy(model.vision)
         assert isinstance(tower, FastViT)  # noqa: S101 - see `towers.exported_image_tower`

@@ -27,21 +27,35 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 """Where the exporter notes the module that a node was made from."""
 
 
-def write_image_graph(tower: ExportedImageTower | ExportedFastViT, path: Path) -> None:
-    """Write the image tower: pixel_values (B, 3, H, W) float32 -> embeddings (B, E), dynamic B."""
+def write_image_graph(tower: ExportedImageTower | ExportedFastViT, path: Path, *, to_be_rounded: bool = False) -> None:
+    """Write the image tower: pixel_values (B, 3, H, W) float32 -> embeddings (B, E), dynamic B.
+
+    One that is only written to be rounded may have its weights in a file beside it, where they don't fit into its own.
+    """
     config = tower.tower.config
     example = torch.zeros(2, config.num_channels, config.image_size, config.image_size)
-    _export(tower, example, "pixel_values", IMAGE_OUTPUTS[config.pooling], {0: _dim("batch", MAX_BATCH)}, path)
+    _export(
+        tower,
+        example,
+        "pixel_values",
+        IMAGE_OUTPUTS[config.pooling],
+        {0: _dim("batch", MAX_BATCH)},
+        path,
+        to_be_rounded,
+    )
 
 
-def write_text_graph(tower: ExportedTextTower, path: Path) -> None:
-    """Write the text tower: input_ids (N, T) int64 -> embeddings (N, E), dynamic N, and T unless texts are padded."""
+def write_text_graph(tower: ExportedTextTower, path: Path, *, to_be_rounded: bool = False) -> None:
+    """Write the text tower: input_ids (N, T) int64 -> embeddings (N, E), dynamic N, and T unless texts are padded.
+
+    See `write_image_graph`.
+    """
     config, dims = tower.tower.config, {0: _dim("batch", MAX_BATCH)}
     if not config.sees_padding:
         dims[1] = _dim("tokens", config.context_length)
     length = config.context_length if config.sees_padding else min(7, config.context_length)
     example = torch.ones(2, length, dtype=torch.int64)
-    _export(tower, example, "input_ids", TEXT_OUTPUTS[config.pooling], dims, path)
+    _export(tower, example, "input_ids", TEXT_OUTPUTS[config.pooling], dims, path, to_be_rounded)
 
 
 def _dim(name: str, largest: int) -> Dim:
@@ -49,14 +63,20 @@ def _dim(name: str, largest: int) -> Dim:
 
 
 def _export(
-    tower: nn.Module, example: torch.Tensor, input_name: str, output_name: str, dims: dict[int, Dim], path: Path
+    tower: nn.Module,
+    example: torch.Tensor,
+    input_name: str,
+    output_name: str,
+    dims: dict[int, Dim],
+    path: Path,
+    to_be_rounded: bool,
 ) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in tower.state_dict().values())
-    if size >= MAX_BYTES:
+    if size >= MAX_BYTES and not to_be_rounded:
         raise ConfigError(
-            f"a tower of {size / 1e9:.1f} GB",
+            f"a tower of {size / 1e9:.1f} GB in fp32",
             expected="at most 2 GB, as ONNX files have",
-            fix="export a smaller model, such as ViT-B/32",
+            fix="export it in int8, or with fewer words (`keep_words`)",
         )
     with quiet():
         program = torch.onnx.export(
@@ -72,7 +92,8 @@ def _export(
     assert program is not None  # noqa: S101 - None only for the older exporter
     model = program.model_proto
     _forget_origins(model)
-    onnx.save_model(model, path)
+    beside = size >= MAX_BYTES
+    onnx.save_model(model, path, save_as_external_data=beside, location=f"{path.name}_data" if beside else None)
 
 
 def _forget_origins(model: onnx.ModelProto) -> None:

@@ -57,12 +57,13 @@ def float_layers_of(floats: FloatGraphs, choose: Prepared) -> list[str]:
     """
     images = image_batches(choose, floats.checkpoint.preprocess_config)
     texts = text_batches(choose, floats.checkpoint.tokenizer)
-    return [f"{IMAGE}{name}" for name in _chosen(floats.image.tower, images, floats.pixels)] + [
-        f"{TEXT}{name}" for name in _chosen(floats.text.tower, texts)
+    return [f"{IMAGE}{name}" for name in chosen_layers(floats.image.tower, images, floats.pixels)] + [
+        f"{TEXT}{name}" for name in chosen_layers(floats.text.tower, texts)
     ]
 
 
-def _chosen(tower: Tower, batches: Sequence[Tensor], pixels: PixelBytes | None = None) -> list[str]:
+def chosen_layers(tower: Tower, batches: Sequence[Tensor], pixels: PixelBytes | None = None) -> list[str]:
+    """The Linear layers of a tower that int8 would cost too much, on what it embeds."""
     exact_NE = embed(tower, batches)
     stored = copy.deepcopy(tower)
     round_what_is_stored(stored)

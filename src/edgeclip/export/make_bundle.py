@@ -142,7 +142,8 @@ def _write_int8(checkpoint: Checkpoint, folder: Path, samples: Samples, as_train
     """Write the int8 graphs; the layers that are left in float."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         (Path(scratch) / "onnx").mkdir()
-        floats = write_float_graphs(checkpoint, Path(scratch), calibrate=None if as_trained else samples.calibrate)
+        calibrate = None if as_trained else samples.calibrate
+        floats = write_float_graphs(checkpoint, Path(scratch), calibrate=calibrate, to_be_rounded=True)
         float_layers = [] if as_trained else float_layers_of(floats, samples.choose)
         Int8Graphs(floats).write(folder, float_layers)
     return float_layers

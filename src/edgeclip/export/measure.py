@@ -112,13 +112,13 @@ def finished(draft: ClipRuntime, card: Card) -> Manifest:
     bundle = draft.own_bundle
     golden = Golden(
         text=GOLDEN_TEXT,
-        image_embeds=_golden(draft.encode_image([test_card(bundle.image_size)])[0]),
-        text_embeds=_golden(draft.encode_text([GOLDEN_TEXT])[0]),
+        image_embeds=shortened(draft.encode_image([test_card(bundle.image_size)])[0]),
+        text_embeds=shortened(draft.encode_text([GOLDEN_TEXT])[0]),
     )
     files = entries(bundle.folder)
     return sealed(replace(bundle.manifest, fingerprint=fingerprint(files), golden=golden, card=card, files=files))
 
 
-def _golden(embeds_E: NDArray[Any]) -> list[float]:
-    """More digits than these take room and say nothing: kernels differ by more."""
+def shortened(embeds_E: NDArray[Any]) -> list[float]:
+    """An embedding in the digits that count: more take room and say nothing: kernels differ by more."""
     return [round(value, 6) for value in embeds_E.tolist()]

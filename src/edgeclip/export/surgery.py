@@ -23,9 +23,14 @@ end_texts (int64[batch, tokens] input_ids) => (int64[batch, tokens] ended_ids)
 """
 
 
-def load_graph(path: Path) -> onnx.ModelProto:
-    """Load a graph without the sizes that were noted inside it: runtimes find them, and changed inputs change them."""
-    model = onnx.load_model(path)
+def load_graph(path: Path, *, weights: bool = True) -> onnx.ModelProto:
+    """Load a graph without the sizes that were noted inside it: runtimes find them, and changed inputs change them.
+
+    Args:
+        path: the file.
+        weights: False leaves those that are in a file beside it there.
+    """
+    model = onnx.load_model(path, load_external_data=weights)
     del model.graph.value_info[:]
     return model
 
@@ -69,7 +74,12 @@ def put_in_front(model: onnx.ModelProto, text: str) -> onnx.ModelProto:
     (old,) = (value.name for value in model.graph.input)
     (output,) = (value.name for value in front.graph.output)
     rename(model, {old: output})
-    return compose.merge_models(front, model, io_map=[(output, output)])
+    nodes = [*front.graph.node, *model.graph.node]
+    del model.graph.node[:], model.graph.input[:]
+    model.graph.node.extend(nodes)
+    model.graph.input.extend(front.graph.input)
+    model.graph.initializer.extend(front.graph.initializer)
+    return model
 
 
 def end_texts(path: Path, eos_token_id: int) -> None:
@@ -78,4 +88,4 @@ def end_texts(path: Path, eos_token_id: int) -> None:
     transformers.js cuts a text that is too long with its end, and the tower would pool the first token instead. With
     the end put back the row is what every other client makes of that text. Rows with an end are left as they are.
     """
-    onnx.save_model(put_in_front(load_graph(path), END_TEXTS.format(eos=eos_token_id)), path)
+    onnx.save_model(put_in_front(load_graph(path, weights=False), END_TEXTS.format(eos=eos_token_id)), path)

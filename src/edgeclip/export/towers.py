@@ -16,8 +16,8 @@ from edgeclip.export.convolutional import ExportedFastViT
 from edgeclip.export.rewrites import fusable_gelu, plain_attention
 from edgeclip.export.rewrites.folded_query import FoldedPooling
 from edgeclip.export.rewrites.pooled_last_block import PooledBlock, later_mask
-from edgeclip.model import Clip
 from edgeclip.model.anatomy import pooled_index, seen
+from edgeclip.model.clip import HasText, HasVision
 from edgeclip.model.fastvit import FastViT
 from edgeclip.model.fusion import log_size
 from edgeclip.model.layers import Block, Transformer, through
@@ -27,7 +27,7 @@ from edgeclip.model.vision import VisionTower
 class ExportedImageTower(nn.Module):
     """`pixel_values` (B, 3, H, W) -> embeddings (B, E) of unit length, equal to `Clip.encode_image`."""
 
-    def __init__(self, model: Clip) -> None:
+    def __init__(self, model: HasVision) -> None:
         super().__init__()
         tower = copy.deepcopy(model.vision)
         assert isinstance(tower, VisionTower)  # noqa: S101 - see `exported_image_tower`
@@ -65,7 +65,7 @@ class ExportedImageTower(nn.Module):
 class ExportedTextTower(nn.Module):
     """`input_ids` (N, T) -> embeddings (N, E), equal to `Clip.encode_text`; any T where texts need no padding."""
 
-    def __init__(self, model: Clip) -> None:
+    def __init__(self, model: HasText) -> None:
         super().__init__()
         tower = copy.deepcopy(model.text)
         plain_attention.rewrite(tower.transformer.blocks)
@@ -96,7 +96,7 @@ class ExportedTextTower(nn.Module):
 Tower: TypeAlias = ExportedImageTower | ExportedFastViT | ExportedTextTower
 
 
-def exported_image_tower(model: Clip) -> ExportedImageTower | ExportedFastViT:
+def exported_image_tower(model: HasVision) -> ExportedImageTower | ExportedFastViT:
     """A model's image tower, in evaluation mode."""
     return (ExportedFastViT if isinstance(model.vision, FastViT) else ExportedImageTower)(model).eval()
 

@@ -48,7 +48,7 @@ class Child:
             text=True,
             env={**os.environ, **fixed},
         )
-        self._tell({**job, "threads": threads, "cap_mb": cap_mb, "started": time.time()})
+        self._tell({**job, "threads": threads, "cap_mb": cap_mb, "started": time.time(), "parent": os.getpid()})
 
     def ask(self, **command: Any) -> dict[str, Any]:
         """One more line, and its answer.
@@ -103,7 +103,10 @@ class Child:
 
 
 def first_line() -> tuple[dict[str, Any], TextIO]:
-    """In the process: its job, and where answers go. Whatever a library prints goes elsewhere."""
+    """In the process: its job, and where answers go. Whatever a library prints goes elsewhere.
+
+    The process ends with its parent, even one that was killed.
+    """
     answers, sys.stdout = sys.stdout, sys.stderr
     job = json.loads(sys.stdin.readline())
     if job["cap_mb"] is not None and sys.platform == "linux":
@@ -111,4 +114,12 @@ def first_line() -> tuple[dict[str, Any], TextIO]:
 
         limit = int(job["cap_mb"] * 1e6)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    if os.name == "posix":  # elsewhere a process keeps the number of a parent that is gone
+        threading.Thread(target=_end_with, args=[job["parent"]], daemon=True).start()
     return job, answers
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

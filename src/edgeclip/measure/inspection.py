@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeclip.bundle import Manifest, read_bundle
-from edgeclip.config import ClipConfig, Config, PreprocessConfig, TextCleaning
+from edgeclip.config import ClipConfig, Config, OneTowerConfig, PreprocessConfig, TextCleaning
 from edgeclip.cpu import int8_arithmetic
 from edgeclip.evaluate.footprint import bytes_on_disk
 from edgeclip.measure.source import load_checkpoint_or_student
@@ -22,8 +22,8 @@ class BundleInspection(Config, frozen=True, kw_only=True):
 
     name: str
     manifest: Manifest
-    config: ClipConfig
-    preprocess: PreprocessConfig
+    config: ClipConfig | OneTowerConfig
+    preprocess: PreprocessConfig | None
     text_cleaning: TextCleaning
     disk_bytes: int
     arithmetic: str
@@ -39,9 +39,9 @@ def inspect_bundle(folder: Path) -> BundleInspection:
     return BundleInspection(
         name=str(folder),
         manifest=bundle.manifest,
-        config=bundle.config,
-        preprocess=bundle.preprocess,
-        text_cleaning=bundle.tokenizer.clean,
+        config=bundle.towers,
+        preprocess=bundle.image_preprocess,
+        text_cleaning="none" if bundle.towers.text is None else bundle.tokenizer.clean,
         disk_bytes=sum(entry.bytes for entry in bundle.manifest.files.values()),
         arithmetic="; ".join([int8_arithmetic(), *([in_words()] if bundle.needs_proof else [])]),
     )

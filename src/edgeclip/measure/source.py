@@ -10,7 +10,8 @@ from edgeclip.evaluate.encoder import Encoder
 from edgeclip.files import present
 from edgeclip.hf_config import read_preprocess
 from edgeclip.runtime import load
-from edgeclip.runtime.foreign import foreign_graphs
+from edgeclip.runtime.foreign import at_hand, foreign_graphs
+from edgeclip.runtime.ports import Kind
 from edgeclip.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -35,8 +36,13 @@ def load_encoder(
     Raises:
         EdgeclipError: it can't be loaded.
     """
+    source = at_hand(source)
     if is_bundle(source) or foreign_graphs(source) is not None:
         clip = load(source, threads=threads, cache=None)  # what is measured is the bundle
+        both: tuple[Kind, ...] = ("image", "text")
+        for kind in both:
+            if kind not in clip.towers:
+                raise clip.bundle.without(kind)
         return clip, clip.bundle.preprocess
     import torch
 

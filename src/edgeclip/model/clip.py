@@ -8,6 +8,7 @@ Shape legend: B images, N texts, T tokens, E projection size.
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,24 @@ from edgeclip.model.text import TextTower
 from edgeclip.model.vision import VisionTower
 
 MAX_LOGIT_SCALE = 100.0
+
+
+class HasVision(Protocol):
+    """A model, or its image tower alone."""
+
+    @property
+    def vision(self) -> VisionTower | FastViT:
+        """The tower."""
+        ...
+
+
+class HasText(Protocol):
+    """A model, or its text tower alone."""
+
+    @property
+    def text(self) -> TextTower:
+        """The tower."""
+        ...
 
 
 class Clip(nn.Module):

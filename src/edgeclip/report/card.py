@@ -6,7 +6,7 @@ from msgspec import UNSET
 from rich.table import Table
 
 from edgeclip.bundle import CARD_MAX_LOSS, CARD_MIN_COSINE, Card, Manifest
-from edgeclip.config import TextCleaning
+from edgeclip.config import ClipConfig, OneTowerConfig, TextCleaning
 from edgeclip.measure.inspection import BundleInspection
 from edgeclip.report.terminal import console, fused, judged, recalls_table, tower
 
@@ -37,18 +37,20 @@ def print_card(inspection: BundleInspection) -> None:
             f"cosines     images {card.image_cosine.mean:.5f} (smallest {card.image_cosine.smallest:.5f}), "
             f"texts {card.text_cosine.mean:.5f} (smallest {card.text_cosine.smallest:.5f})",
         ]
+    if manifest.closeness is not UNSET:
+        kept, said = manifest.closeness.mean >= CARD_MIN_COSINE, f"{manifest.tower}s {manifest.closeness.mean:.5f}"
+        lines += [
+            f"accuracy    {'kept' if kept else 'NOT kept'}: mean cosine at least {CARD_MIN_COSINE}; one tower alone",
+            f"cosines     {said} (smallest {manifest.closeness.smallest:.5f})",
+        ]
     lines += [
         f"precision   {manifest.precisions}"
         + (f", in float: {', '.join(manifest.float_layers)}" if manifest.float_layers else ""),
         *([f"int8 here   {inspection.arithmetic}"] if "int8" in manifest.precisions else []),
-        f"image       {config.vision.image_size} px in patches of {config.vision.patch_size}, {tower(config.vision)}",
-        *(f"FUSES       {line}" for line in fused(config.vision)),
-        f"text        {config.text.vocab_size:,} tokens, context {config.text.context_length}, {tower(config.text)}",
+        *_towers(config),
         *_words(manifest),
         *_texts(inspection.text_cleaning),
-        f"embedding   {config.projection_dim} wide, "
-        f"{judged(manifest.logit_scale, None if manifest.logit_bias is UNSET else manifest.logit_bias)}, "
-        f"fingerprint {manifest.fingerprint}",
+        f"embedding   {config.projection_dim} wide, {_scale(manifest)}fingerprint {manifest.fingerprint}",
         f"size        {inspection.disk_bytes / 1e6:.1f} MB",
         *(f"  {entry.bytes / 1e6:9.3f}  {name}" for name, entry in manifest.files.items()),
     ]
@@ -62,6 +64,22 @@ def _words(manifest: Manifest) -> list[str]:
         return []
     by = [*([f"{words.texts:,} texts"] if words.texts else []), *words.scripts]
     return [f"words       KEPT {words.tokens:,} of {words.of:,} tokens, for {', '.join(by)}"]
+
+
+def _towers(config: ClipConfig | OneTowerConfig) -> list[str]:
+    lines, vision, text = list[str](), config.vision, config.text
+    if vision is not None:
+        lines.append(f"image       {vision.image_size} px in patches of {vision.patch_size}, {tower(vision)}")
+        lines += [f"FUSES       {line}" for line in fused(vision)]
+    if text is not None:
+        lines.append(f"text        {text.vocab_size:,} tokens, context {text.context_length}, {tower(text)}")
+    return lines
+
+
+def _scale(manifest: Manifest) -> str:
+    if manifest.logit_scale is UNSET:
+        return ""
+    return f"{judged(manifest.logit_scale, None if manifest.logit_bias is UNSET else manifest.logit_bias)}, "
 
 
 def _texts(cleaning: TextCleaning) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeclip.bundle import COMPRESS_CARD, Bundle, Card, read_bundle
-from edgeclip.errors import ConfigError
+from edgeclip.errors import BundleError, ConfigError
 from edgeclip.files import write_atomically
 from edgeclip.names import BUILTIN, is_hub_id
 from edgeclip.report.compressed import sentences
@@ -61,7 +61,12 @@ def write_model_card(folder: Path, *, name: str | None, licence: str | None) -> 
 
     bundle = read_bundle(folder)
     card = bundle.manifest.card
-    assert card is not None  # noqa: S101 - drafts are not kept
+    if card is None:
+        raise BundleError(
+            f"{folder}, one tower alone",
+            expected="a bundle with a release card",
+            fix="export a model with both towers, or two of one each as IMAGE+TEXT",
+        )
     called = name or folder.resolve().name
     metadata = _metadata(bundle, card, called, licence or licence_of(bundle.manifest.teacher))
     written = [folder / "README.md"]

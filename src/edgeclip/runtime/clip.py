@@ -47,8 +47,7 @@ class ClipRuntime:
     def __init__(self, bundle: Bundle | ForeignModel, *, threads: int, cache: Path | None = None) -> None:
         self.bundle = bundle
         self._threads, self._cache = threads, cache
-        paths: dict[Kind, Path | None] = {"image": bundle.image_graph, "text": bundle.text_graph}
-        self._graphs = {kind: self._lazy(kind, path) for kind, path in paths.items() if path is not None}
+        self._graphs = {kind: self._lazy(kind, path) for kind, path in bundle.graphs.items()}
 
     def _lazy(self, kind: Kind, path: Path) -> LazySession:
         bundle = self.bundle
@@ -71,7 +70,6 @@ class ClipRuntime:
             BundleError: there is none.
         """
         if kind not in self._graphs:
-            assert isinstance(self.bundle, ForeignModel)  # noqa: S101 - a bundle has both
             raise self.bundle.without(kind)
         return self._graphs[kind]
 
@@ -146,7 +144,7 @@ class ClipRuntime:
 
     @property
     def towers(self) -> list[Kind]:
-        """Which of "image" and "text" can be encoded: both, but for graphs of another program."""
+        """Which of "image" and "text" can be encoded: both, where there is not one alone."""
         return list(self._graphs)
 
     @property

@@ -28,6 +28,7 @@ from edgeclip.runtime.foreign_layouts import (
     download,
     find_layout,
     graphs,
+    has_weights,
     tower_graphs,
 )
 from edgeclip.runtime.known_hashes import entry_of
@@ -103,14 +104,9 @@ class ForeignModel:
         return False
 
     @property
-    def image_graph(self) -> Path | None:
-        """The image tower's graph."""
-        return self.towers["image"].graph if "image" in self.towers else None
-
-    @property
-    def text_graph(self) -> Path | None:
-        """The text tower's graph."""
-        return self.towers["text"].graph if "text" in self.towers else None
+    def graphs(self) -> dict[Kind, Path]:
+        """The graphs of the towers that are there."""
+        return {kind: tower.graph for kind, tower in self.towers.items()}
 
     @property
     def preprocess(self) -> PreprocessConfig:
@@ -271,6 +267,22 @@ def find_model(source: str | Path, precision: str | None = None) -> Path:
             fix=f"make one: edgeclip export {hub_id} --out {hub_id.rpartition('/')[2]}",
         )
     return folder
+
+
+def at_hand(source: str | Path, precision: str | None = None) -> str | Path:
+    """A hub id of a bundle, or of graphs without weights beside them, as the folder to which they are downloaded.
+
+    Args:
+        source: anything that can be inspected, measured or exported; all else is given back as it is.
+        precision: of the graphs.
+
+    Raises:
+        HubError: see `find_model`.
+    """
+    if find_bundle(source) is not None:
+        return source
+    hub_id = str(source)
+    return download_bundle(hub_id) or (None if has_weights(hub_id) else download(hub_id, precision)) or source
 
 
 def find_foreign(folder: Path) -> Layout | None:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from edgeclip.bundle import CONFIGURATIONS
 from edgeclip.errors import BundleError, ConfigError, HubError
 from edgeclip.files import printable
-from edgeclip.hub import file_names, snapshot
+from edgeclip.hub import WEIGHTS, file_names, snapshot
 from edgeclip.runtime.onnx_file import OnnxFile, read_onnx
 from edgeclip.runtime.ports import INPUTS, Kind
 
@@ -203,6 +204,20 @@ def download(hub_id: str, precision: str | None) -> Path | None:
         (path.parent / location).relative_to(folder).as_posix() for path, location in beside if _is_inside(location)
     ]
     return snapshot(hub_id, weights, revision=folder.name) if weights else folder
+
+
+def has_weights(hub_id: str) -> bool:
+    """Whether a repository of the hub has the weights of a checkpoint, which say more than graphs.
+
+    Raises:
+        HubError: it can't be asked, and is not in the cache.
+    """
+    folder = snapshot(hub_id, [CONFIGURATIONS])
+    try:
+        names = file_names(hub_id, folder.name)
+    except HubError:
+        names = {path.name for path in folder.iterdir()}
+    return any(fnmatch(name, pattern) for patterns in WEIGHTS for pattern in patterns for name in names)
 
 
 def _at_hub(hub_id: str, folder: Path) -> Has:

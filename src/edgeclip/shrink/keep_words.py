@@ -91,8 +91,9 @@ def _with_tokens(model: Clip, kept: list[int]) -> Clip:
     """The model with these rows of its token embedding, and all else shared."""
     text = model.config.text
     eos = None if text.eos_token_id is None else kept.index(text.eos_token_id)
+    bert = text.bert and msgspec.structs.replace(text.bert, pad_token_id=kept.index(text.bert.pad_token_id))
     config = msgspec.structs.replace(
-        model.config, text=msgspec.structs.replace(text, vocab_size=len(kept), eos_token_id=eos)
+        model.config, text=msgspec.structs.replace(text, vocab_size=len(kept), eos_token_id=eos, bert=bert)
     )
     name = "text.token_embedding.weight"
     state = model.state_dict()

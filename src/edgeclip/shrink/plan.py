@@ -260,9 +260,12 @@ def _fit(name: str, tower: VisionConfig | TextConfig, E: int, budget: float, lim
             units = units // UNIT_STEP * UNIT_STEP
         if units >= limits.fewest_units * F:
             return TowerPlan(layers=spread_layers(L, kept), num_attention_heads=H, intermediate_size=units)
+    whole = (
+        f" of the full width {tower.hidden_size}, which is that of the embeddings" if tower.pools_by_attention else ""
+    )
     raise ConfigError(
         f"a {name} tower of {budget:,.0f} parameters",
-        expected=f"room for its embeddings and {fewest} layers",
+        expected=f"room for its embeddings and {fewest} layers{whole}",
         fix="raise the fraction, or reduce the vocabulary to what the captions need",
     )
 

@@ -68,6 +68,12 @@ def _check_tokens(kept_tokens: NDArray[np.int64], model: Clip) -> None:
             expected=f"each once, below {text.vocab_size}",
             fix="reduce the vocabulary of the teacher's own tokenizer",
         )
+    if text.bert is not None and kept_tokens[: text.bert.pad_token_id + 1].tolist()[-1:] != [text.bert.pad_token_id]:
+        raise ConfigError(
+            "a reduced vocabulary in which the padding has another number",
+            expected=f"token {text.bert.pad_token_id} where it was",
+            fix="keep the tokens before it too",
+        )
     if kept_tokens[-1] != pooled:
         raise ConfigError(
             f"a reduced vocabulary that ends in the teacher's token {kept_tokens[-1]}",

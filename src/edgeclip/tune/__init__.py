@@ -26,7 +26,12 @@ def compress(model: str | Path, out: str | Path, **settings: Any) -> Compressed:
         EdgeclipError: anything in the settings, the model or the data that can't be used.
     """
     from edgeclip.settings import decode_settings
+    from edgeclip.tune.arguments import check_arguments
     from edgeclip.tune.compress_settings import CompressSettings
-    from edgeclip.tune.run import compress as run
 
-    return run(decode_settings({"model": str(model), **settings}, CompressSettings), Path(out))
+    decoded, place = decode_settings({"model": str(model), **settings}, CompressSettings), Path(out).resolve()
+    check_arguments(decoded, place)
+
+    from edgeclip.tune.run import compress as run  # which takes seconds, for PyTorch
+
+    return run(decoded, place)

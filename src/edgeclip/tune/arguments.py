@@ -11,8 +11,10 @@ from edgeclip.errors import ConfigError, DataError
 from edgeclip.evaluate.paired import pairs_needed, smallest_drop_shown
 from edgeclip.hf_config import read_config
 from edgeclip.names import BUILTIN
+from edgeclip.shrink.plan import count_parameters
 from edgeclip.tune.compress_settings import CompressSettings
-from edgeclip.tune.device import check_processor
+from edgeclip.tune.device import check_processor, check_room
+from edgeclip.tune.trials import check_own, trials_folder
 
 FEWEST_TO_TRAIN, MOST_TO_TRAIN = 256, 32_000
 """Pairs: a few steps of the recipes, and what they ask for."""
@@ -27,12 +29,15 @@ def check_arguments(settings: CompressSettings, out: Path) -> None:
     """
     _ = settings.time_budget_s
     check_replaceable(out)
+    check_own(trials_folder(out))
     model = ASSET if settings.model == BUILTIN else Path(settings.model)
     if model.exists() and out.is_relative_to(model.resolve()):
         raise ConfigError(f"`out` {out}, which is in the teacher", expected="another place", fix=f"use {model}-small")
     check_processor()
     if (model / "config.json").is_file():
-        check_size(settings.max_size_mb, read_config(model))
+        config = read_config(model)
+        check_size(settings.max_size_mb, config)
+        check_room(out, 4 * count_parameters(config), students=settings.distill)
     check_pairs(settings)
 
 
@@ -58,7 +63,6 @@ def check_pairs(settings: CompressSettings) -> None:
         DataError: there are too few pairs for `max_drop`, or the data can't be used.
     """
     _, choose, report, train = parts_of(settings)
-    check_enough(min(len(choose), len(report)), report.captions.things, settings)
     if settings.distill and not report.captions.captioned:
         raise DataError(
             f"`distill` on {settings.data}, pictures without captions",
@@ -71,6 +75,7 @@ def check_pairs(settings: CompressSettings) -> None:
             expected=f"at least {FEWEST_TO_TRAIN} that nothing else is done with",
             fix="use more data, or leave out `distill`",
         )
+    check_enough(min(len(choose), len(report)), report.captions.things, settings)
 
 
 def check_enough(pairs: int, things: str, settings: CompressSettings) -> None:

@@ -67,7 +67,7 @@ class Drafts:
         place, kinds = self.trials.folder, kinds_of(source)
         apart = partial(called_apart, place=place, cap_mb=self.cap_mb)
         with task(f"making the float graphs of {source}", None):
-            work = partial(apart, _write_floats, model, float_folder(place, source), calibrate, source == TEACHER)
+            work = partial(apart, write_floats, model, float_folder(place, source), calibrate, source == TEACHER)
             floats = self.trials.run(f"float graphs of {source}", work)
         if floats.found is None:
             if source == TEACHER:
@@ -87,9 +87,8 @@ class Drafts:
                 advance(1)
 
 
-def _write_floats(
-    model: Checkpoint, target: Path, calibrate: Prepared | None, with_sensitivity: bool
-) -> dict[str, Any]:
+def write_floats(model: Checkpoint, target: Path, calibrate: Prepared | None, with_sensitivity: bool) -> dict[str, Any]:
+    """Write a model's float graphs into a folder; what `layer_sensitivity` finds, as JSON has it, where it is asked."""
     with folder_written_atomically(target) as folder:
         (folder / "onnx").mkdir()
         written = write_float_graphs(model, folder, calibrate=calibrate)
@@ -116,7 +115,7 @@ def _write_draft(
         write_model_files(checkpoint.config, checkpoint.preprocess_config, checkpoint.tokenizer, folder)
         graphs = {}
         for tower, source, target in zip(TOWERS, GRAPHS["fp32"], GRAPHS[kind.precision], strict=True):
-            pixels = pixels_of(checkpoint) if tower == "image" else None
+            pixels = pixels_of(checkpoint.model.vision, checkpoint.preprocess_config) if tower == "image" else None
             path = float_folder(place, kind.source) / source
             graphs[tower] = FloatGraph(path, list(sensitivity.get(tower, ())), pixels), folder / target
         written = apart(_write_graphs, kind.name, graphs)

@@ -25,7 +25,7 @@ from edgeclip.quantize.sensitivity import (
 from edgeclip.tune.record import LayerLoss
 
 ORDER = "cosine"
-"""The measure by which layers are left in float."""
+"""The measure by which layers are left in float: few pairs tell it more surely than the ranking."""
 
 
 def layer_sensitivity(floats: FloatGraphs, pairs: Prepared) -> dict[str, dict[str, LayerLoss]]:

@@ -24,7 +24,7 @@ from edgeclip.data.split import CALIBRATE
 from edgeclip.files import as_json, locked, write_atomically
 from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card
 from edgeclip.shrink.plan import count_parameters
-from edgeclip.tune.arguments import check_arguments, check_enough, check_size, parts_of
+from edgeclip.tune.arguments import check_enough, check_size, parts_of
 from edgeclip.tune.candidates import KINDS, TEACHER, thread_counts
 from edgeclip.tune.compress_settings import CompressSettings
 from edgeclip.tune.contest import MOST_ROUNDS
@@ -36,7 +36,7 @@ from edgeclip.tune.fused import has_many_tokens, write_fused
 from edgeclip.tune.record import Budget, Compressed
 from edgeclip.tune.search import Search
 from edgeclip.tune.students import Students, training_expected
-from edgeclip.tune.trials import Trials
+from edgeclip.tune.trials import Trials, trials_folder
 from edgeclip.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -61,25 +61,19 @@ class Roles:
     report: Prepared
 
 
-def trials_folder(out: Path) -> Path:
-    """Where the trials are kept until the budget is met."""
-    return out.with_name(f"{out.name}-trials")
-
-
 def compress(settings: CompressSettings, out: Path) -> Compressed:
     """Write the best bundle within a budget, or the one that comes closest.
 
     A run that was killed goes on where it was; so does one with other limits, until a bundle has met them.
 
     Args:
-        settings: the checkpoint, the budget and the data.
-        out: the bundle's folder; an earlier bundle is replaced.
+        settings: the checkpoint, the budget and the data; see `check_arguments` for what was found out before.
+        out: the bundle's folder, resolved; an earlier bundle is replaced.
 
     Raises:
         EdgeclipError: anything in the settings, the model or the data that can't be used.
     """
-    start, out = time.monotonic(), out.resolve()
-    check_arguments(settings, out)
+    start = time.monotonic()
     with locked(out, f"{out}, to which another run writes", fix=f"wait for it, or give `out` {out}-2"):
         torch.set_num_threads(granted_processors())
         checkpoint = load_checkpoint(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
@@ -122,13 +116,12 @@ class Step(NamedTuple):
     seconds: float
 
 
-def plan(settings: CompressSettings, out: Path) -> list[Step]:
+def plan(settings: CompressSettings) -> list[Step]:
     """What `compress` would do, with estimates from the teacher's own speed here; nothing is written.
 
     Raises:
         EdgeclipError: as for `compress`.
     """
-    check_arguments(settings, out.resolve())
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
     size = checkpoint.model.config.vision.image_size

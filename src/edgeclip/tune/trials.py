@@ -35,6 +35,31 @@ class Trial(Config, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
+def trials_folder(out: Path) -> Path:
+    """Where the trials of a bundle are kept until its budget is met."""
+    return out.with_name(f"{out.name}-trials")
+
+
+def check_own(folder: Path) -> None:
+    """Refuse a folder that is not one of trials.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    try:
+        foreign = None if (folder / TRIALS).is_file() else next(folder.iterdir(), None)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        foreign = folder
+    if foreign is not None:
+        raise ConfigError(
+            f"{folder}, where trials are kept, with {foreign.name}",
+            expected="nothing there, or an earlier run's trials",
+            fix="move it away, or give another `out`",
+        )
+
+
 class Trials:
     """The trials of one search, in a folder that is theirs."""
 
@@ -44,15 +69,10 @@ class Trials:
         Raises:
             ConfigError: the folder holds something else.
         """
+        check_own(folder)
         self.folder, self._path = output_folder(folder), folder / TRIALS
         first = Trial(name="depends on", found={"sha256": depends_on})
         lines = self._read()
-        if not self._path.is_file() and (foreign := next(folder.iterdir(), None)) is not None:
-            raise ConfigError(
-                f"{folder}, where trials are kept, with {foreign.name}",
-                expected="nothing there, or an earlier run's trials",
-                fix="move it away, or give another `out`",
-            )
         if not lines or lines[0] != first:
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,130 @@
+"""Bundles of one tower alone, against transformers."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from edgeclip.bundle import read_bundle
+from edgeclip.checkpoint import load_checkpoint
+from edgeclip.errors import BundleError, EdgeclipError
+from edgeclip.export.export_settings import ExportSettings
+from edgeclip.export.run import export
+from edgeclip.report.model_card import write_model_card
+from edgeclip.runtime.clip import ClipRuntime, load
+from edgeclip.runtime.selftest import self_test
+from tests import published
+from tests.once import MadeOnce
+
+pytestmark = pytest.mark.slow
+PICTURES = np.random.default_rng(3).integers(0, 256, (3, 40, 60, 3), np.uint8)
+
+
+def vision(folder: Path) -> None:
+    published.write(published.clip_vision(), published.pieces(roberta=True), folder, tokenizer_class="")
+    (folder / "tokenizer.json").unlink()
+
+
+def text(folder: Path) -> None:
+    tokenizer = published.pieces(roberta=True)
+    published.write(published.clip_text(), tokenizer, folder, tokenizer_class="", **published.ROBERTA_CONFIG)
+
+
+MAKE = {"vision": vision, "text": text, "sentence": published.write_sentence_transformers}
+
+
+def bundle_of(kind: str, once: MadeOnce, precision: str) -> tuple[Path, ClipRuntime]:
+    source = once(f"one tower {kind}", MAKE[kind])
+
+    def make(folder: Path) -> None:
+        settings = ExportSettings(model=str(source), precision=precision, samples=6, workers=0, threads=1)
+        manifest, closeness = export(settings, folder / "bundle")
+        assert (manifest.card, manifest.closeness) == (None, closeness)
+        assert closeness.smallest > 0.995
+
+    return source, load(once(f"one tower {kind} {precision}", make) / "bundle", threads=1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_image_tower(once: MadeOnce, precision: str):
+    source, clip = bundle_of("vision", once, precision)
+    with clip, torch.no_grad():
+        joined = load_checkpoint(f"{source}+{once('one tower text', text)}")
+        pixels = torch.stack([joined.preprocess(picture) for picture in PICTURES])
+        expected = normalize(published.clip_vision()(pixels).image_embeds, dim=-1).numpy()
+        cosines = (clip.encode_image(PICTURES) * expected).sum(axis=1)
+        assert cosines.min() > (0.99999 if precision == "fp32" else 0.995)
+        assert clip.towers == ["image"]
+        assert list(self_test(clip)) == ["image"]
+        with pytest.raises(BundleError, match=r"which has no text tower; expected .* or images alone; .* IMAGE\+TEXT"):
+            clip.encode_text(["a cat"])
+        with pytest.raises(BundleError, match="no text tower"):
+            clip.classify(PICTURES, ["a", "b"])
+
+
+@pytest.mark.parametrize("kind", ["text", "sentence"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_text_tower(once: MadeOnce, kind: str, precision: str):
+    source, clip = bundle_of(kind, once, precision)
+    with clip:
+        image = once("one tower vision", vision)
+        expected = load_checkpoint(f"{image}+{source}").encode_text(published.SENTENCES)
+        cosines = (clip.encode_text(published.SENTENCES) * expected).sum(axis=1)
+        assert cosines.min() > (0.99999 if precision == "fp32" else 0.995)
+        assert clip.towers == ["text"]
+        assert list(self_test(clip)) == ["text"]
+        with pytest.raises(BundleError, match="which has no image tower"):
+            clip.encode_image(PICTURES)
+        again = pickle.loads(pickle.dumps(clip))
+        np.testing.assert_array_equal(again.encode_text(["a"]), clip.encode_text(["a"]))
+
+
+def test_what_is_told_of_it(
+    once: MadeOnce, edgeclip_here: Callable[..., CompletedProcess[str]], mistake: Callable[..., str]
+):
+    source, clip = bundle_of("sentence", once, "int8")
+    folder = clip.bundle.folder
+    clip.close()
+    inspected = edgeclip_here("inspect", folder).stdout
+    assert "one tower alone" in inspected
+    assert "\nimage " not in inspected
+    assert edgeclip_here("verify", folder).stdout.splitlines()[-1].startswith("text cosine 1.0")
+    assert "which has no image tower" in mistake("evaluate", folder)
+    assert "a text tower alone; expected both towers" in mistake("evaluate", source)
+    with pytest.raises(BundleError, match="no image tower"):
+        _ = read_bundle(folder).config
+    with pytest.raises(BundleError, match="one tower alone; expected a bundle with a release card"):
+        write_model_card(folder, name=None, licence="mit")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("layout", "immich"), ("combined_graph", True), ("fuse_tokens", "50%"), ("keep_words", ("latin",))],
+)
+def test_what_needs_both(once: MadeOnce, tmp_path: Path, setting: str, value: object):
+    source = once("one tower text", text)
+    settings = ExportSettings(model=str(source), samples=6, workers=0, threads=1, **{setting: value})
+    with pytest.raises(EdgeclipError, match=f"`{setting}` for .*, a text tower alone; expected both towers"):
+        export(settings, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_manifest_of_the_other_tower(once: MadeOnce, tmp_path: Path):
+    _, clip = bundle_of("text", once, "fp32")
+    (tmp_path / "b").mkdir()
+    for path in clip.bundle.folder.rglob("*"):
+        if path.is_file():
+            target = tmp_path / "b" / path.relative_to(clip.bundle.folder)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    clip.close()
+    (tmp_path / "b" / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(EdgeclipError, match=r"changed|bytes"):
+        load(tmp_path / "b")
