@@ -74,7 +74,8 @@ def difference(name: str) -> float:
     model.load_state_dict(weights, strict=False)
     weights = without_constants(weights, name)
     prefix = openai.text_prefix(weights)
-    rules = openai.rules(config, prefix, present=frozenset(weights), projects_text=described.projects_text)
+    said_of = {"projects_text": described.projects_text, "scaled": described.scaled}
+    rules = openai.rules(config, prefix, present=frozenset(weights), **said_of)
     ours = build(name, config, weights, rules)
     images, texts = pixels(config.vision.image_size), texts_with_ends(config.text.context_length, VOCABULARY)
     differences = (

@@ -319,8 +319,13 @@ def _assemble(
     if file.is_hugging_face:
         rules = hf.rules(config)
     else:
-        prefix = openai.text_prefix(weights)
-        rules = openai.rules(config, prefix, present=frozenset(weights), projects_text=said.projects_text)
+        rules = openai.rules(
+            config,
+            openai.text_prefix(weights),
+            present=frozenset(weights),
+            projects_text=said.projects_text,
+            scaled=said.scaled,
+        )
     preprocess, origin = prepared(name, folder, config.vision, said.preprocess, said.preprocess_origin)
     model = build(name, config, weights, rules)
     vocabulary = options.vocabulary or vocabulary_beside(folder)

@@ -50,20 +50,20 @@ _READ = {
         "no_ln_pre",
         "pool_type",
         "final_ln_after_pool",
+        "ls_init_value",
     },
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "norm_kwargs", "act_kwargs"}
     | {"pool_type", "eos_id", "tokenizer_kwargs", "hf_tokenizer_name", "tokenizer_mode"}
-    | {"no_causal_mask", "proj_bias", "proj_type"}
+    | {"no_causal_mask", "proj_bias", "proj_type", "ls_init_value"}
     | {"hf_model_name", "hf_proj_type", "hf_pooler_type"},
 }
 # Whatever their value, these change nothing: starting values, training alone, the form of the output, or details of a
-# part that is switched off (`_DEFAULTS` refuses one that is on). The text tower's prefix is read from the tensors, and
-# so is whether there are scales of what a block adds.
+# part that is switched off (`_DEFAULTS` refuses one that is on). The text tower's prefix is read from the tensors.
 _WITHOUT_EFFECT = {
     "model_cfg": {"init_logit_scale", "custom_text", "output_dict", "cast_dtype"},
-    "vision_cfg": {"ls_init_value", "patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads"}
+    "vision_cfg": {"patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads"}
     | {"timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop", "timm_drop_path"},
-    "text_cfg": {"ls_init_value", "pad_id", "output_tokens", "hf_model_pretrained"},
+    "text_cfg": {"pad_id", "output_tokens", "hf_model_pretrained"},
 }
 _BLOCK: dict[str, Any] = {
     "block_type": None,
@@ -113,6 +113,9 @@ def describe(raw: dict[str, Any], path: Path) -> Description:
         clean=clean,
         pad_token_id=SIMPLE_PAD if config.text.sees_all else None,
         projects_text=_projects_text(text, config, path),
+        scaled=frozenset(
+            name for name, part in (("vision", vision), ("text", text)) if part.get("ls_init_value") is not None
+        ),
         no_text=no_text,
     )
 

@@ -140,14 +140,16 @@ def rules(
     *,
     present: Collection[str] = (),
     projects_text: bool = True,
+    scaled: Collection[str] = (),
 ) -> list[Rule]:
     """The key table.
 
     Args:
         config: both towers.
         text_prefix: see `text_prefix`.
-        present: the names in the file, which tell whether branches and scales were folded before.
+        present: the names in the file, which tell whether branches of convolutions were folded before.
         projects_text: whether there is a projection of texts; without one it changes nothing.
+        scaled: the towers whose blocks scale what they add.
     """
     vision = config.vision
     table = [
@@ -162,7 +164,7 @@ def rules(
             same("text.token_embedding.weight", f"{text_prefix}token_embedding.weight"),
             same("text.position_embedding", f"{text_prefix}positional_embedding"),
             *linear("text.final_norm", f"{text_prefix}ln_final"),
-            *_blocks("text", text_prefix, config.text.num_hidden_layers, present),
+            *_blocks("text", text_prefix, config.text.num_hidden_layers, scaled),
             *_text_projection(config, f"{text_prefix}text_projection" if projects_text else None),
         ]
     if vision.pools_by_attention or vision.projection_bias:  # which open_clip's own towers have not
@@ -175,7 +177,7 @@ def rules(
         *(linear("vision.pre_norm", "visual.ln_pre") if vision.pre_norm else []),
         *linear("vision.post_norm", "visual.ln_post"),
         transposed("vision.projection.weight", "visual.proj"),
-        *_blocks("vision", "visual.", vision.num_hidden_layers, present),
+        *_blocks("vision", "visual.", vision.num_hidden_layers, scaled),
     ]
 
 
@@ -188,7 +190,7 @@ def _text_projection(config: ClipConfig, name: str | None) -> list[Rule]:
     return linear(ours, name) if config.text.projection_bias else [transposed(f"{ours}.weight", name)]
 
 
-def _blocks(tower: str, prefix: str, layers: int, present: Collection[str]) -> list[Rule]:
+def _blocks(tower: str, prefix: str, layers: int, scaled: Collection[str]) -> list[Rule]:
     """The blocks of a tower; what scales a branch of one is folded into the last layer of that branch."""
     table: list[Rule] = []
     for i in range(layers):
@@ -199,9 +201,8 @@ def _blocks(tower: str, prefix: str, layers: int, present: Collection[str]) -> l
         table.append(same(f"{ours}.attention.qkv.bias", f"{theirs}.attn.in_proj_bias"))
         table += linear(f"{ours}.mlp.fc1", f"{theirs}.mlp.c_fc")
         for mine, other, scale in (("attention.out", "attn.out_proj", "ls_1"), ("mlp.fc2", "mlp.c_proj", "ls_2")):
-            gamma = f"{theirs}.{scale}.gamma"
-            if gamma in present:
-                table += scaled_linear(f"{ours}.{mine}", f"{theirs}.{other}", gamma)
+            if tower in scaled:
+                table += scaled_linear(f"{ours}.{mine}", f"{theirs}.{other}", f"{theirs}.{scale}.gamma")
             else:
                 table += linear(f"{ours}.{mine}", f"{theirs}.{other}")
     return table
