@@ -27,6 +27,8 @@ WRITE = {
     "siglip": published.write_siglip,
     "siglip 2": published.write_siglip2,
     "metaclip 2": published.write_metaclip2,
+    "chinese clip": published.write_chinese_clip,
+    "xlm-roberta": published.write_dual_encoder,
 }
 KEPT = ["a photo of a cat on the table", "кошка лежит на столе", "zwei Hunde, ß!", "", "<eos> </s>"]
 
