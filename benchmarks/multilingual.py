@@ -2,9 +2,9 @@
 
 Makes a folder as sentence-transformers/clip-ViT-B-32-multilingual-v1 has it: DistilBERT of the published size with
 119,547 words, the mean of its tokens and a layer to 512; weights and words are drawn, the weights with heavy tails. It
-is exported as a bundle of one tower in fp32 and in int8. Texts of 8 and 24 words are encoded one by one, by both bundles
-and by transformers' model with the same tokens and mean, which is what sentence-transformers runs: CPU time of one
-thread, the three in turn, medians.
+is exported as a bundle of one tower in fp32 and in int8. Texts of 8 and 24 words are encoded one by one, by both
+bundles and by transformers' model with the same tokens and mean, which is what sentence-transformers runs: CPU time of
+one thread, the three in turn, medians.
 """
 
 from __future__ import annotations
