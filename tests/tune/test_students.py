@@ -9,7 +9,7 @@ from edgeclip import tune
 from edgeclip.bundle import read_bundle
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.distill.recipe import load_recipe
-from edgeclip.measure.child import Child, ChildError
+from edgeclip.measure.child import ChildError
 from edgeclip.report.compressed import sentences
 from edgeclip.runtime import load, self_test
 from edgeclip.shrink.plan import count_parameters
@@ -143,14 +143,3 @@ def test_a_student_is_trained_in_a_process_of_its_own(mini_checkpoint: Path, tmp
         train_apart(settings, "half", 8, 2, tmp_path, **limits)
     with pytest.raises(ChildError, match=r"took more than 0.01 s"):
         train_apart(settings, "half", 64, 2, tmp_path, **{**limits, "timeout_s": 0.01})
-
-
-@pytest.mark.slow
-def test_a_training_ends_with_the_process_that_started_it(mini_checkpoint: Path, tmp_path: Path):
-    settings = {"model": str(mini_checkpoint), "distill": True, "pairs": 8, "workers": 0}
-    job = {"settings": settings, "recipe": "half", "images": 32_000, "epochs": 500, "place": str(tmp_path)}
-    training = Child("edgeclip.tune.student_process", job, threads=1)
-    training._process.stdin.close()  # as the system does for one that is killed
-    assert training._process.wait(timeout=120) == 1
-    training._process.stdin = None
-    training.__exit__()
