@@ -36,7 +36,7 @@ def special_names(how: TextCleaning) -> tuple[str, str]:
     return (BOS, EOS) if how in ("none", "openai") else (OPEN_CLIP_BOS, OPEN_CLIP_EOS)
 
 
-def cleaned(text: str, how: TextCleaning) -> str:
+def cleaned(text: str, how: TextCleaning, *, has_special: bool = True) -> str:
     """The text as its words are found in it.
 
     Args:
@@ -45,6 +45,7 @@ def cleaned(text: str, how: TextCleaning) -> str:
             letters small; open_clip's "lower" does the same, "whitespace" leaves capitals, and "canonicalize" removes
             ASCII punctuation too. open_clip spells the special tokens in its own way. "siglip" makes letters small,
             removes ASCII punctuation and makes white space one space.
+        has_special: whether the vocabulary has CLIP's special tokens; without them they are words as others.
     """
     if how == "none":
         return printable(text)
@@ -57,7 +58,8 @@ def cleaned(text: str, how: TextCleaning) -> str:
     if how == "canonicalize":
         text = text.translate(_WITHOUT_PUNCTUATION)
     text = " ".join(text.split())
-    return _with_special_tokens(text if how == "whitespace" else text.lower(), special_names(how))
+    text = text if how == "whitespace" else text.lower()
+    return _with_special_tokens(text, special_names(how)) if has_special else text
 
 
 def _with_special_tokens(text: str, names: tuple[str, str]) -> str:

@@ -73,11 +73,15 @@ class ClipTokenizer:
         self._tokenizer = tokenizer
         self.context_length = context_length
         self.clean = clean
+        self._has_special = all(tokenizer.token_to_id(token) is not None for token in (BOS, EOS))
         self.fixed_length, self._padding_left = fixed_length, padding_left
         self.eos_token_id = self._id_of(eos_token)
         self.pad_token_id = pad_token if isinstance(pad_token, int) else self._id_of(pad_token)
         tokenizer.no_padding()
         tokenizer.enable_truncation(context_length)
+
+    def _cleaned(self, text: str) -> str:
+        return cleaned(text, self.clean, has_special=self._has_special)
 
     def _id_of(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)
@@ -129,7 +133,7 @@ class ClipTokenizer:
 
     def ids_of_words(self, text: str) -> Iterator[tuple[str, int]]:
         """Each word of the text as it is cleaned, once for each token that it has a part in, none cut off."""
-        whole = cleaned(text, self.clean)
+        whole = self._cleaned(text)
         encoding = self._whole.encode(whole)
         places = list(zip(encoding.ids, encoding.offsets, strict=True))
         for word in re.finditer(r"\S+", whole):
@@ -146,7 +150,7 @@ class ClipTokenizer:
 
     def used_tokens(self, texts: Sequence[str]) -> set[int]:
         """Ids of all tokens in the texts, those beyond the context length too."""
-        return {index for text in texts for index in self._whole.encode(cleaned(text, self.clean)).ids}
+        return {index for text in texts for index in self._whole.encode(self._cleaned(text)).ids}
 
     def __call__(self, texts: str | Iterable[str], *, pad_to_longest: bool = False) -> NDArray[np.int64]:
         """Encode texts.
@@ -166,7 +170,7 @@ class ClipTokenizer:
 
     def token_ids(self, texts: str | Iterable[str]) -> list[list[int]]:
         """Encode texts without padding; see `__call__`."""
-        clean = [cleaned(text, self.clean) for text in texts_of(texts)]
+        clean = [self._cleaned(text) for text in texts_of(texts)]
         with _foreign("a tokenizer that fails on a text"):
             return [encoding.ids for encoding in self._tokenizer.encode_batch(clean)]
 

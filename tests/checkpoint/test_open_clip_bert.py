@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 
 from edgeclip import hf_bert
 from edgeclip.checkpoint import load_checkpoint, open_clip, save_checkpoint
@@ -60,6 +61,8 @@ def test_texts_are_repaired_and_keep_their_capitals(small: None, tmp_path: Path)
     tokenizer = load_checkpoint(folder_of(next(iter(RECORDED["models"].values())), tmp_path)).tokenizer
     assert tokenizer.token_ids(["a  photo &amp; a\tcat"]) == tokenizer.token_ids(["a photo & a cat"])
     assert tokenizer.token_ids(["A cat"]) != tokenizer.token_ids(["a cat"])
+    typed = "a <start_of_text> cat"  # which is no special token of this vocabulary
+    assert tokenizer.token_ids([typed]) == [Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(typed).ids]
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_a_text_tower(once: MadeOnce, kind: str, precision: str):
 
 
 def test_what_is_told_of_it(
-    once: MadeOnce, edgeclip_here: Callable[..., CompletedProcess[str]], mistake: Callable[..., str]
+    once: MadeOnce, edgeclip_here: Callable[..., CompletedProcess[str]], mistake: Callable[..., str], tmp_path: Path
 ):
     source, clip = bundle_of("sentence", once, "int8")
     folder = clip.bundle.folder
@@ -98,6 +98,7 @@ def test_what_is_told_of_it(
     assert edgeclip_here("verify", folder).stdout.splitlines()[-1].startswith("text cosine 1.0")
     assert "which has no image tower" in mistake("evaluate", folder)
     assert "a text tower alone; expected both towers" in mistake("evaluate", source)
+    assert "a text tower alone; expected both towers" in mistake("compress", source, "--out", tmp_path / "out")
     with pytest.raises(BundleError, match="no image tower"):
         _ = read_bundle(folder).config
     with pytest.raises(BundleError, match="one tower alone; expected a bundle with a release card"):

@@ -9,7 +9,8 @@ from edgeclip.config import ClipConfig
 from edgeclip.data.split import CALIBRATE, Part, to_choose
 from edgeclip.errors import ConfigError, DataError
 from edgeclip.evaluate.paired import pairs_needed, smallest_drop_shown
-from edgeclip.hf_config import read_config
+from edgeclip.hf_config import MODEL_TYPES, config_from
+from edgeclip.hf_json import read_json
 from edgeclip.names import BUILTIN
 from edgeclip.shrink.plan import count_parameters
 from edgeclip.tune.compress_settings import CompressSettings
@@ -34,8 +35,11 @@ def check_arguments(settings: CompressSettings, out: Path) -> None:
     if model.exists() and out.is_relative_to(model.resolve()):
         raise ConfigError(f"`out` {out}, which is in the teacher", expected="another place", fix=f"use {model}-small")
     check_processor()
-    if (model / "config.json").is_file():
-        config = read_config(model)
+    path = model / "config.json"
+    if (
+        path.is_file() and (raw := read_json(path)).get("model_type") in MODEL_TYPES
+    ):  # what another is, its loader tells
+        config = config_from(raw, path)
         check_size(settings.max_size_mb, config)
         check_room(out, 4 * count_parameters(config), students=settings.distill)
     check_pairs(settings)
