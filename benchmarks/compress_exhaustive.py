@@ -33,17 +33,17 @@ from edgeclip.config import PreprocessConfig
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.paired import drop
 from edgeclip.evaluate.ratio import FEWEST_ROUNDS, ratio
-from edgeclip.evaluate.retrieval import ranks
 from edgeclip.files import scratch_folder
 from edgeclip.measure.bundle_process import TOWERS
 from edgeclip.measure.child import ChildError
 from edgeclip.model import Clip
 from edgeclip.names import BUILTIN
 from edgeclip.tune import run, search
-from edgeclip.tune.candidates import TEACHER
+from edgeclip.tune.candidates import KINDS, TEACHER
 from edgeclip.tune.compress_settings import CompressSettings
 from edgeclip.tune.contest import members_of
 from edgeclip.tune.costs import CALLS, SECONDS, WARMUP, Member
+from edgeclip.tune.device import memory_cap_mb
 from edgeclip.tune.drafts import Drafts, put_together
 from edgeclip.tune.finish import choose
 from edgeclip.tune.fused import write_fused
@@ -65,13 +65,16 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="only so many of each tower's")
     parser.add_argument("--pairs", type=int, default=300)
     parser.add_argument("--max-drop", type=float, default=1.0)
+    parser.add_argument("--kinds", help="only these of `tune.candidates`, semicolons between them; fp32 among them")
     parser.add_argument("--rounds", type=int, default=40, help="in which both choices are timed in turn")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
+        for name in set(KINDS) - set((arguments.kinds or ";".join(KINDS)).split(";")):
+            del KINDS[name]
         is_random = published(arguments.model) is not None
         if is_random:
-            search.check_better_than_chance = lambda teacher: None
+            search.check_better_than_chance = lambda found: None
         model = random_weights(arguments.model, arguments.layers, place / "model") if is_random else arguments.model
         settings = CompressSettings(
             model=str(model), pairs=arguments.pairs, max_drop=100.0 if is_random else arguments.max_drop
@@ -107,14 +110,17 @@ def compare(settings: CompressSettings, place: Path, rounds: int) -> dict[str, A
     torch.set_num_threads(run.granted_processors())
     checkpoint = load_checkpoint(settings.model)
     roles = run.load_roles(settings, checkpoint)
-    drafts = Drafts(Trials(place, "exhaustive"))
+    cap_mb = memory_cap_mb()
+    drafts = Drafts(Trials(place, "exhaustive"), cap_mb)
     drafts.write(TEACHER, checkpoint, roles.calibrate)
     write_fused(drafts, checkpoint, roles.calibrate)
     searching = search.Search(
-        costs=run._costs(drafts.trials, roles.choose),
+        costs=run._costs(drafts.trials, roles.choose, cap_mb),
         drafts=drafts,
         budget=msgspec.convert(settings, Budget, from_attributes=True),
         deadline=time.monotonic() + 1e9,
+        truth=roles.truth,
+        logit_scale=checkpoint.logit_scale,
     )
     with processor_time() as searched_s:
         searching.measure_towers()
@@ -169,9 +175,9 @@ def measured(searching: search.Search, candidate: Candidate) -> Found | None:
                     process.embed(scratch / f"{tower}.npy")
         except ChildError:
             return None
-        embeds = [np.load(scratch / f"{tower}.npy") for tower in TOWERS]
+        images_NE, texts_NE = (np.load(scratch / f"{tower}.npy") for tower in TOWERS)
         size_mb = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-    lost = drop(searching.teacher, ranks(*embeds, np.arange(len(embeds[0]))))
+    lost = drop(searching._teacher_finds, searching._judge((images_NE, texts_NE)))
     image_ms, text_ms = (quantiles(times[tower], n=4)[0] for tower in TOWERS)
     return Found(round(sqrt(image_ms * text_ms), 3), round(size_mb, 2), lost.most)
 

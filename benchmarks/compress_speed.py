@@ -4,7 +4,7 @@
 transformers in fp32 as it runs by default, with its own processor and tokenizer, and each bundle, in one process, in
 turn in every round, forwards and backwards by turns. With one thread the time is CPU time, which other work on the
 machine hardly moves; with more it is that of the clock.
-Ratios are medians over the rounds with their 95 % intervals, and sizes are those of the files.
+Ratios are medians over the rounds with their 95 % intervals; sizes are those of the fp32 weights and of the bundle.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from peer_photos import photographs, write_photos
 from PIL import Image
 
 import edgeclip
-from edgeclip.bundle import COMPRESS_CARD, read_bundle
+from edgeclip.bundle import read_bundle
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.footprint import bytes_on_disk
 from edgeclip.evaluate.ratio import ratio
-from edgeclip.tune.record import read_card
 
 CAPTION = "a photo of a small red cube left of a large blue sphere"
 THEIRS = "transformers fp32"
@@ -50,14 +49,15 @@ def main() -> None:
         photos = write_photos(Path(scratch), photographs(arguments.photos))
         files = {"small JPEG": photos.small[0], "1920x1080 JPEG": photos.full_hd}
         teacher = arguments.teacher or assets / "tabletop"
-        encoders = {THEIRS: of_transformers(teacher, files)}
+        model = transformers.CLIPModel.from_pretrained(teacher, dtype=torch.float32).eval()
+        theirs_bytes = sum(4 * parameter.numel() for parameter in model.parameters())
+        encoders = {THEIRS: of_transformers(model, teacher, files)}
         encoders |= {str(path): of_bundle(path, files, arguments.threads) for path in arguments.bundles}
         clock = time.process_time if arguments.threads == 1 else time.perf_counter
         times = in_turn(encoders, arguments.rounds, clock)
-        theirs_bytes = (teacher / "model.safetensors").stat().st_size
     found = {
         str(path): {
-            "what": described(path),
+            "precision": read_bundle(path).manifest.precisions,
             "times_smaller": round(theirs_bytes / bytes_on_disk(path), 2),
             "times_faster": {what: edgeclip_over(times[THEIRS][what], ours) for what, ours in times[str(path)].items()},
         }
@@ -75,22 +75,8 @@ def edgeclip_over(theirs: list[float], ours: list[float]) -> dict[str, float]:
     return {"value": faster.value, "low": faster.low, "high": faster.high}
 
 
-def described(bundle: Path) -> dict[str, Any]:
-    """What was chosen, under which budget, and what it loses on unseen pairs; of another bundle its precision."""
-    if not (bundle / COMPRESS_CARD).is_file():
-        return {"precision": read_bundle(bundle).manifest.precisions}
-    card = read_card(bundle)
-    return {
-        "chosen": card.winner.name,
-        "budget": {name: limit for name in card.budget.__struct_fields__ if (limit := getattr(card.budget, name))},
-        "pairs": card.proof.reported_on,
-        "r1_lost": [card.proof.drop.r1.value, card.proof.drop.r1.low, card.proof.drop.r1.high],
-    }
-
-
-def of_transformers(folder: Path, files: dict[str, Path]) -> Calls:
+def of_transformers(model: transformers.CLIPModel, folder: Path, files: dict[str, Path]) -> Calls:
     """Their model, as its documentation uses it."""
-    model = transformers.CLIPModel.from_pretrained(folder).eval()
     processor = transformers.CLIPImageProcessorPil.from_pretrained(folder)
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
 

@@ -24,8 +24,10 @@ from peer_models import CAPTION, CONTEXT, SIDE, write_checkpoint
 from transformers import CLIPModel
 
 import edgeclip
+from edgeclip.config import PreprocessConfig
 from edgeclip.evaluate.environment import environment
 from edgeclip.export.graph import quiet
+from edgeclip.hf_config import write_preprocess
 
 GOALS = {"times smaller": 3.8, "cosine": 0.995, "times faster than quantize_dynamic": 1.0}
 KINDS = {"vision": ("pixel_values", "image_embeds"), "text": ("input_ids", "text_embeds")}
@@ -75,6 +77,7 @@ def _write_folder(folder: Path, vocabulary: Path | None) -> None:
         with quiet():
             torch.onnx.export(Tower(model, kind).eval(), (examples[kind],), str(path), dynamo=False, **names)
         quantize_dynamic(path, part.parent / f"{kind}-dynamic.onnx")
+    (part / "preprocessor_config.json").write_text(json.dumps(write_preprocess(PreprocessConfig.clip(SIDE))))
     (part / "model.safetensors").unlink()
     part.rename(folder)
 

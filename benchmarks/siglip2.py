@@ -40,12 +40,13 @@ GOALS = {"image": 3.0, "text": 3.0, "bytes": 3.9, "bytes with few words": 10.0}
 """How many times faster or smaller than transformers' fp32 int8 is to be."""
 PEAK_MB = 450
 OPEN = """
-import resource, sys
+import sys
 import numpy as np
 import edgeclip
+from edgeclip.evaluate.footprint import peak_rss_mb
 clip = edgeclip.load(sys.argv[1], threads=1, cache=None)
 clip.encode_image(np.zeros((256, 256, 3), np.uint8)), clip.encode_text("a photo of two dogs in the snow")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peak_rss_mb())
 """
 
 

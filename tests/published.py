@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -66,6 +67,19 @@ HARD = [
     ),
     *("word " * 80, "x" * 300, "一" * 90, "<eos>", "</s> and <pad>", "▁under▁score"),
 ]
+
+
+def thousand() -> list[str]:
+    """A thousand texts of these words in any order, capitals and punctuation among them."""
+    draw = np.random.default_rng(0)
+    words = [word for text in SENTENCES for word in text.split()]
+    words += [word.upper() for word in words] + [word.title() for word in words]
+    marks = ["", "", "", ",", ".", "!", "…", "—", "'s", ")", " 7", "\u00a0", "\t", "。", "؟"]
+    return [
+        " ".join(f"{draw.choice(words)}{draw.choice(marks)}" for _ in range(draw.integers(1, 12))) for _ in range(1000)
+    ]
+
+
 TOWER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 80}
 WORDS = 420
 

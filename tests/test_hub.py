@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from edgeclip import hub
 from edgeclip.checkpoint import load_checkpoint
@@ -63,6 +64,37 @@ def test_pickles_are_fetched_only_without_safetensors(monkeypatch: pytest.Monkey
         asked.clear()
         hub.download_checkpoint("a/b")
         assert len(asked) == requests
+
+
+@pytest.mark.parametrize(
+    ("wanted", "others"),
+    [
+        (  # sentence-transformers/clip-ViT-B-32-multilingual-v1
+            "modules.json config.json model.safetensors vocab.txt tokenizer.json 1_Pooling/config.json "
+            "2_Dense/config.json 2_Dense/model.safetensors 2_Dense/pytorch_model.bin",
+            "README.md pytorch_model.bin onnx/model.onnx",
+        ),
+        (  # sentence-transformers/clip-ViT-B-32
+            "modules.json 0_CLIPModel/config.json 0_CLIPModel/merges.txt 0_CLIPModel/vocab.json "
+            "0_CLIPModel/model.safetensors",
+            "0_CLIPModel/pytorch_model.bin openvino/openvino_model.bin",
+        ),
+    ],
+)
+def test_files_of_sentence_transformers_are_fetched(
+    wanted: str, others: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def snapshot(hub_id: str, patterns: list[str]) -> Path:
+        for name in filter_repo_objects(f"{wanted} {others}".split(), allow_patterns=patterns):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(b"")
+        return tmp_path
+
+    monkeypatch.setattr(hub, "snapshot", snapshot)
+    hub.download_checkpoint("a/b")
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == {
+        *wanted.split()
+    }
 
 
 class Hub(ThreadingHTTPServer):

@@ -91,10 +91,9 @@ def test_token_ids_are_those_of_transformers(tmp_path: Path, write: Callable[[Pa
     folder = write(tmp_path / "m")
     ours = load_checkpoint(folder).tokenizer
     length = ours.context_length
-    theirs = AutoTokenizer.from_pretrained(folder)(
-        published.HARD, padding="max_length", truncation=True, max_length=length
-    )
-    assert ours(published.HARD).tolist() == theirs["input_ids"]
+    texts = [*published.HARD, *published.thousand()]
+    theirs = AutoTokenizer.from_pretrained(folder)(texts, padding="max_length", truncation=True, max_length=length)
+    assert ours(texts).tolist() == theirs["input_ids"]
 
 
 def test_padding_is_before_the_text_where_transformers_puts_it_there(tmp_path: Path):

@@ -90,7 +90,7 @@ def test_a_squashing_preprocessing_and_another_padding_token(joint_bundle: Bundl
     squash = PreprocessConfig(shortest_edge=None, resize_to=(32, 32), crop_size=None, resample=2, mean=(0.5, 0.4, 0.3))
     tokens = Tokenizer.from_file(str(joint_bundle.folder / "tokenizer.json"))
     tokenizer = ClipTokenizer(tokens, context_length=16, pad_token=0)
-    bundle = dataclasses.replace(joint_bundle, preprocess=squash)
+    bundle = dataclasses.replace(joint_bundle, image_preprocess=squash)
     vars(bundle)["tokenizer"] = tokenizer  # as if it had been read from the folder
     assert_same(bundle, tmp_path)
     assert Immich(tmp_path).tokenizer.encode("a").ids[-1] == 0

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.errors import ConfigError, DataError
 from edgeclip.runtime.lost_words import LostWords
+from edgeclip.shrink.importance import Calibration
 from edgeclip.shrink.keep_words import keep_words, read_words
+from edgeclip.shrink.plan import propose
 from edgeclip.shrink.scripts import SCRIPTS, scripts_of, written_in
+from edgeclip.shrink.student import shrink
 from edgeclip.shrink.trim_vocabulary import trim_vocabulary
 from edgeclip.text_cleaning import cleaned
 from edgeclip.tokenizer import ClipTokenizer
@@ -23,6 +27,8 @@ WRITE = {
     "siglip": published.write_siglip,
     "siglip 2": published.write_siglip2,
     "metaclip 2": published.write_metaclip2,
+    "chinese clip": published.write_chinese_clip,
+    "xlm-roberta": published.write_dual_encoder,
 }
 KEPT = ["a photo of a cat on the table", "кошка лежит на столе", "zwei Hunde, ß!", "", "<eos> </s>"]
 
@@ -172,3 +178,15 @@ def test_a_saved_definition_gives_the_same(checkpoint: Checkpoint, tmp_path: Pat
     raw = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     ids = {token["content"]: token["id"] for token in raw["added_tokens"]}
     assert ids == {token: saved.token_to_id(token) for token in ids}
+
+
+@pytest.mark.parametrize("family", WRITE)
+def test_a_student_of_any_family_can_keep_the_captions_words_alone(family: str, tmp_path: Path):
+    checkpoint = load_checkpoint(WRITE[family](tmp_path / "checkpoint"))
+    small = trim_vocabulary(checkpoint.tokenizer, KEPT)
+    plan = propose(checkpoint.config, 1.0, vocab_size=len(small.kept_tokens))
+    seen = Calibration(torch.randn(2, 3, 32, 32), checkpoint.tokenize(KEPT[:2]))
+    student = shrink(checkpoint.model, plan, seen, kept_tokens=small.kept_tokens)
+    ids = torch.from_numpy(small.tokenizer(KEPT))
+    expected = checkpoint.model.encode_text(checkpoint.tokenize(KEPT))
+    torch.testing.assert_close(student.encode_text(ids), expected, atol=1e-6, rtol=0)

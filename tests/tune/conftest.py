@@ -15,6 +15,7 @@ from edgeclip.checkpoint import load_checkpoint, save_checkpoint
 from edgeclip.data.prepare import prepare_parts
 from edgeclip.data.split import scenes
 from edgeclip.distill.make_student import Share, make_student
+from edgeclip.errors import EdgeclipError
 from edgeclip.files import as_json
 from edgeclip.image import Crop
 from edgeclip.measure.child import ChildError
@@ -23,7 +24,8 @@ from edgeclip.tune import costs, search, students
 from edgeclip.tune.candidates import KINDS
 from edgeclip.tune.drafts import write_floats
 from edgeclip.tune.record import Compressed
-from edgeclip.tune.student_process import student_folder
+from edgeclip.tune.training import student_folder
+from edgeclip.tune.trials import TrialError
 from tests.once import MadeOnce, digest
 
 SETTINGS = {"data": "builtin:tabletop", "pairs": 8, "max_drop": 100.0, "workers": 0}
@@ -87,12 +89,12 @@ class StandIn:
         return {"rows": len(rows)}
 
 
-def train_nothing(settings, recipe, images, epochs, place, **limits):
-    """What `train_apart` does, without training: a student shrunk to three quarters."""
+def train_nothing(train, settings, recipe, images, epochs, students, *, place, cap_mb, timeout_s):
+    """What calling `train` apart does, without training: a student shrunk to three quarters."""
     StandIn.asked[f"train {recipe}, {images} images, {epochs} epochs"] += 1
     if recipe in StandIn.failing:
-        raise ChildError(f"took more than {limits['timeout_s']:g} s")
-    folder = student_folder(place, recipe, images, epochs)
+        raise ChildError(f"took more than {timeout_s:g} s")
+    folder = student_folder(students, recipe, images, epochs)
     teacher = load_checkpoint(settings.model)
     (pairs,) = prepare_parts([scenes("train", 0, 2)], teacher.preprocess_config, settings)
     student = make_student(teacher, Share(0.75, None, 1.0), teacher, pairs, None)
@@ -120,7 +122,10 @@ def called_here(once: MadeOnce) -> Callable[..., dict[str, Any]]:
 
     def call(function: Callable[..., dict[str, Any]], *arguments: Any, **limits: object) -> dict[str, Any]:
         if function is not write_floats:
-            return function(*arguments)
+            try:
+                return function(*arguments)
+            except EdgeclipError as error:
+                raise TrialError(str(error)) from error
         model, target, *rest = arguments
 
         def fill(folder: Path) -> None:
@@ -139,11 +144,12 @@ def put_in(monkeypatch: pytest.MonkeyPatch, once: MadeOnce) -> type[StandIn]:
     StandIn.times = {costs.draft_folder(Path(), kind).name: ms for kind, ms in TIMES.items()}
     monkeypatch.setattr(costs, "BundleProcess", StandIn)
     monkeypatch.setattr(search, "check_better_than_chance", lambda found: None)
-    monkeypatch.setattr("edgeclip.tune.drafts.called_apart", called_here(once))
+    for place in ("drafts", "fused"):
+        monkeypatch.setattr(f"edgeclip.tune.{place}.called_apart", called_here(once))
     monkeypatch.setattr(search, "thread_counts", lambda: (1,))
     for name in set(KINDS) - set(TIMES):
         monkeypatch.delitem(KINDS, name)
-    monkeypatch.setattr(students, "train_apart", train_nothing)
+    monkeypatch.setattr(students, "called_apart", train_nothing)
     monkeypatch.setattr("edgeclip.tune.arguments.FEWEST_TO_TRAIN", 0)
     for place in ("edgeclip.tune.arguments", "edgeclip.tune.run"):
         monkeypatch.setattr(f"{place}.check_enough", lambda *few: None)

@@ -1,6 +1,5 @@
 """Students as candidates: how long they are trained, which sizes are tried, and the process that trains one."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,14 +8,14 @@ from edgeclip import tune
 from edgeclip.bundle import read_bundle
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.distill.recipe import load_recipe
-from edgeclip.measure.child import Child, ChildError
 from edgeclip.report.compressed import sentences
 from edgeclip.runtime import load, self_test
 from edgeclip.shrink.plan import count_parameters
 from edgeclip.tune import candidates
+from edgeclip.tune.apart import called_apart
 from edgeclip.tune.compress_settings import CompressSettings
-from edgeclip.tune.student_process import student_folder, train_apart
 from edgeclip.tune.students import Length, bisect, longest, longest_recipes, training_expected
+from edgeclip.tune.training import student_folder, train
 from edgeclip.tune.trials import TrialError
 from tests.tune.conftest import SETTINGS, StandIn
 
@@ -129,28 +128,17 @@ def test_too_few_pairs_to_train_on_are_refused(mistake, captioned_folder: Path, 
 @pytest.mark.slow
 def test_a_student_is_trained_in_a_process_of_its_own(mini_checkpoint: Path, tmp_path: Path):
     settings = CompressSettings(model=str(mini_checkpoint), distill=True, pairs=8, workers=0)
-    limits = {"threads": 1, "cap_mb": None, "timeout_s": 300}
-    took = train_apart(settings, "half", 64, 2, tmp_path, **limits)
-    assert took.keys() == {"view_s", "training_s"}
+
+    def train_apart(images: int) -> dict[str, float]:
+        return called_apart(train, settings, "half", images, 2, tmp_path, place=tmp_path, cap_mb=None)
+
+    assert train_apart(64).keys() == {"view_s", "training_s"}
     folder = student_folder(tmp_path, "half", 64, 2)
     student = load_checkpoint(str(folder / "checkpoint"))
     assert count_parameters(student.config) < count_parameters(load_checkpoint(str(mini_checkpoint)).config)
-    assert len([json.loads(line) for line in (folder / "state" / "stage-1.jsonl").read_text().splitlines()]) == 2
+    assert len((folder / "state" / "stage-1.jsonl").read_text().splitlines()) == 2
     weights = (folder / "checkpoint" / "model.safetensors").read_bytes()
-    train_apart(settings, "half", 64, 2, tmp_path, **limits)  # goes on from the state, which is that of the end
+    train_apart(64)  # goes on from the state, which is that of the end
     assert (folder / "checkpoint" / "model.safetensors").read_bytes() == weights
     with pytest.raises(TrialError, match="batch"):
-        train_apart(settings, "half", 8, 2, tmp_path, **limits)
-    with pytest.raises(ChildError, match=r"took more than 0.01 s"):
-        train_apart(settings, "half", 64, 2, tmp_path, **{**limits, "timeout_s": 0.01})
-
-
-@pytest.mark.slow
-def test_a_training_ends_with_the_process_that_started_it(mini_checkpoint: Path, tmp_path: Path):
-    settings = {"model": str(mini_checkpoint), "distill": True, "pairs": 8, "workers": 0}
-    job = {"settings": settings, "recipe": "half", "images": 32_000, "epochs": 500, "place": str(tmp_path)}
-    training = Child("edgeclip.tune.student_process", job, threads=1)
-    training._process.stdin.close()  # as the system does for one that is killed
-    assert training._process.wait(timeout=120) == 1
-    training._process.stdin = None
-    training.__exit__()
+        train_apart(8)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgeclip.config import ClipConfig
 from edgeclip.errors import ConfigError
 from edgeclip.model import Clip
 from edgeclip.shrink.importance import Calibration, input_importance
@@ -41,6 +43,9 @@ def shrink(
     """
     vocab_size = None if kept_tokens is None else len(kept_tokens)
     config = student_config(model.config, plan, vocab_size)
+    if kept_tokens is not None:
+        _check_tokens(kept_tokens, model)
+        config = _with_pooled_token(config, model.config.text.eos_token_id, kept_tokens)
     state, importance = model.state_dict(), input_importance(model, calibration)
     inherited: dict[str, Tensor] = {}
     for name in ("log_logit_scale", "logit_bias"):
@@ -49,7 +54,6 @@ def shrink(
     for name, tower, part in (("vision", model.config.vision, plan.vision), ("text", model.config.text, plan.text)):
         inherited |= inherit(state, name, part.layers, choose(importance, name, tower, part))
     if kept_tokens is not None:
-        _check_tokens(kept_tokens, model)
         rows = inherited["text.token_embedding.weight"]
         inherited["text.token_embedding.weight"] = rows[torch.from_numpy(kept_tokens)]
     with torch.device("meta"):
@@ -74,9 +78,18 @@ def _check_tokens(kept_tokens: NDArray[np.int64], model: Clip) -> None:
             expected=f"token {text.bert.pad_token_id} where it was",
             fix="keep the tokens before it too",
         )
-    if kept_tokens[-1] != pooled:
+    found = kept_tokens[-1:] if text.eos_token_id is None else kept_tokens  # the highest id, or that very token
+    if pooled not in found:
         raise ConfigError(
             f"a reduced vocabulary that ends in the teacher's token {kept_tokens[-1]}",
             expected=f"the token that the teacher pools, {pooled}",
             fix="reduce the vocabulary of the teacher's own tokenizer",
         )
+
+
+def _with_pooled_token(config: ClipConfig, eos_token_id: int | None, kept_tokens: NDArray[np.int64]) -> ClipConfig:
+    """The end of text under its new number: the last of CLIP's vocabulary, the third of MetaCLIP 2's."""
+    if eos_token_id is None:
+        return config
+    (place,) = np.flatnonzero(kept_tokens == eos_token_id).tolist()
+    return replace(config, text=replace(config.text, eos_token_id=place))

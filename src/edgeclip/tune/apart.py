@@ -38,6 +38,7 @@ def called_apart(
         ChildError: the process ended, took too long, or needed more memory.
     """
     with scratch_folder(place) as scratch:
+        scratch.chmod(0o700)  # what others write there would run
         path = scratch / "call.pickle"
         with path.open("wb") as file:
             pickle.dump((function, arguments), file)

@@ -11,10 +11,10 @@ import msgspec
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.config import Fusion
 from edgeclip.data.prepare import Prepared
-from edgeclip.errors import EdgeclipError
 from edgeclip.export.calibration_batches import image_batches
 from edgeclip.shrink.fuse_tokens import fuse_tokens, with_fusion
 from edgeclip.shrink.fusion_schedule import read_schedule
+from edgeclip.tune.apart import called_apart
 from edgeclip.tune.candidates import KINDS
 from edgeclip.tune.drafts import Drafts
 from edgeclip.tune.trials import TrialError
@@ -32,13 +32,15 @@ def write_fused(drafts: Drafts, teacher: Checkpoint, calibrate: Prepared) -> Non
     """Write the drafts of every schedule in `KINDS`; one that can't be had is a recorded failure."""
     schedules = {kind.source: kind.fuse for kind in KINDS.values() if kind.fuse}
     for source, schedule in schedules.items():
-        found = drafts.trials.run(f"fusing tokens by {schedule}", partial(_fusion, teacher, schedule, calibrate)).found
+        found = drafts.trials.run(
+            f"fusing tokens by {schedule}", partial(_fusion, drafts, teacher, schedule, calibrate)
+        ).found
         if found:
             fusion = msgspec.convert(found["fusion"], Fusion)
             drafts.write(source, replace(teacher, model=with_fusion(teacher.model, fusion)), calibrate)
 
 
-def _fusion(teacher: Checkpoint, schedule: str, calibrate: Prepared) -> dict[str, Any]:
+def _fusion(drafts: Drafts, teacher: Checkpoint, schedule: str, calibrate: Prepared) -> dict[str, Any]:
     tokens = teacher.config.vision.num_tokens
     if not has_many_tokens(teacher):
         raise TrialError(
@@ -46,8 +48,9 @@ def _fusion(teacher: Checkpoint, schedule: str, calibrate: Prepared) -> dict[str
         )
     if teacher.config.vision.fusion is not None:
         raise TrialError("the teacher fuses tokens itself")
-    try:
-        fused = fuse_tokens(teacher.model, read_schedule(schedule), image_batches(calibrate, teacher.preprocess_config))
-    except EdgeclipError as error:
-        raise TrialError(str(error)) from error
+    return called_apart(_choose_fusion, teacher, schedule, calibrate, place=drafts.trials.folder, cap_mb=drafts.cap_mb)
+
+
+def _choose_fusion(teacher: Checkpoint, schedule: str, calibrate: Prepared) -> dict[str, Any]:
+    fused = fuse_tokens(teacher.model, read_schedule(schedule), image_batches(calibrate, teacher.preprocess_config))
     return {"fusion": msgspec.to_builtins(fused.config.vision.fusion)}

@@ -43,8 +43,10 @@ logger = logging.getLogger(__name__)
 
 DECODE_S, EXPORT_S, START_S, WRITE_S = 0.005, 15.0, 1.0, 5e-9
 """For estimates: a picture, an export, the start of a process, a parameter of a graph."""
-PASSES = 20
+PASSES = 32
 """Forward passes that measuring sensitivity takes as long as."""
+TORCH_S = 2.5
+"""The start of a process that writes graphs, with PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def plan(settings: CompressSettings) -> list[Step]:
         Step("export both towers, and find which layers are sensitive", EXPORT_S + PASSES * CALIBRATE * one),
         Step(
             f"write {len(kinds)} kinds of graph: {'; '.join(kind.name for kind in kinds)}",
-            len(kinds) * parameters * WRITE_S,
+            len(kinds) * (TORCH_S + parameters * WRITE_S),
         ),
         *([Step(*training_expected(settings, one, len(parts_of(settings)[3])))] if settings.distill else []),
         Step(f"open and time {graphs} graphs, each in a process", graphs * (START_S + min(CALLS * one / 2, SECONDS))),

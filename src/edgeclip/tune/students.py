@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeclip.checkpoint import load_checkpoint
-from edgeclip.cpu import granted_processors
 from edgeclip.distill.recipe import DistillRecipe, load_recipe
 from edgeclip.progress import task
+from edgeclip.tune.apart import called_apart
 from edgeclip.tune.candidates import RECIPES, TEACHER, kinds_of
 from edgeclip.tune.compress_settings import CompressSettings
 from edgeclip.tune.record import Candidate, Student
 from edgeclip.tune.search import Search
-from edgeclip.tune.student_process import student_folder, train_apart
+from edgeclip.tune.training import student_folder, train
 from edgeclip.tune.trials import TrialError
 
 TRAINING_SHARE = 0.7
@@ -105,17 +105,17 @@ class Students:
         """How long it took, as it was recorded; None where it failed."""
         self._place.mkdir(exist_ok=True)
 
-        def work() -> dict[str, float]:
-            return train_apart(
-                self.settings,
-                recipe,
-                *length,
-                self._place,
-                threads=granted_processors(),
-                cap_mb=self.search.costs.cap_mb,
-                timeout_s=LATE * TRAINING_SHARE * self.settings.time_budget_s,
-            )
-
+        work = partial(
+            called_apart,
+            train,
+            self.settings,
+            recipe,
+            *length,
+            self._place,
+            place=self._place,
+            cap_mb=self.search.costs.cap_mb,
+            timeout_s=LATE * TRAINING_SHARE * self.settings.time_budget_s,
+        )
         name = f"student {recipe}, {length.images} images, {length.epochs} epochs"
         return self.search.drafts.trials.run(name, work).found
 
