@@ -132,9 +132,10 @@ def _preprocess(raw: dict[str, Any], vision: VisionConfig, path: Path) -> tuple[
     """How images are prepared and where that was read: in the file, or of a family that has one way in open_clip."""
     if "preprocess_cfg" in raw:
         return preprocess_from_cfg(section(raw, "preprocess_cfg", path), vision.image_size, path), path.name
-    if vision.convolutions is not None:
-        return fastvit_preprocess(vision), "open_clip's own for MobileCLIP, for want of any"
-    return None, ""
+    if vision.convolutions is None and vision.stem is None:
+        return None, ""
+    own = fastvit_preprocess(vision) if vision.stem is None else PreprocessConfig.mobileclip(vision.image_size)
+    return own, "open_clip's own for MobileCLIP, for want of any"
 
 
 def _vision(vision: dict[str, Any], quick: object, path: Path) -> VisionConfig:
