@@ -20,6 +20,7 @@ from edgeclip.config import CLIP_MEAN, ClipConfig
 from edgeclip.errors import CheckpointError
 from edgeclip.model import Clip
 from edgeclip.tokenizer import ClipTokenizer
+from tests import published as families
 from tests.checkpoint.test_layouts import (
     PIXELS,
     Scriptable,
@@ -359,7 +360,12 @@ def test_the_reason_of_a_refusal_is_the_true_one(
 
 
 @pytest.mark.parametrize(
-    "change", [{"hf_tokenizer_name": "xlm-roberta-base"}, {"tokenizer_mode": "clips"}, {"tokenizer_kwargs": {"a": 1}}]
+    "change",
+    [
+        {"tokenizer_mode": "clips"},
+        {"tokenizer_kwargs": {"a": 1}},
+        {"hf_tokenizer_name": "bert-base-uncased", "tokenizer_kwargs": {"strip_sep_token": True}},
+    ],
 )
 def test_another_tokenizer_leaves_the_image_tower_usable(
     tmp_path: Path, openai_style: Clip, tokenizer: ClipTokenizer, change: dict[str, Any]
@@ -372,6 +378,21 @@ def test_another_tokenizer_leaves_the_image_tower_usable(
     checkpoint = load_checkpoint(tmp_path / "a")
     with pytest.raises(CheckpointError, match="tokenizer of"):
         checkpoint.encode_text(["a"])
+
+
+def test_a_tokenizer_of_transformers_is_the_one_beside(tmp_path: Path, openai_style: Clip, tokenizer: ClipTokenizer):
+    """As of MetaCLIP 2 in open_clip's layout: white space is made one, and capitals stay."""
+    open_clip_folder(tmp_path / "a", openai_style, tokenizer)
+    path = tmp_path / "a" / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    own = {"hf_tokenizer_name": "facebook/xlm-v-base", "pool_type": "eos", "eos_id": 2}
+    config["model_cfg"]["text_cfg"] |= own
+    path.write_text(json.dumps(config))
+    pieces = families.pieces(roberta=True)
+    pieces.save(str(tmp_path / "a" / "tokenizer.json"))
+    (tmp_path / "a" / "tokenizer_config.json").write_text(json.dumps(families.ROBERTA_CONFIG))
+    ids = load_checkpoint(tmp_path / "a").tokenizer.token_ids(["a  Cat\tsat"])
+    assert ids == [pieces.encode("a Cat sat").ids]
 
 
 def test_constants_have_to_be_the_usual_ones(tmp_path: Path, mini_checkpoint: Path):

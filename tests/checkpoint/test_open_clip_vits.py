@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgeclip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, timm
+from edgeclip.config import PreprocessConfig
 from edgeclip.distill.learn_vocabulary import learn_vocabulary
 from edgeclip.errors import CheckpointError
 from edgeclip.export.towers import ExportedTextTower, exported_image_tower
@@ -62,6 +63,14 @@ def test_embeddings_are_those_of_open_clip(folder: Path, checkpoint: Checkpoint)
         (checkpoint.model.encode_text(texts_with_ends(16, 600)), recorded["text_embeds"]),
     ):
         torch.testing.assert_close(found[:, :6], torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("folder", ["MobileCLIP-B"], indirect=True)
+def test_mobileclips_own_preprocessing_is_no_clips(folder: Path):
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    del config["preprocess_cfg"]
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    assert load_checkpoint(folder).preprocess_config == PreprocessConfig.mobileclip(56)
 
 
 @torch.no_grad()

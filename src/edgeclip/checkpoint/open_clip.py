@@ -132,9 +132,10 @@ def _preprocess(raw: dict[str, Any], vision: VisionConfig, path: Path) -> tuple[
     """How images are prepared and where that was read: in the file, or of a family that has one way in open_clip."""
     if "preprocess_cfg" in raw:
         return preprocess_from_cfg(section(raw, "preprocess_cfg", path), vision.image_size, path), path.name
-    if vision.convolutions is not None:
-        return fastvit_preprocess(vision), "open_clip's own for MobileCLIP, for want of any"
-    return None, ""
+    if vision.convolutions is None and vision.stem is None:
+        return None, ""
+    own = fastvit_preprocess(vision) if vision.stem is None else PreprocessConfig.mobileclip(vision.image_size)
+    return own, "open_clip's own for MobileCLIP, for want of any"
 
 
 def _vision(vision: dict[str, Any], quick: object, path: Path) -> VisionConfig:
@@ -267,12 +268,10 @@ def _mlp_act_eps(tower: dict[str, Any], width: int, quick: object, path: Path) -
 def _text_cleaning(text: dict[str, Any], path: Path) -> tuple[TextCleaning, CheckpointError | None]:
     """How open_clip cleans text for this model, and why its text cannot be had, where it can't."""
     options = dict(section(text, "tokenizer_kwargs", path))
-    is_bert = bool(text.get("hf_model_name"))
-    clean: TextCleaning = options.pop("clean", None) or ("whitespace" if is_bert else "lower")
+    is_theirs = any(text.get(key) for key in ("hf_model_name", "hf_tokenizer_name"))  # whose tokenizer.json lies beside
+    clean: TextCleaning = options.pop("clean", None) or ("whitespace" if is_theirs else "lower")
     other = {key: value for key, value in options.items() if value not in (None, "")}
-    named = {key: text[key] for key in ("hf_tokenizer_name", "tokenizer_mode") if text.get(key)}
-    if is_bert or text.get("pool_type") == "last":
-        named.pop("hf_tokenizer_name", None)  # that whose tokenizer.json lies beside
+    named = {"tokenizer_mode": text["tokenizer_mode"]} if text.get("tokenizer_mode") else {}
     if other or named or clean not in ("lower", "whitespace", "canonicalize"):
         odd = ", ".join(f"{k} = {shown(v)}" for k, v in {**named, **other, "clean": clean}.items())
         return "lower", CheckpointError(

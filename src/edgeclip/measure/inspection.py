@@ -80,10 +80,12 @@ def inspect(source: str, vocabulary: str | None = None, model_config: str | None
     )
 
 
+_CONVOLUTIONS = tuple(f"vision.{part}" for part in ("stem", "halvings", "positions.", "last", "squeeze"))
 _PARTS: dict[str, Callable[[str], bool]] = {
     "image: patch embedding": lambda name: name.startswith("vision.patch_embedding"),
     "image: transformer": lambda name: name.startswith("vision.transformer"),
     "image: stages": lambda name: name.startswith("vision.stages"),
+    "image: other convolutions": lambda name: name.startswith(_CONVOLUTIONS),
     "image: attention pooling": lambda name: name.startswith("vision.head"),
     "image: projection": lambda name: name.startswith("vision.projection"),
     "image: norms and positions": lambda name: name.startswith("vision."),

@@ -5,8 +5,11 @@ A tower's `pooling` decides: see `config.VisionConfig` and `config.TextConfig`.
 
     pooling          tower   embedding                                    exact for it
     class            image   the class token, projected                   last block for that token only
+    patches          image   the mean of all other tokens, projected      none
     attention        image   a learned query over all tokens              the query folded into keys and values
-    end              text    the end-of-text token, projected             texts cut after it; last block for it only
+    places           image   the mean of all places, projected            branches folded as weights are loaded
+    end              text    the end-of-text token, projected             last block for it only; texts cut after it,
+                                                                          where no token `sees_all`
     last             text    the last position, projected with a bias     last block for it only; never cut
     first            text    the first token, projected                   last block for it only; padding left out
     mean             text    the mean of all tokens, projected            padding left out
