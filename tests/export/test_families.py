@@ -161,5 +161,8 @@ def test_a_tower_too_large_for_one_file_is_rounded_from_two(
         np.testing.assert_array_equal(one.encode_image(PICTURES), two.encode_image(PICTURES))
         np.testing.assert_array_equal(one.encode_text(published.HARD), two.encode_text(published.HARD))
         assert abs(one.bundle.bytes - two.bundle.bytes) < 0.01 * one.bundle.bytes
+    monkeypatch.setattr("edgeclip.export.int8.MAX_BYTES", 10_000)
+    with pytest.raises(ConfigError, match=r"GB in int8; expected at most 2 GB"):
+        export_bundle(checkpoint, tmp_path / "large", samples, precision="int8", threads=1, as_trained=True)
     with pytest.raises(ConfigError, match=r"GB in fp32; expected at most 2 GB.*`keep_words`"):
         export_bundle(checkpoint, tmp_path / "fp32", samples, precision="fp32", threads=1)

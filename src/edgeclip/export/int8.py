@@ -14,7 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgeclip.export.graph import SCOPES
+from edgeclip.errors import ConfigError
+from edgeclip.export.graph import MAX_BYTES, SCOPES
 from edgeclip.export.stored import gather_stored, is_transposed, store_positions, store_product
 from edgeclip.export.surgery import load_graph
 from edgeclip.quantize.pixels import PATCH_EMBEDDING, PixelBytes
@@ -98,7 +99,11 @@ class Int8Tower:
         return self._pixels if module.endswith(PATCH_EMBEDDING) else None
 
     def write(self, target: Path, *, float_layers: Collection[str] = ()) -> None:
-        """Write the graph with every Linear layer in int8 but the projection and the modules of the tower named."""
+        """Write the graph with every Linear layer in int8 but the projection and the modules of the tower named.
+
+        Raises:
+            ConfigError: it is too large for one ONNX file.
+        """
         model, weights = onnx.ModelProto(), dict[str, onnx.TensorProto]()
         model.CopyFrom(self._rest)
         rounded: set[str] = set()
@@ -115,6 +120,12 @@ class Int8Tower:
                 used = self._int8[node.input[1]]
             weights |= {tensor.name: tensor for tensor in used}  # which layers may share
         model.graph.initializer.extend(weights.values())
+        if (size := sum(len(tensor.raw_data) for tensor in model.graph.initializer)) >= MAX_BYTES:
+            raise ConfigError(
+                f"a tower of {size / 1e9:.1f} GB in int8",
+                expected="at most 2 GB, as ONNX files have",
+                fix="export it with fewer words (`keep_words`), or a smaller model",
+            )
         onnx.save_model(model, target)
 
 

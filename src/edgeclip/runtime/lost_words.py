@@ -21,8 +21,8 @@ from edgeclip.tokenizer import ClipTokenizer
 
 logger = logging.getLogger(__name__)
 
-MAX_BYTES = 256 << 20
-"""Of the file, unpacked: four times what XLM-V's 900,000 words take."""
+MAX_BYTES = 128 << 20
+"""Of the file, unpacked: twice what XLM-V's 900,000 words take."""
 SHOWN = 5
 
 
