@@ -14,8 +14,7 @@ from edgeclip import tune
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.runtime import load
 from tests import published
-from tests.tune.conftest import StandIn
-from tests.tune.killed_run import SETTINGS
+from tests.tune.conftest import SETTINGS, StandIn
 
 WRITE = {"siglip": published.write_siglip, "siglip 2": published.write_siglip2}
 SCENES = ["--samples", 6, "--threads", 1, "--workers", 0]
