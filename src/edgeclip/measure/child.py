@@ -105,7 +105,7 @@ class Child:
 def first_line() -> tuple[dict[str, Any], TextIO]:
     """In the process: its job, and where answers go. Whatever a library prints goes elsewhere.
 
-    The process ends with its parent, even one that was killed.
+    The process ends with its parent, even one that was killed: it would take the next run's memory, or write beside it.
     """
     answers, sys.stdout = sys.stdout, sys.stderr
     job = json.loads(sys.stdin.readline())
