@@ -123,16 +123,16 @@ def _tell_losers(search: Search, winner: Candidate, contests: Sequence[Contest])
 
 
 def _closest(search: Search) -> list[Candidate]:
-    """All candidates, the one first that would need the least relaxing of the limit that it exceeds most."""
+    """All candidates, the one first whose worst limit would need the least relaxing; of equals, that with fewer such."""
 
-    def excess(candidate: Candidate) -> float:
+    def excess(candidate: Candidate) -> tuple[float, int]:
         over = search.figures[candidate].over(search.budget)
         factors = [value / getattr(search.budget, name) for name, value in over.items()]
         lost = search.drop(candidate)
         factors.append(inf if lost is None else lost.most / search.budget.max_drop)
-        return max(factors)
+        return max(*factors, 1.0), sum(factor > 1 for factor in factors)
 
-    return sorted(search.figures, key=lambda c: (max(excess(c), 1.0), search.figures[c].size_mb, c.name))
+    return sorted(search.figures, key=lambda c: (excess(c), search.figures[c].size_mb, c.name))
 
 
 def _relaxed(search: Search, winner: Candidate, over: Mapping[str, float]) -> dict[str, float]:
