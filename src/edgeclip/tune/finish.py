@@ -123,7 +123,7 @@ def _tell_losers(search: Search, winner: Candidate, contests: Sequence[Contest])
 
 
 def _closest(search: Search) -> list[Candidate]:
-    """All candidates, first the one whose worst limit would need the least relaxing; of equals, that with fewer."""
+    """All candidates, the one first whose worst limit needs the least relaxing; of equals, that which exceeds fewer."""
 
     def excess(candidate: Candidate) -> tuple[float, int]:
         over = search.figures[candidate].over(search.budget)
