@@ -77,6 +77,16 @@ class Closeness(Config, frozen=True, kw_only=True):
     mean: float
     smallest: float
 
+    @property
+    def keeps_accuracy(self) -> bool:
+        """The gate of one tower alone: embeddings that point where the teacher's do."""
+        return self.mean >= CARD_MIN_COSINE
+
+    @property
+    def summary(self) -> str:
+        """In one line."""
+        return f"one tower alone, mean cosine {self.mean:.4f} to its embeddings in float, smallest {self.smallest:.4f}"
+
 
 Truth = Literal["captions", "teacher"]
 """What is taken for right: a picture's own caption, or, of pictures without any, the teacher's own ranking of them for

@@ -12,15 +12,11 @@ logger = logging.getLogger(__name__)
 
 def command(settings: ExportSettings, out: OutFolder) -> None:
     """Write a bundle that runs without torch: ONNX graphs, tokenizer, preprocessing, manifest, release card."""
-    from edgeclip.bundle import Closeness
     from edgeclip.export.run import export
 
     manifest, card = export(settings, out)
     size = sum(entry.bytes for entry in manifest.files.values())
     print(f"{out.resolve()}  {manifest.precision}  {size / 1e6:.1f} MB  fingerprint {manifest.fingerprint}")
-    if isinstance(card, Closeness):
-        print(f"one tower alone, whose embeddings have a mean cosine of {card.mean:.4f} to those in float")
-        return
     print(card.summary)
     if not card.keeps_accuracy:
         if manifest.fusion:

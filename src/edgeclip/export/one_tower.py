@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgeclip.bundle import (
-    CARD_MIN_COSINE,
     GRAPHS,
     MANIFEST,
     SCHEMA,
@@ -63,7 +62,7 @@ def export_one_tower(
     with folder_written_atomically(out) as folder:
         _write_small_files(source, folder)
         draft = _draft(source, folder, samples, "fp32" if precision == "fp32" else "int8", threads)
-        if precision == "auto" and not _closeness(draft, source, samples.choose).mean >= CARD_MIN_COSINE:
+        if precision == "auto" and not _closeness(draft, source, samples.choose).keeps_accuracy:
             draft = _draft(source, folder, samples, "fp32", threads)
         closeness = _closeness(draft, source, samples.measure)
         manifest = _finished(draft, closeness)

@@ -38,7 +38,7 @@ def print_card(inspection: BundleInspection) -> None:
             f"texts {card.text_cosine.mean:.5f} (smallest {card.text_cosine.smallest:.5f})",
         ]
     if manifest.closeness is not UNSET:
-        kept, said = manifest.closeness.mean >= CARD_MIN_COSINE, f"{manifest.tower}s {manifest.closeness.mean:.5f}"
+        kept, said = manifest.closeness.keeps_accuracy, f"{manifest.tower}s {manifest.closeness.mean:.5f}"
         lines += [
             f"accuracy    {'kept' if kept else 'NOT kept'}: mean cosine at least {CARD_MIN_COSINE}; one tower alone",
             f"cosines     {said} (smallest {manifest.closeness.smallest:.5f})",
