@@ -19,12 +19,12 @@ from typing import Any
 import msgspec
 import torch
 
-from edgeclip.bundle import Card
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.config import ClipConfig, PreprocessConfig, VisionConfig
 from edgeclip.export import export_bundle
 from edgeclip.export.export_settings import SampleSettings
 from edgeclip.export.samples import load_samples
+from edgeclip.manifest import Card
 from edgeclip.model import Clip
 from edgeclip.model.outliers import outlier_twin
 

@@ -27,7 +27,7 @@ import edgeclip
 from edgeclip.config import PreprocessConfig
 from edgeclip.evaluate.environment import environment
 from edgeclip.export.graph import quiet
-from edgeclip.hf_config import write_preprocess
+from edgeclip.hf_preprocess import write_preprocess
 
 GOALS = {"times smaller": 3.8, "cosine": 0.995, "times faster than quantize_dynamic": 1.0}
 KINDS = {"vision": ("pixel_values", "image_embeds"), "text": ("input_ids", "text_embeds")}

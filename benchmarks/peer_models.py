@@ -65,7 +65,7 @@ def write_checkpoint(folder: Path, vocabulary: Path | None) -> None:
     import torch
     from transformers import CLIPConfig, CLIPModel
 
-    from edgeclip.tokenizer import load_openai_vocabulary
+    from edgeclip.tokenizer_files import load_openai_vocabulary
 
     torch.manual_seed(0)
     temporary = folder.with_name("checkpoint.part")

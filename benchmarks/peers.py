@@ -48,7 +48,7 @@ from peer_photos import photographs, write_photos
 from edgeclip.evaluate.environment import environment
 from edgeclip.evaluate.footprint import bytes_on_disk
 from edgeclip.evaluate.latency import time_calls
-from edgeclip.tokenizer import load_tokenizer
+from edgeclip.tokenizer_files import load_tokenizer
 
 PEERS = (TRANSFORMERS, QNNPACK, X86, ORT_FP32, ORT_INT8, OV_FP32, OV_INT8, MODERN, FASTER, OURS_FP32, OURS)
 STARTED = (TRANSFORMERS, ORT_INT8, OV_INT8, FASTER, OURS)

@@ -15,7 +15,8 @@ from transformers import CLIPTokenizer
 from edgeclip.errors import TokenizerError
 from edgeclip.shrink.trim_vocabulary import trim_vocabulary
 from edgeclip.text_cleaning import cleaned
-from edgeclip.tokenizer import ClipTokenizer, load_openai_vocabulary, load_tokenizer
+from edgeclip.tokenizer import ClipTokenizer
+from edgeclip.tokenizer_files import load_openai_vocabulary, load_tokenizer
 from tests.reference_tokenizer import ReferenceTokenizer
 
 SAID_BY_A_NORMALIZER = {

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from edgeclip.errors import InputError, TokenizerError
-from edgeclip.tokenizer import ClipTokenizer, load_openai_vocabulary, load_tokenizer
+from edgeclip.tokenizer import ClipTokenizer
+from edgeclip.tokenizer_files import load_openai_vocabulary, load_tokenizer
 
 PIECES = [
     "photo", "of",

@@ -18,8 +18,8 @@ from edgeclip.measure.evaluation_settings import EvaluationSettings
 from edgeclip.settings import decode_settings
 
 if TYPE_CHECKING:
-    from edgeclip.bundle import Card, Closeness, Manifest
     from edgeclip.export.immich import ImmichManifest
+    from edgeclip.manifest import Card, Closeness, Manifest
     from edgeclip.results import Evaluation, Results
     from edgeclip.tune.record import Compressed
 

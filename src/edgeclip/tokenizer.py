@@ -6,17 +6,14 @@ Shape legend: B texts, T tokens.
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import re
 import string
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,29 +21,13 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from edgeclip.config import TextCleaning
 from edgeclip.errors import EdgeclipError, TokenizerError
-from edgeclip.files import read_whole
 from edgeclip.inputs import texts_of
-from edgeclip.malloc import trim
 from edgeclip.text_cleaning import BOS, EOS, cleaned, normalizer, special_names
-from edgeclip.wordpiece import VOCABULARY, wordpiece
 
 SHORTENED = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 WORDS = r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-OPENAI_MERGES = 49152 - 256 - 2
-MAX_VOCABULARY_BYTES = 16 << 20
-"""Of OpenAI's vocabulary, unpacked: five times what it takes."""
 CLEANING = "text_cleaning"
 """The key of tokenizer_config.json that says what is done to a text first; without it nothing is."""
-PIECES = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
-"""What SentencePiece's vocabularies are called."""
-LOWERCASED = ("Siglip2Tokenizer",)
-"""Classes of transformers that make letters small before what tokenizer.json does."""
-CANONICALIZED = ("SiglipTokenizer",)
-"""Classes that do what `cleaned(text, "siglip")` does first."""
-ENDS = ((EOS, EOS), ("[SEP]", "[PAD]"), ("</s>", "<pad>"))
-"""End of text and padding where tokenizer_config.json does not say: CLIP's, BERT's and RoBERTa's."""
-PADDING_LEFT = ("GemmaTokenizer", "Siglip2Tokenizer")
-"""Classes that put padding before the text, where tokenizer_config.json does not say."""
 
 
 class ClipTokenizer:
@@ -120,7 +101,7 @@ class ClipTokenizer:
             TokenizerError: it lacks them.
         """
         names = {index: token for token, index in self.vocab.items()}
-        with _foreign("a definition of a tokenizer"):
+        with library_errors("a definition of a tokenizer"):
             return ClipTokenizer(
                 Tokenizer.from_str(json.dumps(definition)),
                 context_length=self.context_length,
@@ -171,7 +152,7 @@ class ClipTokenizer:
     def token_ids(self, texts: str | Iterable[str]) -> list[list[int]]:
         """Encode texts without padding; see `__call__`."""
         clean = [self._cleaned(text) for text in texts_of(texts)]
-        with _foreign("a tokenizer that fails on a text"):
+        with library_errors("a tokenizer that fails on a text"):
             return [encoding.ids for encoding in self._tokenizer.encode_batch(clean)]
 
     def padded(self, ids: Sequence[Sequence[int]], length: int | None = None) -> NDArray[np.int64]:
@@ -242,7 +223,7 @@ def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]], clean:
                 expected="merges whose parts are in the vocabulary",
                 fix="copy both vocab.json and merges.txt from the checkpoint's page",
             )
-    with _foreign(f"a vocabulary of {len(vocab)} tokens and {len(merges)} merges"):
+    with library_errors(f"a vocabulary of {len(vocab)} tokens and {len(merges)} merges"):
         model = models.BPE(
             vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=EOS
         )
@@ -298,143 +279,8 @@ def _byte_alphabet() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
 
 
-def load_tokenizer(
-    folder: Path,
-    context_length: int,
-    *,
-    clean: TextCleaning | None = None,
-    fixed_length: bool = False,
-    pad_token_id: int | None = None,
-) -> ClipTokenizer:
-    """Load the tokenizer of a checkpoint folder: `tokenizer.json`, `vocab.json` with `merges.txt`, or `vocab.txt`.
-
-    Args:
-        folder: the folder.
-        context_length: of the model.
-        clean: what is done to texts first; by default what the folder says, nothing where it doesn't.
-        fixed_length: see `ClipTokenizer`.
-        pad_token_id: what follows a text; by default what the folder says.
-
-    Raises:
-        TokenizerError: there is neither, or a file is malformed.
-    """
-    config = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-    recorded, kind = _recorded_cleaning(config, folder), str(config.get("tokenizer_class")).removesuffix("Fast")
-    own: TextCleaning = "siglip" if kind in CANONICALIZED else "none"
-    special: dict[str, Any] = {
-        "clean": clean or recorded or own,
-        "fixed_length": fixed_length,
-    }
-    if fixed_length:  # no other model sees its padding
-        side = config.get("padding_side", "left" if kind in PADDING_LEFT else "right")
-        special["padding_left"] = side == "left"
-    if (folder / "tokenizer.json").is_file():
-        tokenizer = _parse(folder / "tokenizer.json", for_others=recorded is not None)
-        if kind in LOWERCASED:
-            rest = [tokenizer.normalizer] if tokenizer.normalizer else []
-            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
-    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        vocab = _read_json(folder / "vocab.json")
-        merges = _parse_merges(_read(folder / "merges.txt").decode("utf-8", "replace").splitlines())
-        tokenizer = build_tokenizer(vocab, merges, special["clean"])
-    elif (folder / VOCABULARY).is_file():
-        with _foreign(str(folder / VOCABULARY)):
-            tokenizer = wordpiece(_read(folder / VOCABULARY).decode(), config)
-    elif pieces := next((name for name in PIECES if (folder / name).is_file()), None):
-        raise TokenizerError(
-            f"{folder / pieces} without tokenizer.json",
-            expected="tokenizer.json, which transformers makes of it",
-            fix=f"with transformers, AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})",
-        )
-    else:
-        raise TokenizerError(
-            f"no tokenizer in {folder}",
-            expected="tokenizer.json, vocab.json with merges.txt, or vocab.txt",
-            fix="copy them from the checkpoint's page, or give `vocabulary` bpe_simple_vocab_16e6.txt.gz",
-        )
-    with _foreign(f"the tokenizer of {folder}"):
-        special |= _special_tokens(config, tokenizer)
-        special |= {} if pad_token_id is None else {"pad_token": pad_token_id}
-        loaded = ClipTokenizer(tokenizer, context_length=context_length, **special)
-        loaded(["a"])
-    trim()
-    return loaded
-
-
-def load_openai_vocabulary(
-    path: Path, context_length: int, *, clean: TextCleaning = "openai", fixed_length: bool = False
-) -> ClipTokenizer:
-    """Make CLIP's tokenizer from OpenAI's `bpe_simple_vocab_16e6.txt.gz`; it pads with 0, as their code does.
-
-    Args:
-        path: that file.
-        context_length: of the model.
-        clean: what is done to texts first.
-        fixed_length: see `ClipTokenizer`.
-
-    Raises:
-        TokenizerError: the file is missing, damaged, or another vocabulary.
-    """
-    lines = _unpacked(path).split("\n")
-    if len(lines) <= OPENAI_MERGES:
-        raise TokenizerError(
-            f"{path} with {len(lines)} lines", expected=f"at least {OPENAI_MERGES + 1}", fix="download it again"
-        )
-    merges = _parse_merges(lines[: OPENAI_MERGES + 1])
-    tokenizer = build_tokenizer(vocabulary(merges), merges, clean)
-    return ClipTokenizer(tokenizer, context_length=context_length, pad_token=0, clean=clean, fixed_length=fixed_length)
-
-
-def _unpacked(path: Path) -> str:
-    try:
-        content = gzip.GzipFile(fileobj=io.BytesIO(_read(path))).read(MAX_VOCABULARY_BYTES + 1).decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise TokenizerError(
-            f"{path} ({error})", expected="bpe_simple_vocab_16e6.txt.gz", fix="download it again"
-        ) from error
-    if len(content) > MAX_VOCABULARY_BYTES:
-        raise TokenizerError(
-            f"{path}, which unpacks to more than 16 MB",
-            expected="bpe_simple_vocab_16e6.txt.gz",
-            fix="download it again",
-        )
-    return content
-
-
-def _recorded_cleaning(config: dict[str, Any], folder: Path) -> TextCleaning | None:
-    recorded = config.get(CLEANING)
-    if recorded is not None and recorded not in get_args(TextCleaning):
-        raise TokenizerError(
-            f"{folder / 'tokenizer_config.json'} with {CLEANING} {recorded!r}",
-            expected=" or ".join(get_args(TextCleaning)),
-            fix="update edgeclip",
-        )
-    return recorded
-
-
-def _special_tokens(config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, str]:
-    """The end of text and the padding: as configured, else by the first of `ENDS` that the vocabulary has."""
-    ends = next(((end, pad) for end, pad in ENDS if tokenizer.token_to_id(end) is not None), (EOS, EOS))
-    own = dict(zip(("eos_token", "pad_token"), ends, strict=True))
-    tokens = {key: config.get(key) for key in own}
-    # Older files write a token as {"content": ..., "lstrip": ...}.
-    plain = {key: token.get("content") if isinstance(token, dict) else token for key, token in tokens.items()}
-    return own | {key: token for key, token in plain.items() if isinstance(token, str)}
-
-
-def _parse(path: Path, *, for_others: bool) -> Tokenizer:
-    """Read tokenizer.json; `for_others` leaves out what `save` has added to the normaliser for other clients."""
-    content = _read(path)
-    with _foreign(str(path)):
-        if for_others:
-            whole = json.loads(content)
-            _, own = whole["normalizer"]["normalizers"]
-            content = json.dumps(whole | {"normalizer": own}).encode()
-        return Tokenizer.from_str(content.decode("utf-8", "replace"))
-
-
 @contextmanager
-def _foreign(source: str) -> Iterator[None]:
+def library_errors(source: str) -> Iterator[None]:
     """Whatever a malformed file makes of `tokenizers`, Rust's panics included, is one kind of error."""
     try:
         yield
@@ -443,37 +289,3 @@ def _foreign(source: str) -> Iterator[None]:
         if known or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
             raise
         raise TokenizerError(f"{source} ({error})", expected="a CLIP tokenizer", fix="download it again") from error
-
-
-def _parse_merges(lines: list[str]) -> list[tuple[str, str]]:
-    """Merges from lines of two tokens; the first line is a version comment."""
-    pairs = [tuple(line.split()) for line in lines[1:] if line.strip()]
-    if any(len(pair) != 2 for pair in pairs):
-        bad = next(pair for pair in pairs if len(pair) != 2)
-        raise TokenizerError(f"the merge line {' '.join(bad)!r}", expected="two tokens", fix="download the file again")
-    return pairs  # type: ignore[return-value]  # the check above makes them pairs
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return read_whole(path)
-    except FileNotFoundError as error:
-        raise TokenizerError(
-            f"no file {path}", expected="a vocabulary file", fix="give the path of bpe_simple_vocab_16e6.txt.gz"
-        ) from error
-    except OSError as error:
-        raise TokenizerError(
-            f"{path} ({error.strerror})", expected="a file that can be read", fix=f"chmod +r {path}, or copy it again"
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(_read(path))
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path} ({error})", expected="a JSON object", fix="download it again") from error
-    if not isinstance(value, dict):
-        raise TokenizerError(
-            f"{path}, a JSON {type(value).__name__}", expected="a JSON object", fix="download it again"
-        )
-    return value

@@ -12,7 +12,7 @@ from edgeclip.checkpoint import load_checkpoint, openai, save_checkpoint
 from edgeclip.checkpoint.keys import to_theirs
 from edgeclip.config import ClipConfig, Fusion, PreprocessConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError, EdgeclipError, TokenizerError
-from edgeclip.hf_config import read_preprocess
+from edgeclip.hf_preprocess import read_preprocess
 from edgeclip.model import Clip
 from edgeclip.shrink.fuse_tokens import with_fusion
 from edgeclip.tokenizer import ClipTokenizer

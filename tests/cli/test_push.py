@@ -10,7 +10,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub.utils import _http, close_session
 
-from edgeclip.bundle import MANIFEST, read_bundle
+from edgeclip.bundle import read_bundle
+from edgeclip.manifest import MANIFEST
 from edgeclip.report.model_card import write_model_card
 
 httpx = _http.httpx2 if hasattr(_http, "httpx2") else _http.httpx  # whichever the hub's client uses

@@ -21,7 +21,8 @@ from edgeclip.data.tabletop import render, sample_scene
 from edgeclip.image import preprocess
 from edgeclip.model import Clip
 from edgeclip.runtime import ClipRuntime
-from edgeclip.tokenizer import ClipTokenizer, load_openai_vocabulary
+from edgeclip.tokenizer import ClipTokenizer
+from edgeclip.tokenizer_files import load_openai_vocabulary
 from tests import published
 
 NODE = Path(__file__).parents[1] / "node"

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from edgeclip.bundle import Card, Closeness, read_bundle
+from edgeclip.bundle import read_bundle
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.split import CALIBRATE
 from edgeclip.errors import CheckpointError, ConfigError, DataError
 from edgeclip.export import export_bundle
 from edgeclip.export.export_settings import SampleSettings
 from edgeclip.export.samples import Samples, load_samples
+from edgeclip.manifest import Card, Closeness
 from edgeclip.results import Interval, Recalls
 from edgeclip.runtime.clip import ClipRuntime
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-from edgeclip.bundle import COMBINED_GRAPHS, GRAPHS, Bundle, entries, fingerprint, verify_files
+from edgeclip.bundle import Bundle, entries, fingerprint, verify_files
 from edgeclip.errors import ConfigError
 from edgeclip.export.combined_graph import write_combined_graph
+from edgeclip.manifest import COMBINED_GRAPHS, GRAPHS
 
 NAMES = ["logits_per_image", "logits_per_text", "text_embeds", "image_embeds"]
 PIXELS = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype(np.float32)

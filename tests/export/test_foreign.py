@@ -13,8 +13,9 @@ from PIL import Image
 from transformers import CLIPModel
 
 import edgeclip
-from edgeclip.bundle import SCHEMA, Manifest, read_bundle
+from edgeclip.bundle import read_bundle
 from edgeclip.errors import EdgeclipError
+from edgeclip.manifest import SCHEMA, Manifest
 from edgeclip.quantize.scheme import PAIR_LIMIT
 from edgeclip.runtime import self_test
 from tests.foreign_folders import TEXTS, expected_images, expected_texts

@@ -14,8 +14,9 @@ import pytest
 from msgspec.structs import replace
 
 import edgeclip
-from edgeclip.bundle import LOST_WORDS, file_entry, sealed
+from edgeclip.bundle import file_entry, sealed
 from edgeclip.files import as_json
+from edgeclip.manifest import LOST_WORDS
 from edgeclip.runtime.clip import load
 from tests import published
 from tests.once import MadeOnce
@@ -74,7 +75,11 @@ def test_inspect_says_how_many_are_kept(folder: Path, edgeclip_here: Callable[..
     assert edgeclip_here("verify", folder / "int8").returncode == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"[]"), gzip.compress(b'{"model": 3}')])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip", gzip.compress(b"[]"), gzip.compress(b'{"model": 3}')],
+    ids=["empty", "no gzip", "a list", "no model"],
+)
 @pytest.mark.slow
 def test_a_damaged_file_of_lost_words_is_named(folder: Path, tmp_path: Path, content: bytes):
     with load(folder / "fp32", threads=1) as clip:

@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeclip.bundle import GRAPHS
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.export.float_graphs import write_float_graphs
 from edgeclip.export.int4 import quantize_blocks, write_int4
 from edgeclip.export.stored_fp16 import write_fp16
+from edgeclip.manifest import GRAPHS
 from edgeclip.runtime.session import open_graph
 from tests.once import MadeOnce
 

@@ -9,13 +9,14 @@ import onnxruntime
 import pytest
 import torch
 
-from edgeclip.bundle import GRAPHS, entries, read_bundle
+from edgeclip.bundle import entries, read_bundle
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.float_graphs import FloatGraphs, write_float_graphs
 from edgeclip.export.int8_graphs import Int8Graphs, float_layers_of
 from edgeclip.export.measure import card_on, measured, open_draft
 from edgeclip.export.samples import Samples
+from edgeclip.manifest import GRAPHS
 from edgeclip.model.outliers import outlier_twin
 
 FP32, INT8 = GRAPHS["fp32"], GRAPHS["int8"]

@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgeclip.bundle import GRAPHS, MANIFEST, Manifest, entries, fingerprint, sealed, verify_files
+from edgeclip.bundle import entries, fingerprint, sealed, verify_files
 from edgeclip.errors import EdgeclipError
+from edgeclip.manifest import GRAPHS, MANIFEST, Manifest
 from edgeclip.runtime import load
 from tests.hostile.json_values import mutated, mutated_text
 

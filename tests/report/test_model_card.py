@@ -8,9 +8,10 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from huggingface_hub.repocard import metadata_load
 from msgspec.structs import replace
 
-from edgeclip.bundle import COMPRESS_CARD, MANIFEST, check_replaceable, entries, read_bundle, sealed, verify_files
+from edgeclip.bundle import check_replaceable, entries, read_bundle, sealed, verify_files
 from edgeclip.errors import ConfigError
 from edgeclip.files import as_json
+from edgeclip.manifest import COMPRESS_CARD, MANIFEST
 from edgeclip.report.model_card import EVAL_RESULTS, licence_of, write_model_card
 from edgeclip.tune.record import Compressed, Student
 from tests.report.test_compressed_html import card as compressed  # noqa: F401 - a fixture

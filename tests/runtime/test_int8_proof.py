@@ -15,9 +15,10 @@ import pytest
 from onnx import numpy_helper
 
 import edgeclip
-from edgeclip.bundle import EARLIER_SCHEMA, MANIFEST, read_bundle, sealed
+from edgeclip.bundle import read_bundle, sealed
 from edgeclip.errors import BundleError
 from edgeclip.files import as_json
+from edgeclip.manifest import EARLIER_SCHEMA, MANIFEST
 from edgeclip.measure.inspection import inspect_bundle
 from edgeclip.quantize.scheme import in_steps, weight_step
 from edgeclip.runtime import int8_proof, session

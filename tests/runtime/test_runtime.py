@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 import edgeclip
-from edgeclip.bundle import Manifest, check_replaceable, read_bundle, sealed, verify_files
+from edgeclip.bundle import check_replaceable, read_bundle, sealed, verify_files
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.errors import BundleError, ConfigError, EdgeclipError, ImageError
 from edgeclip.export import export_bundle
 from edgeclip.export.samples import Samples
+from edgeclip.manifest import Manifest
 from edgeclip.runtime import ClipRuntime, self_test
 from edgeclip.runtime.stream import FLUSH
 

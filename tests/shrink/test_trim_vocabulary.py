@@ -13,7 +13,8 @@ from edgeclip.distill.learn_vocabulary import learn_vocabulary
 from edgeclip.errors import TokenizerError
 from edgeclip.shrink.trim_vocabulary import encodes_identically, trim_vocabulary
 from edgeclip.text_cleaning import BOS, EOS, cleaned
-from edgeclip.tokenizer import ClipTokenizer, build_tokenizer, load_openai_vocabulary, vocabulary
+from edgeclip.tokenizer import ClipTokenizer, build_tokenizer, vocabulary
+from edgeclip.tokenizer_files import load_openai_vocabulary
 from tests.conftest import WORDS
 from tests.test_tokenizer import odd_strings
 

@@ -9,9 +9,10 @@ import torch
 
 from edgeclip.config import PreprocessConfig, TextCleaning, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError, EdgeclipError, TokenizerError
-from edgeclip.hf_config import find_preprocess, own_preprocess, preprocess_from
+from edgeclip.hf_preprocess import find_preprocess, own_preprocess, preprocess_from
 from edgeclip.model.anatomy import pooled_index
-from edgeclip.tokenizer import ClipTokenizer, load_openai_vocabulary, load_tokenizer
+from edgeclip.tokenizer import ClipTokenizer
+from edgeclip.tokenizer_files import load_openai_vocabulary, load_tokenizer
 
 logger = logging.getLogger(__name__)
 

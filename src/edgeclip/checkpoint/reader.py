@@ -10,11 +10,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from edgeclip.bundle import MANIFEST
 from edgeclip.checkpoint.pickled import RefusedError
 from edgeclip.checkpoint.torch_file import TensorFile, read_torch_file
 from edgeclip.errors import DAMAGED, CheckpointError
 from edgeclip.hf_json import read_json, section, shown
+from edgeclip.manifest import MANIFEST
 
 UNREADABLE = (*DAMAGED, SafetensorError, zipfile.BadZipFile)
 """What the readers of safetensors and of PyTorch's files raise for damaged ones."""

@@ -15,7 +15,8 @@ from edgeclip.checkpoint.keys import to_theirs
 from edgeclip.config import ClipConfig, PreprocessConfig
 from edgeclip.errors import ConfigError
 from edgeclip.files import folder_written_atomically
-from edgeclip.hf_config import write_config, write_preprocess
+from edgeclip.hf_config import write_config
+from edgeclip.hf_preprocess import write_preprocess
 from edgeclip.model import Clip
 from edgeclip.runtime.lost_words import LostWords
 from edgeclip.tokenizer import ClipTokenizer

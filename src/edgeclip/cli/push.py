@@ -20,9 +20,10 @@ class PushSettings(Settings, frozen=True, kw_only=True):
 
 def command(settings: PushSettings) -> None:
     """Upload a bundle as it was made to the Hugging Face hub, as the user of `hf auth login`."""
-    from edgeclip.bundle import ABOUT, MANIFEST, read_bundle, verify_files
+    from edgeclip.bundle import read_bundle, verify_files
     from edgeclip.errors import ConfigError
     from edgeclip.hub import upload
+    from edgeclip.manifest import ABOUT, MANIFEST
     from edgeclip.names import is_hub_id
 
     if not is_hub_id(settings.name):

@@ -17,7 +17,7 @@ def command(settings: VerifySettings) -> None:
 
     A bundle of edgeclip compress is measured again: what is other here than where it was chosen is printed.
     """
-    from edgeclip.bundle import COMPRESS_CARD
+    from edgeclip.manifest import COMPRESS_CARD
     from edgeclip.runtime import int8_proof, load, self_test
     from edgeclip.tune.again import changes
 

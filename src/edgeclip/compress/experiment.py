@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from edgeclip.bundle import MANIFEST, check_replaceable
+from edgeclip.bundle import check_replaceable
 from edgeclip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgeclip.checkpoint.save import CHECKPOINT_FILES
 from edgeclip.compress.distill_data import Data, TrainingData, load_split
@@ -38,6 +38,7 @@ from edgeclip.export import export_bundle
 from edgeclip.export.export_settings import CARD_PAIRS
 from edgeclip.export.samples import Samples
 from edgeclip.files import output_folder, printable
+from edgeclip.manifest import MANIFEST
 from edgeclip.measure.rows import Contender, bundle_contender, measured_rows
 from edgeclip.progress import task
 from edgeclip.results import REPORT, RESULTS, SCHEMA, DataInfo, Results, Row, TestImage

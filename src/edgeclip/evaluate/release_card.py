@@ -11,11 +11,11 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from edgeclip.bundle import Card, Closeness
 from edgeclip.evaluate.encoder import Encoder, embed_images, embed_texts
 from edgeclip.evaluate.judge import Embeds, Judge, own_pairs
 from edgeclip.evaluate.retrieval import mean_found
 from edgeclip.image import ImageSource
+from edgeclip.manifest import Card, Closeness
 from edgeclip.progress import task
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from edgeclip.bundle import GRAPHS
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.config import PreprocessConfig
 from edgeclip.data.prepare import Prepared
@@ -18,6 +17,7 @@ from edgeclip.export.rewrites.pooled_last_block import PooledBlock
 from edgeclip.export.surgery import end_texts
 from edgeclip.export.tower_pairs import pair_inputs_of_tower, pairs_of_tower
 from edgeclip.export.towers import ExportedTextTower, Tower, exported_image_tower
+from edgeclip.manifest import GRAPHS
 from edgeclip.model.fastvit import FastViT
 from edgeclip.model.layers import Block
 from edgeclip.model.vision import VisionTower

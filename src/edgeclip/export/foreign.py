@@ -9,7 +9,6 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from edgeclip.bundle import GRAPHS, Card, GraphPrecision, Manifest
 from edgeclip.checkpoint import open_clip
 from edgeclip.config import ClipConfig, PreprocessConfig
 from edgeclip.errors import BundleError, ConfigError
@@ -20,6 +19,7 @@ from edgeclip.export.make_bundle import write_bundle
 from edgeclip.export.samples import load_samples
 from edgeclip.hf_config import config_from
 from edgeclip.hf_json import read_json
+from edgeclip.manifest import GRAPHS, Card, GraphPrecision, Manifest
 from edgeclip.runtime.clip import ClipRuntime
 from edgeclip.runtime.foreign import ForeignModel, read_foreign
 from edgeclip.runtime.foreign_config import FAMILIES

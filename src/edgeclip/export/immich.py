@@ -21,7 +21,7 @@ import msgspec
 import onnx
 from PIL.Image import Resampling
 
-from edgeclip.bundle import MANIFEST, SCHEMA, Bundle, Card, FileEntry, GraphPrecision, entries, read_bundle
+from edgeclip.bundle import Bundle, entries, read_bundle
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.config import ClipConfig, Config, Fusion, PreprocessConfig, TextCleaning
 from edgeclip.errors import ConfigError
@@ -29,6 +29,7 @@ from edgeclip.export.make_bundle import Wanted, export_bundle
 from edgeclip.export.samples import Samples
 from edgeclip.export.surgery import load_graph, name_sizes, prefixed, put_in_front, rename
 from edgeclip.files import folder_written_atomically
+from edgeclip.manifest import MANIFEST, SCHEMA, Card, FileEntry, GraphPrecision
 
 CUT_AT_END = """
 cut_at_end (int32[1, {length}] text) => (int64[1, tokens] kept_ids)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from edgeclip.bundle import GRAPHS
 from edgeclip.data.prepare import Prepared
 from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.float_graphs import FloatGraphs
 from edgeclip.export.int8 import HEAD, Int8Tower
 from edgeclip.export.stored import round_what_is_stored
 from edgeclip.export.towers import Tower
+from edgeclip.manifest import GRAPHS
 from edgeclip.quantize.pixels import PixelBytes
 from edgeclip.quantize.sensitivity import choose_float_layers, embed
 

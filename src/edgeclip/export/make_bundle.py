@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from edgeclip.bundle import CARD_MAX_LOSS, COMBINED_GRAPHS, MANIFEST, Card, GraphPrecision, Manifest
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.checkpoint.save import write_model_files
 from edgeclip.errors import CheckpointError
@@ -21,6 +20,7 @@ from edgeclip.export.int8_graphs import Int8Graphs, float_layers_of
 from edgeclip.export.measure import Described, card_on, measured, open_draft
 from edgeclip.export.samples import Samples
 from edgeclip.files import as_json, folder_written_atomically
+from edgeclip.manifest import CARD_MAX_LOSS, COMBINED_GRAPHS, MANIFEST, Card, GraphPrecision, Manifest
 from edgeclip.runtime.clip import ClipRuntime
 
 logger = logging.getLogger(__name__)

@@ -9,12 +9,13 @@ from msgspec import UNSET
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from edgeclip.bundle import SCHEMA, Bundle, Card, Golden, GraphPrecision, Manifest, entries, fingerprint, sealed
+from edgeclip.bundle import Bundle, entries, fingerprint, sealed
 from edgeclip.config import ClipConfig, PreprocessConfig
 from edgeclip.data.prepare import Prepared
 from edgeclip.evaluate.encoder import Encoder
 from edgeclip.evaluate.release_card import release_card
 from edgeclip.export.samples import Samples
+from edgeclip.manifest import SCHEMA, Card, Golden, GraphPrecision, Manifest
 from edgeclip.runtime.clip import ClipRuntime
 from edgeclip.runtime.lost_words import LostWords
 from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card

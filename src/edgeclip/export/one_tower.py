@@ -17,19 +17,7 @@ from msgspec.structs import replace
 from torch import Tensor
 from torch.nn import functional
 
-from edgeclip.bundle import (
-    GRAPHS,
-    MANIFEST,
-    SCHEMA,
-    Bundle,
-    Closeness,
-    Golden,
-    GraphPrecision,
-    Manifest,
-    entries,
-    fingerprint,
-    sealed,
-)
+from edgeclip.bundle import Bundle, entries, fingerprint, sealed
 from edgeclip.checkpoint.one_tower import OneTower
 from edgeclip.data.prepare import Prepared
 from edgeclip.errors import CheckpointError
@@ -43,7 +31,9 @@ from edgeclip.export.measure import shortened
 from edgeclip.export.samples import Samples
 from edgeclip.export.towers import ExportedTextTower, Tower, exported_image_tower
 from edgeclip.files import as_json, folder_written_atomically
-from edgeclip.hf_config import write_preprocess, write_tower
+from edgeclip.hf_config import write_tower
+from edgeclip.hf_preprocess import write_preprocess
+from edgeclip.manifest import GRAPHS, MANIFEST, SCHEMA, Closeness, Golden, GraphPrecision, Manifest
 from edgeclip.quantize.sensitivity import embed
 from edgeclip.runtime.clip import ClipRuntime
 from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card

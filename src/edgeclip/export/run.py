@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from msgspec.structs import replace
 
-from edgeclip.bundle import Card, Closeness, Manifest, check_replaceable
+from edgeclip.bundle import check_replaceable
 from edgeclip.checkpoint.load import load_towers
 from edgeclip.checkpoint.one_tower import OneTower
 from edgeclip.config import PreprocessConfig
@@ -21,6 +21,7 @@ from edgeclip.export.make_bundle import export_bundle
 from edgeclip.export.one_tower import export_one_tower
 from edgeclip.export.samples import load_samples
 from edgeclip.files import locked
+from edgeclip.manifest import Card, Closeness, Manifest
 from edgeclip.runtime.foreign import at_hand, foreign_graphs
 from edgeclip.shrink.fuse_tokens import fuse_tokens
 from edgeclip.shrink.fusion_schedule import FusionSchedule, read_schedule, steps_of

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeclip.bundle import Manifest, read_bundle
+from edgeclip.bundle import read_bundle
 from edgeclip.config import ClipConfig, Config, OneTowerConfig, PreprocessConfig, TextCleaning
 from edgeclip.cpu import int8_arithmetic
 from edgeclip.evaluate.footprint import bytes_on_disk
+from edgeclip.manifest import Manifest
 from edgeclip.measure.source import load_checkpoint_or_student
 from edgeclip.results import Inspection, Part
 from edgeclip.runtime.int8_proof import in_words

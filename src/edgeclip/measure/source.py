@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from edgeclip.bundle import is_own_layout
 from edgeclip.evaluate.encoder import Encoder
 from edgeclip.files import present
-from edgeclip.hf_config import read_preprocess
+from edgeclip.hf_preprocess import read_preprocess
 from edgeclip.runtime import load
 from edgeclip.runtime.foreign import at_hand, foreign_graphs
 from edgeclip.runtime.ports import Kind
-from edgeclip.tokenizer import load_tokenizer
+from edgeclip.tokenizer_files import load_tokenizer
 
 if TYPE_CHECKING:
     from edgeclip.checkpoint import Checkpoint

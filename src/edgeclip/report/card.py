@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec import UNSET
 from rich.table import Table
 
-from edgeclip.bundle import CARD_MAX_LOSS, CARD_MIN_COSINE, Card, Manifest
 from edgeclip.config import ClipConfig, OneTowerConfig, TextCleaning
+from edgeclip.manifest import CARD_MAX_LOSS, CARD_MIN_COSINE, Card, Manifest
 from edgeclip.measure.inspection import BundleInspection
 from edgeclip.report.terminal import console, fused, judged, recalls_table, tower
 

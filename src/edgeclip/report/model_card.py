@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeclip.bundle import COMPRESS_CARD, Bundle, Card, read_bundle
+from edgeclip.bundle import Bundle, read_bundle
 from edgeclip.errors import BundleError, ConfigError
 from edgeclip.files import write_atomically
+from edgeclip.manifest import COMPRESS_CARD, Card
 from edgeclip.names import BUILTIN, is_hub_id
 from edgeclip.report.compressed import sentences
 from edgeclip.results import Recalls

@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeclip.bundle import MANIFEST, FileEntry, Manifest, download_bundle, find_bundle, fingerprint, is_own_layout
+from edgeclip.bundle import download_bundle, find_bundle, fingerprint, is_own_layout
 from edgeclip.config import MAX_WIDTH, PreprocessConfig, TextCleaning, check_range
 from edgeclip.errors import BundleError, ConfigError
 from edgeclip.hub import WEIGHTS
+from edgeclip.manifest import MANIFEST, FileEntry, Manifest
 from edgeclip.runtime import foreign_config
 from edgeclip.runtime.arithmetic import precision as precision_of
 from edgeclip.runtime.foreign_layouts import (
@@ -35,7 +36,8 @@ from edgeclip.runtime.known_hashes import entry_of
 from edgeclip.runtime.logit_scale import logits_of
 from edgeclip.runtime.onnx_file import OnnxFile
 from edgeclip.runtime.ports import Kind, Ports, foreign_ports, vocabulary_rows
-from edgeclip.tokenizer import ClipTokenizer, load_tokenizer
+from edgeclip.tokenizer import ClipTokenizer
+from edgeclip.tokenizer_files import load_tokenizer
 
 MIN_LOGIT_SCALE, MAX_LOGIT_SCALE = 0.001, 1000.0
 OTHER: dict[Kind, str] = {"image": "texts", "text": "images"}

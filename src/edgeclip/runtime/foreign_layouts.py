@@ -17,10 +17,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from edgeclip.bundle import CONFIGURATIONS
 from edgeclip.errors import BundleError, ConfigError, HubError
 from edgeclip.files import printable
 from edgeclip.hub import WEIGHTS, file_names, snapshot
+from edgeclip.manifest import CONFIGURATIONS
 from edgeclip.runtime.onnx_file import OnnxFile, read_onnx
 from edgeclip.runtime.ports import INPUTS, Kind
 

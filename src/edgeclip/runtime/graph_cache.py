@@ -19,11 +19,12 @@ from pathlib import Path
 import msgspec
 import onnxruntime
 
-from edgeclip.bundle import FileEntry, is_unchanged
+from edgeclip.bundle import is_unchanged
 from edgeclip.config import Config
 from edgeclip.cpu import cpu_flags
 from edgeclip.errors import MALFORMED
 from edgeclip.files import flush, own_part, read_whole, remove_leftovers
+from edgeclip.manifest import FileEntry
 from edgeclip.runtime.session import KEPT_GRAPH, KEPT_WEIGHTS, RUNTIME_ERRORS, open_graph
 
 FORMAT = 2

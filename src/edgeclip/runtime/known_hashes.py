@@ -8,9 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from edgeclip.bundle import FileEntry, file_entry
+from edgeclip.bundle import file_entry
 from edgeclip.errors import MALFORMED, BundleError
 from edgeclip.files import read_whole, write_atomically
+from edgeclip.manifest import FileEntry
 
 MIN_BYTES = 16 << 20
 """A smaller file is hashed in less time than it is worth."""

@@ -15,8 +15,9 @@ from zlib import error as ZlibError  # noqa: N812 - it is one
 
 import msgspec
 
-from edgeclip.bundle import LOST_WORDS, Bundle, KeptWords
+from edgeclip.bundle import Bundle
 from edgeclip.errors import MALFORMED, BundleError
+from edgeclip.manifest import LOST_WORDS, KeptWords
 from edgeclip.tokenizer import ClipTokenizer
 
 logger = logging.getLogger(__name__)

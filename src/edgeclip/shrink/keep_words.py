@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 import torch
 
-from edgeclip.bundle import KeptWords
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.data_settings import DataOptions
 from edgeclip.data.folder import CAPTION_COLUMNS, IMAGE_COLUMNS
 from edgeclip.data.load_data import load_data
 from edgeclip.data.tables import TOKEN
 from edgeclip.errors import ConfigError
+from edgeclip.manifest import KeptWords
 from edgeclip.model import Clip
 from edgeclip.runtime.lost_words import LostWords
 from edgeclip.runtime.selftest import GOLDEN_TEXT

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeclip.bundle import GraphPrecision
 from edgeclip.cpu import granted_processors
 from edgeclip.export.int4 import write_int4
 from edgeclip.export.int8 import Int8Tower
 from edgeclip.export.stored_fp16 import write_fp16
+from edgeclip.manifest import GraphPrecision
 from edgeclip.measure.bundle_process import TOWERS, Tower
 from edgeclip.quantize.pixels import PixelBytes
 

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
-from edgeclip.bundle import GRAPHS
 from edgeclip.cpu import granted_processors
 from edgeclip.evaluate.footprint import bytes_on_disk
+from edgeclip.manifest import GRAPHS
 from edgeclip.measure.bundle_process import TOWERS, BundleProcess, Tower
 from edgeclip.measure.child import ChildError
 from edgeclip.tune.candidates import KINDS

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from edgeclip.bundle import GRAPHS, MANIFEST, Golden, GraphPrecision, Manifest, entries, fingerprint, sealed
+from edgeclip.bundle import entries, fingerprint, sealed
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.checkpoint.save import write_model_files
 from edgeclip.data.prepare import Prepared
@@ -21,6 +21,7 @@ from edgeclip.errors import ConfigError
 from edgeclip.export.float_graphs import pixels_of, write_float_graphs
 from edgeclip.export.measure import unmeasured
 from edgeclip.files import as_json, folder_written_atomically
+from edgeclip.manifest import GRAPHS, MANIFEST, Golden, GraphPrecision, Manifest
 from edgeclip.measure.bundle_process import TOWERS
 from edgeclip.progress import task
 from edgeclip.runtime.selftest import GOLDEN_TEXT

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from math import ceil, floor, inf, log10
 from pathlib import Path
 
-from edgeclip.bundle import COMPRESS_CARD, MANIFEST
 from edgeclip.data.prepare import Prepared
 from edgeclip.errors import ConfigError
 from edgeclip.evaluate.environment import environment
@@ -16,6 +15,7 @@ from edgeclip.evaluate.paired import drop
 from edgeclip.evaluate.release_card import card_of, embed_pairs
 from edgeclip.export.measure import finished
 from edgeclip.files import as_json, folder_written_atomically, scratch_folder
+from edgeclip.manifest import COMPRESS_CARD, MANIFEST
 from edgeclip.runtime import load
 from edgeclip.tune.candidates import TEACHER
 from edgeclip.tune.compress_settings import CompressSettings

@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from edgeclip.bundle import COMPRESS_CARD, Truth, measured_on
 from edgeclip.config import Config
 from edgeclip.errors import MALFORMED, BundleError
 from edgeclip.evaluate.paired import Drop
 from edgeclip.evaluate.ratio import Ratio
 from edgeclip.files import read_whole
+from edgeclip.manifest import COMPRESS_CARD, Truth, measured_on
 
 SCHEMA = 1
 

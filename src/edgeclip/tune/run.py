@@ -16,12 +16,12 @@ import numpy as np
 import onnxruntime
 import torch
 
-from edgeclip.bundle import Truth
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.cpu import cpu_flags, granted_processors
 from edgeclip.data.prepare import Prepared, prepare_parts
 from edgeclip.data.split import CALIBRATE
 from edgeclip.files import as_json, locked, write_atomically
+from edgeclip.manifest import Truth
 from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card
 from edgeclip.shrink.plan import count_parameters
 from edgeclip.tune.arguments import check_enough, check_size, parts_of

@@ -10,10 +10,10 @@ from math import sqrt
 
 import numpy as np
 
-from edgeclip.bundle import Truth
 from edgeclip.errors import DataError
 from edgeclip.evaluate.judge import Embeds, Found, Judge, TeachersRanking, check_better_than_chance, own_pairs
 from edgeclip.evaluate.paired import Drop, drop
+from edgeclip.manifest import Truth
 from edgeclip.measure.bundle_process import Tower
 from edgeclip.progress import task
 from edgeclip.tune.candidates import KINDS, thread_counts
