@@ -23,6 +23,7 @@ WEIGHTS = (
     ["open_clip_pytorch_model.bin"],
 )
 """Weights in the order of preference; the first kind that a repository has is the only one that is fetched."""
+PATIENCE_S = 10.0
 
 
 def download_checkpoint(hub_id: str) -> Path:
@@ -69,6 +70,23 @@ def file_names(hub_id: str, revision: str) -> set[str]:
 
     with _told_in_one_line(hub_id):
         return set(list_repo_files(hub_id, revision=revision))
+
+
+def is_reached(data_set: str) -> bool:
+    """Whether the hub answers when it is asked once for a data set, whatever it says.
+
+    What has no connection would be asked five times more, for half a minute, by the library that loads it.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+
+    try:
+        HfApi().dataset_info(data_set, timeout=PATIENCE_S)
+    except HfHubHTTPError:  # an answer too
+        return True
+    except (HTTPError, OSError, ValueError):  # ValueError: an id of another form
+        return False
+    return True
 
 
 @contextmanager

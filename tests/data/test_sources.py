@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import socket
 from pathlib import Path
 
 import datasets
@@ -274,6 +275,21 @@ def test_a_hub_id_without_a_network(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="someone/captions"):
         load("someone/captions")
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    asked = []
+
+    def unknown(host: object, *args: object, **kwargs: object) -> None:
+        asked.append(host)
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(HubError, match="someone/captions"):
+        load("someone/captions")
+    assert len(asked) == 1
+    assert not datasets.config.HF_HUB_OFFLINE
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_isnt_there(tmp_path: Path):

@@ -16,6 +16,7 @@ from edgeclip.data.folder import CAPTION_COLUMNS, choose_column
 from edgeclip.data.records import CaptionSet, FileImage, Record, same_pictures, texts_in
 from edgeclip.data.row_count import RowCount
 from edgeclip.errors import DAMAGED, DataError, HubError
+from edgeclip.hub import is_reached
 from edgeclip.image import ImageSource
 
 EVALUATION_SPLITS = ("test", "validation", "val")
@@ -137,11 +138,12 @@ def _load(datasets: Any, source: str) -> Any:
     """The splits by name; the library draws and prints nothing, and what it would print of damaged files is raised."""
     datasets.disable_progress_bars()
     logger = logging.getLogger("datasets")
-    level = logger.level
+    level, offline = logger.level, datasets.config.HF_HUB_OFFLINE
     logger.setLevel(logging.CRITICAL)
     try:
         if Path(source).exists():  # read file by file: what else lies in a folder may name files anywhere in the world
             return datasets.load_dataset("parquet", data_files=_files_by_split(Path(source)))
+        datasets.config.HF_HUB_OFFLINE = offline or not is_reached(source)
         return datasets.load_dataset(source)
     except (*DAMAGED, datasets.exceptions.DatasetsError) as error:
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -156,6 +158,7 @@ def _load(datasets: Any, source: str) -> Any:
         ) from error
     finally:
         logger.setLevel(level)
+        datasets.config.HF_HUB_OFFLINE = offline
 
 
 def _files_by_split(source: Path) -> dict[str, list[str]]:
