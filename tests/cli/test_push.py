@@ -82,7 +82,7 @@ def test_what_the_manifest_lists_and_the_model_card_are_sent(
 def test_nothing_is_sent_of_what_is_no_whole_bundle(mistake: Callable[..., str], hub: Hub, bundle: Path):
     assert "edgeclip card" in mistake("push", bundle, "me/small")
     assert "user/name" in mistake("push", bundle, "small")
-    graph = bundle / read_bundle(bundle).manifest.graphs[0]
+    graph = bundle / read_bundle(bundle).manifest.graphs["image"]
     data = bytearray(graph.read_bytes())
     data[-1] ^= 1
     graph.write_bytes(data)

@@ -40,7 +40,14 @@ SIGLIP = ClipConfig(
     projection_dim=96,
     sigmoid=True,
     vision=VisionConfig(**TOWER, image_size=SIDE, patch_size=16, pooling="attention"),
-    text=TextConfig(**TOWER, vocab_size=published.WORDS, context_length=CONTEXT, eos_token_id=1, pooling="last"),
+    text=TextConfig(
+        **TOWER,
+        vocab_size=published.WORDS,
+        context_length=CONTEXT,
+        eos_token_id=1,
+        pooling="last",
+        projection_bias=True,
+    ),
 )
 RECIPE = ScratchRecipe(
     data="builtin:tabletop",

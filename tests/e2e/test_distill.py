@@ -175,7 +175,7 @@ def test_two_processes_end_with_the_student_of_one(
     torch.testing.assert_close(trained(tmp_path / "two"), trained(tmp_path / "one"), atol=2e-5, rtol=0)
     losses = [json.loads((tmp_path / name / "results.json").read_text())["losses"] for name in ("two", "one")]
     for stage, values in losses[1].items():
-        assert losses[0][stage] == pytest.approx(values, abs=1e-5)
+        assert losses[0][stage] == pytest.approx(values, rel=1e-4)
         assert values[0] - values[-1] > 1e-3  # it did learn
 
 

@@ -157,11 +157,10 @@ class Model:
         """Take a copy, which opens the same graphs when they are needed, in place of the one whose graphs are open."""
         if not self.clip.open_graphs:
             return
-        fresh = copy.copy(self.clip)
-        self.clip.close()
-        self.clip = fresh
+        used, self.clip = self.clip, copy.copy(self.clip)
         if self.index:
-            self.index.clip = fresh
+            self.index.clip = self.clip
+        used.close()
         logger.info("idle: the graphs' memory was given back")
 
 
