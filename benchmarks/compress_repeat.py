@@ -1,8 +1,7 @@
 """Whether `edgeclip compress` chooses the same again: `python benchmarks/compress_repeat.py`.
 
 Runs it several times with one seed, each in a folder of its own and from nothing; one of them beside a process that
-loads one core half of the time. Winners that differ are the same where they tie by the contest's rule: the 95 %
-interval of their ratio includes 1 or is within 2 %.
+loads one core half of the time. Winners that differ are the same where they tie by the contest's rule.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeclip.evaluate.environment import environment
+from edgeclip.tune.contest import loses
 from edgeclip.tune.record import Compressed, read_card
 
 HALF = """
@@ -60,7 +60,7 @@ def as_line(card: Compressed, first: Compressed) -> dict[str, Any]:
         "winner": card.winner.name,
         "same": is_same,
         "first_over_this": slower and [slower.value, slower.low, slower.high],
-        "tie": is_same or (slower is not None and (slower.is_tie or slower.low <= 1 <= slower.high)),
+        "tie": is_same or (slower is not None and not loses(slower)),
         "seconds": card.seconds,
     }
 

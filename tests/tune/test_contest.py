@@ -45,6 +45,15 @@ def test_within_two_per_cent_the_smaller_wins():
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_what_is_surely_slower_but_hardly_so_is_a_tie_too(seed: int):
+    """Two processes that compute the same differ by so much, and the next time by as much the other way."""
+    times = {"small": 1.02, "large": 1.0}
+    order, contests = hold_contest([LARGE, SMALL], SIZES, measured(times, [], noise=0.01, seed=seed))
+    assert order[0] == SMALL
+    assert contests[0].slower.high < 1
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_noise_that_never_decides_is_a_tie_at_last(seed: int):
     asked: list[int] = []
     order, _ = hold_contest([LARGE, SMALL], SIZES, measured({"small": 1.0, "large": 1.0}, asked, noise=0.3, seed=seed))

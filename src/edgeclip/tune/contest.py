@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from edgeclip.evaluate.ratio import FEWEST_ROUNDS, Ratio, ratio
+from edgeclip.evaluate.ratio import FEWEST_ROUNDS, TIE, Ratio, ratio
 from edgeclip.progress import task
 from edgeclip.tune.costs import Member
 from edgeclip.tune.record import Candidate, Contest
@@ -54,11 +54,11 @@ def hold_contest(
             advance(count)
             fastest = _fastest(times, running)
             slower = {candidate: _ratio(times, candidate, fastest) for candidate in running}
-            if all(candidate == fastest or slower[candidate].is_decided for candidate in running):
+            if all(candidate == fastest or _is_decided(slower[candidate]) for candidate in running):
                 break
-            running = [c for c in running if c == fastest or not _loses(slower[c])]
+            running = [c for c in running if c == fastest or not loses(slower[c])]
     fastest = _fastest(times, running)
-    tied = [c for c in running if c == fastest or not _loses(_ratio(times, c, fastest))]
+    tied = [c for c in running if c == fastest or not loses(_ratio(times, c, fastest))]
     tied.sort(key=lambda c: (round(size_mb[c], 3), c.threads, c.name))
     order = [*tied, *sorted(set(contenders) - set(tied), key=lambda c: (_ratio(times, c, fastest).value, c.name))]
     return order, [Contest(candidate=c, slower=_ratio(times, c, order[0])) for c in order[1:]]
@@ -81,5 +81,14 @@ def _ratio(times: Mapping[Candidate, Sequence[float]], ours: Candidate, theirs: 
     return ratio(times[ours][:common], times[theirs][:common])
 
 
-def _loses(slower: Ratio) -> bool:
-    return slower.low > 1 and not slower.is_tie
+def loses(slower: Ratio) -> bool:
+    """Whether something is slower than the fastest by more than a tie allows.
+
+    That it is slower at all would not do. Two processes that compute the same differ by 2 or 3 % for as long as they
+    live, by where their memory lies, however often they are measured: the next run would choose the other.
+    """
+    return slower.low > 1 + TIE
+
+
+def _is_decided(slower: Ratio) -> bool:
+    return slower.is_tie or loses(slower)

@@ -19,7 +19,7 @@ from edgeclip.manifest import COMPRESS_CARD, MANIFEST
 from edgeclip.runtime import load
 from edgeclip.tune.candidates import TEACHER
 from edgeclip.tune.compress_settings import CompressSettings
-from edgeclip.tune.contest import hold_contest
+from edgeclip.tune.contest import hold_contest, loses
 from edgeclip.tune.drafts import put_together
 from edgeclip.tune.record import SCHEMA, Candidate, Compressed, Contest, Failure, Figures, Proof, Tried
 from edgeclip.tune.search import NOISE, WHOLE, Search
@@ -116,7 +116,7 @@ def _tell_losers(search: Search, winner: Candidate, contests: Sequence[Contest])
         slower = contest.slower
         said = (
             f"{slower.value:.2f} times slower ({slower.low:.2f} to {slower.high:.2f})"
-            if slower.low > 1 and not slower.is_tie
+            if loses(slower)
             else f"a tie with {winner.name} ({slower.low:.2f} to {slower.high:.2f}), and not smaller"
         )
         search.outcomes.setdefault(contest.candidate, said)
