@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 from tokenizers import Tokenizer, normalizers
 
 from edgeclip.config import TextCleaning
@@ -158,15 +159,25 @@ def _special_tokens(config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, s
     return own | {key: token for key, token in plain.items() if isinstance(token, str)}
 
 
+class _Normalizers(msgspec.Struct):
+    normalizers: tuple[msgspec.Raw, msgspec.Raw]
+
+
+class _Normalized(msgspec.Struct):
+    """Of tokenizer.json, whether its normaliser is what `save` has added for other clients and the vocabulary's own."""
+
+    normalizer: _Normalizers
+
+
 def _parse(path: Path, *, for_others: bool) -> Tokenizer:
     """Read tokenizer.json; `for_others` leaves out what `save` has added to the normaliser for other clients."""
     content = _read(path)
     with library_errors(str(path)):
+        tokenizer = Tokenizer.from_str(content.decode("utf-8", "replace"))
         if for_others:
-            whole = json.loads(content)
-            _, own = whole["normalizer"]["normalizers"]
-            content = json.dumps(whole | {"normalizer": own}).encode()
-        return Tokenizer.from_str(content.decode("utf-8", "replace"))
+            msgspec.json.decode(content, type=_Normalized)
+            tokenizer.normalizer = tokenizer.normalizer[1]
+    return tokenizer
 
 
 def _parse_merges(lines: list[str]) -> list[tuple[str, str]]:
