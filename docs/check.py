@@ -1,7 +1,7 @@
 """`make docs-check`: every command and every piece of Python in README.md and docs/ is run, as it is printed.
 
-Each page's blocks run in order, in a folder of its own where the files that they name lie: a small checkpoint under
-the hub id that the pages use, in the hub's cache; captioned pictures; an edgeclip.toml that keeps runs short. What is
+Each page's blocks run in order, in a folder of its own where the files that they name lie: small checkpoints under
+the hub ids that the pages use, in the hub's cache; captioned pictures; an edgeclip.toml that keeps runs short. What is
 not run is listed with the reason.
 """
 
@@ -25,6 +25,9 @@ from edgeclip.data.tabletop import describe, render, sample_scene
 from edgeclip.model import Clip
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))
+from tests.published import write_siglip2  # noqa: E402
+
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NOT_RUN = {
@@ -40,7 +43,7 @@ NOT_RUN = {
 }
 SHORTER = {"--samples 1000": "--samples 100"}
 """The made data set is smaller than the one that the pages name."""
-HUB_ID, COMMIT = "openai/clip-vit-base-patch32", "0123456789abcdef0123456789abcdef01234567"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHORT_RUNS = """
 [export]
 samples = 8
@@ -151,10 +154,12 @@ def prepare(made: Path) -> dict[str, str]:
     captions = write_pictures(flickr / "images", 200)
     rows = [f'{number}.jpg,"{text}"' for number, texts in enumerate(captions) for text in texts]
     (flickr / "captions.csv").write_text("\n".join(["image,caption", *rows]) + "\n")
-    repository = made / "hub" / f"models--{HUB_ID.replace('/', '--')}"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(COMMIT)
-    write_checkpoint(repository / "snapshots" / COMMIT)
+    (files / "labels.txt").write_text("ball\nbox\nmug\n")
+    for hub_id, write in HUB_IDS.items():
+        repository = made / "hub" / f"models--{hub_id.replace('/', '--')}"
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text(COMMIT)
+        write(repository / "snapshots" / COMMIT)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path, "HF_HUB_CACHE": str(made / "hub"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
@@ -186,6 +191,10 @@ def write_checkpoint(folder: Path) -> None:
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(Clip(config), PreprocessConfig.clip(32), tokenizer, folder)
+
+
+HUB_IDS = {"openai/clip-vit-base-patch32": write_checkpoint, "google/siglip2-base-patch16-256": write_siglip2}
+"""What the pages name, and what makes a small one of it."""
 
 
 if __name__ == "__main__":
