@@ -113,10 +113,11 @@ class Int8Tower:
                 model.graph.node.append(node)
                 used = [] if layer is None else [self._float[node.input[1]]]
             else:
-                is_plain = self._pixels_of(layer) is None
-                if not is_plain:
+                if self._pixels_of(layer) is None:
+                    model.graph.node.extend(_int8_nodes(node, rounded))
+                else:
                     _make_bytes(model.graph, node)
-                model.graph.node.extend(_int8_nodes(node, rounded) if is_plain else _patch_nodes(node))
+                    model.graph.node.extend(_patch_nodes(node))
                 used = self._int8[node.input[1]]
             weights |= {tensor.name: tensor for tensor in used}  # which layers may share
         model.graph.initializer.extend(weights.values())
