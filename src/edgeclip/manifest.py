@@ -140,7 +140,8 @@ class Manifest(Config, frozen=True, kw_only=True):
 
     `precision` is the image graph's, and the text graph's too unless there is a `text_precision`. `threads` is what
     the bundle was chosen for, where it was. `card` is None only while it is being measured; `float_layers` are Linear
-    layers that int8 would have cost too much, as "image: name" or "text: name"; `logit_bias` is there where the model
+    layers that int8 would have cost too much, as "image: name" or "text: name", and `int4_layers` those of int8 graphs
+    that have weights of 4 bits; `logit_bias` is there where the model
     is `sigmoid`, see `ClipConfig`; `tower` where there is one alone, which has no logit scale, and in place of a card
     the `closeness` of its embeddings to those in float; `fusion` where the image tower fuses tokens; `words` where it
     has not all of its teacher's; `files` by path within the bundle, all but edgeclip.json itself and what is `ABOUT`
@@ -165,6 +166,7 @@ class Manifest(Config, frozen=True, kw_only=True):
     closeness: Closeness | UnsetType = UNSET
     threads: Annotated[int, Meta(ge=1, le=256)] | UnsetType = UNSET
     words: KeptWords | UnsetType = UNSET
+    int4_layers: list[str] | UnsetType = UNSET
 
     @property
     def graphs(self) -> dict[str, str]:

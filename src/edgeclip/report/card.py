@@ -45,7 +45,8 @@ def print_card(inspection: BundleInspection) -> None:
         ]
     lines += [
         f"precision   {manifest.precisions}"
-        + (f", in float: {', '.join(manifest.float_layers)}" if manifest.float_layers else ""),
+        + (f", in float: {', '.join(manifest.float_layers)}" if manifest.float_layers else "")
+        + (f", in int4: {', '.join(manifest.int4_layers)}" if manifest.int4_layers else ""),
         *([f"int8 here   {inspection.arithmetic}"] if "int8" in manifest.precisions else []),
         *_towers(config),
         *_words(manifest),

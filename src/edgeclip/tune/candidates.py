@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from edgeclip.cpu import granted_processors
 from edgeclip.export.int4 import write_int4
@@ -34,8 +35,15 @@ class FloatGraph:
     pixels: PixelBytes | None
 
 
-Write = Callable[[FloatGraph, Path], list[str]]
-"""From a float graph to a target; the layers that stay in float."""
+class Apart(NamedTuple):
+    """The Linear layers of a graph that are not as its precision says."""
+
+    float_layers: Sequence[str] = ()
+    int4_layers: Sequence[str] = ()
+
+
+Write = Callable[[FloatGraph, Path], Apart]
+"""From a float graph to a target."""
 
 
 @dataclass(frozen=True)
@@ -71,28 +79,45 @@ class Kind:
         return "text" in text.towers and self.recipe == text.recipe
 
 
-def _fp32(source: FloatGraph, target: Path) -> list[str]:
+def _fp32(source: FloatGraph, target: Path) -> Apart:
     shutil.copyfile(source.path, target)
-    return []
+    return Apart()
 
 
-def _fp16(source: FloatGraph, target: Path) -> list[str]:
+def _fp16(source: FloatGraph, target: Path) -> Apart:
     write_fp16(source.path, target)
-    return []
+    return Apart()
 
 
-def _int4(source: FloatGraph, target: Path) -> list[str]:
+def _int4(source: FloatGraph, target: Path) -> Apart:
     write_int4(source.path, target)
-    return []
+    return Apart()
 
 
-def _int8(one_in: int | None) -> Write:
-    """All layers in int8, but the most sensitive, one in so many."""
+def _int8(source: FloatGraph, target: Path) -> Apart:
+    Int8Tower(source.path, source.pixels).write(target)
+    return Apart()
 
-    def write(source: FloatGraph, target: Path) -> list[str]:
-        kept = [] if one_in is None else list(source.layers[: max(len(source.layers) // one_in, 1)])
+
+def _int8_and_float(one_in: int) -> Write:
+    """In int8, but of the layers the most sensitive, one in so many, in float."""
+
+    def write(source: FloatGraph, target: Path) -> Apart:
+        kept = source.layers[: max(len(source.layers) // one_in, 1)]
         Int8Tower(source.path, source.pixels).write(target, float_layers=kept)
-        return kept
+        return Apart(float_layers=kept)
+
+    return write
+
+
+def _int8_and_int4(one_in: int) -> Write:
+    """In int8, but of the layers the least sensitive, one in so many, in int4."""
+
+    def write(source: FloatGraph, target: Path) -> Apart:
+        kept = source.layers[-max(len(source.layers) // one_in, 1) :]
+        Int8Tower(source.path, source.pixels).write(target, float_layers=kept)
+        write_int4(target, target)
+        return Apart(int4_layers=kept)
 
     return write
 
@@ -102,19 +127,21 @@ KINDS = {
     for kind in (
         Kind("fp32", "fp32", _fp32),
         Kind("fp16", "fp16", _fp16),
-        Kind("int8", "int8", _int8(None)),
-        Kind("int8, 1/8 float", "int8", _int8(8)),
-        Kind("int8, 1/4 float", "int8", _int8(4)),
+        Kind("int8", "int8", _int8),
+        Kind("int8, 1/8 float", "int8", _int8_and_float(8)),
+        Kind("int8, 1/4 float", "int8", _int8_and_float(4)),
+        Kind("int8, 1/4 int4", "int8", _int8_and_int4(4)),
+        Kind("int8, 1/2 int4", "int8", _int8_and_int4(2)),
         Kind("int4", "int4", _int4),
         Kind("fp32, 25% fused", "fp32", _fp32, fuse="25%"),
         Kind("fp32, 50% fused", "fp32", _fp32, fuse="50%"),
-        Kind("int8, 25% fused", "int8", _int8(None), fuse="25%"),
-        Kind("int8, 50% fused", "int8", _int8(None), fuse="50%"),
-        Kind("half int8", "int8", _int8(None), recipe="half"),
+        Kind("int8, 25% fused", "int8", _int8, fuse="25%"),
+        Kind("int8, 50% fused", "int8", _int8, fuse="50%"),
+        Kind("half int8", "int8", _int8, recipe="half"),
         Kind("half int4", "int4", _int4, recipe="half"),
-        Kind("quarter int8", "int8", _int8(None), recipe="quarter"),
+        Kind("quarter int8", "int8", _int8, recipe="quarter"),
         Kind("quarter int4", "int4", _int4, recipe="quarter"),
-        Kind("eighth int8", "int8", _int8(None), recipe="eighth"),
+        Kind("eighth int8", "int8", _int8, recipe="eighth"),
         Kind("eighth int4", "int4", _int4, recipe="eighth"),
     )
 }

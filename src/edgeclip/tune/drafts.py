@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from edgeclip.measure.bundle_process import TOWERS
 from edgeclip.progress import task
 from edgeclip.runtime.selftest import GOLDEN_TEXT
 from edgeclip.tune.apart import called_apart
-from edgeclip.tune.candidates import KINDS, TEACHER, FloatGraph, Kind, kinds_of
+from edgeclip.tune.candidates import KINDS, TEACHER, Apart, FloatGraph, Kind, kinds_of
 from edgeclip.tune.layers import layer_sensitivity
 from edgeclip.tune.record import Candidate, LayerLoss, Student
 from edgeclip.tune.trials import Trials
@@ -100,8 +100,8 @@ def write_floats(model: Checkpoint, target: Path, calibrate: Prepared | None, wi
 
 
 def _write_graphs(kind: str, graphs: Mapping[str, tuple[FloatGraph, Path]]) -> dict[str, Any]:
-    kept = {tower: KINDS[kind].write(floats, target) for tower, (floats, target) in graphs.items()}
-    return {"float_layers": [f"{tower}: {name}" for tower, names in kept.items() for name in names]}
+    apart = {tower: KINDS[kind].write(floats, target)._asdict() for tower, (floats, target) in graphs.items()}
+    return {how: [f"{tower}: {name}" for tower in apart for name in apart[tower][how]] for how in Apart._fields}
 
 
 def _write_draft(
@@ -120,7 +120,7 @@ def _write_draft(
             path = float_folder(place, kind.source) / source
             graphs[tower] = FloatGraph(path, list(sensitivity.get(tower, ())), pixels), folder / target
         written = apart(_write_graphs, kind.name, graphs)
-        write_draft_manifest(checkpoint, folder, kind.precision, kind.precision, written["float_layers"], threads=None)
+        write_draft_manifest(checkpoint, folder, kind.precision, kind.precision, written, threads=None)
     return written
 
 
@@ -143,15 +143,16 @@ def write_draft_manifest(
     folder: Path,
     image: GraphPrecision,
     text: GraphPrecision,
-    float_layers: Sequence[str],
+    apart: Mapping[str, list[str]],
     *,
     threads: int | None,
 ) -> Manifest:
-    """Write the manifest of a bundle whose embeddings nobody has measured yet."""
+    """Write the manifest of a bundle whose embeddings nobody has measured yet, with the layers that are `Apart`."""
     files = entries(folder)
     blank = [0.0] * checkpoint.model.config.projection_dim
     manifest = replace(
-        unmeasured(checkpoint, image, list(float_layers)),
+        unmeasured(checkpoint, image, apart["float_layers"]),
+        int4_layers=apart["int4_layers"] or UNSET,
         text_precision=UNSET if text == image else text,
         threads=UNSET if threads is None else threads,
         fingerprint=fingerprint(files),
@@ -166,11 +167,13 @@ def put_together(drafts: Drafts, candidate: Candidate, folder: Path) -> None:
     """Fill an empty folder with the bundle of a candidate."""
     (folder / "onnx").mkdir()
     image, text = KINDS[candidate.image], KINDS[candidate.text]
-    model, place, kept = drafts.models[image.source], drafts.trials.folder, list[str]()
+    model, place = drafts.models[image.source], drafts.trials.folder
+    apart: dict[str, list[str]] = {how: [] for how in Apart._fields}
     write_model_files(model.config, model.preprocess_config, model.tokenizer, folder)
     for tower, kind in zip(TOWERS, (image, text), strict=True):
         name = GRAPHS[kind.precision][TOWERS.index(tower)]
         shutil.copyfile(draft_folder(place, kind.name) / name, folder / name)
         written = drafts.trials.done[f"graphs of {kind.name}"].found or {}
-        kept += [layer for layer in written["float_layers"] if layer.startswith(tower)]
-    write_draft_manifest(model, folder, image.precision, text.precision, kept, threads=candidate.threads)
+        for how, layers in apart.items():
+            layers += [layer for layer in written[how] if layer.startswith(tower)]
+    write_draft_manifest(model, folder, image.precision, text.precision, apart, threads=candidate.threads)
