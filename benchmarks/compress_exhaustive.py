@@ -39,7 +39,7 @@ from edgeclip.measure.child import ChildError
 from edgeclip.model import Clip
 from edgeclip.names import BUILTIN
 from edgeclip.tune import run, search
-from edgeclip.tune.candidates import KINDS, TEACHER
+from edgeclip.tune.candidates import KINDS, TEACHER, kinds_of
 from edgeclip.tune.compress_settings import CompressSettings
 from edgeclip.tune.contest import members_of
 from edgeclip.tune.costs import CALLS, SECONDS, WARMUP, Member
@@ -112,7 +112,8 @@ def compare(settings: CompressSettings, place: Path, rounds: int) -> dict[str, A
     roles = run.load_roles(settings, checkpoint)
     cap_mb = memory_cap_mb()
     drafts = Drafts(Trials(place, "exhaustive"), cap_mb)
-    drafts.write(TEACHER, checkpoint, roles.calibrate)
+    drafts.export(TEACHER, checkpoint, roles.calibrate)
+    drafts.write(TEACHER, kinds_of(TEACHER))
     write_fused(drafts, checkpoint, roles.calibrate)
     searching = search.Search(
         costs=run._costs(drafts.trials, roles.choose, cap_mb),

@@ -175,3 +175,17 @@ def test_without_any_candidate_it_says_so(
     with pytest.raises(ConfigError, match="no candidate"):
         tune.compress(mini_checkpoint, tmp_path / "no", **SETTINGS)
     assert not (tmp_path / "no").exists()
+
+
+def test_a_teacher_that_guesses_is_refused_before_other_graphs_are_made(
+    stand_in: type[StandIn], mini_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def guesses(found: object) -> None:
+        raise DataError("a teacher that guesses", expected="one that knows", fix="take it")
+
+    monkeypatch.setattr("edgeclip.tune.search.check_better_than_chance", guesses)
+    with pytest.raises(DataError, match="a teacher that guesses"):
+        tune.compress(mini_checkpoint, tmp_path / "none", **SETTINGS)
+    lines = (tmp_path / "none-trials" / TRIALS).read_text().splitlines()[1:]
+    written = [name for line in lines if (name := json.loads(line)["name"]).startswith("graphs of")]
+    assert written == ["graphs of fp32"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from edgeclip.measure.bundle_process import TOWERS
 from edgeclip.progress import task
 from edgeclip.runtime.selftest import GOLDEN_TEXT
 from edgeclip.tune.apart import called_apart
-from edgeclip.tune.candidates import KINDS, TEACHER, Apart, FloatGraph, Kind, kinds_of
+from edgeclip.tune.candidates import KINDS, TEACHER, Apart, FloatGraph, Kind
 from edgeclip.tune.layers import layer_sensitivity
 from edgeclip.tune.record import Candidate, LayerLoss, Student
 from edgeclip.tune.trials import Trials
@@ -52,8 +52,8 @@ class Drafts:
     sensitivity: dict[str, dict[str, LayerLoss]] = field(default_factory=dict)
     students: dict[str, Student] = field(default_factory=dict)
 
-    def write(self, source: str, model: Checkpoint, calibrate: Prepared | None) -> None:
-        """Write a draft of each kind of a model, each in a process of its own.
+    def export(self, source: str, model: Checkpoint, calibrate: Prepared | None) -> bool:
+        """Write the float graphs of a model, in a process of its own; whether they could be written.
 
         Args:
             source: what its kinds call it.
@@ -65,10 +65,9 @@ class Drafts:
             ConfigError: the teacher's float graphs, of which most others are made, can't be written.
         """
         self.models[source] = model
-        place, kinds = self.trials.folder, kinds_of(source)
-        apart = partial(called_apart, place=place, cap_mb=self.cap_mb)
+        place = self.trials.folder
         with task(f"making the float graphs of {source}", None):
-            work = partial(apart, write_floats, model, float_folder(place, source), calibrate, source == TEACHER)
+            work = partial(self._apart, write_floats, model, float_folder(place, source), calibrate, source == TEACHER)
             floats = self.trials.run(f"float graphs of {source}", work)
         if floats.found is None:
             if source == TEACHER:
@@ -77,15 +76,24 @@ class Drafts:
                     expected="what all candidates are made from",
                     fix=f"close what takes memory, remove {place} and run it again",
                 )
-            return
+            return False
         if source == TEACHER:
             self.sensitivity = msgspec.convert(floats.found, dict[str, dict[str, LayerLoss]])
-        with task(f"making the candidates of {source}", len(kinds)) as advance:
+        return True
+
+    def write(self, source: str, kinds: Sequence[Kind]) -> None:
+        """Write a draft of each kind of a model whose float graphs were written, each in a process of its own."""
+        model, place = self.models[source], self.trials.folder
+        layers = {tower: list(found) for tower, found in self.sensitivity.items()} if source == TEACHER else {}
+        with task(f"making candidates of {source}", len(kinds)) as advance:
             for kind in kinds:
-                work = partial(_write_draft, kind, model, place, floats.found, apart)
+                work = partial(_write_draft, kind, model, place, layers, self._apart)
                 if self.trials.run(f"graphs of {kind.name}", work).failed is None:
                     self.kinds.append(kind.name)
                 advance(1)
+
+    def _apart(self, function: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, Any]:
+        return called_apart(function, *arguments, place=self.trials.folder, cap_mb=self.cap_mb)
 
 
 def write_floats(model: Checkpoint, target: Path, calibrate: Prepared | None, with_sensitivity: bool) -> dict[str, Any]:
@@ -108,7 +116,7 @@ def _write_draft(
     kind: Kind,
     checkpoint: Checkpoint,
     place: Path,
-    sensitivity: Mapping[str, Mapping[str, object]],
+    layers: Mapping[str, Sequence[str]],
     apart: Callable[..., dict[str, Any]],
 ) -> dict[str, Any]:
     with folder_written_atomically(draft_folder(place, kind.name)) as folder:
@@ -118,7 +126,7 @@ def _write_draft(
         for tower, source, target in zip(TOWERS, GRAPHS["fp32"], GRAPHS[kind.precision], strict=True):
             pixels = pixels_of(checkpoint.model.vision, checkpoint.preprocess_config) if tower == "image" else None
             path = float_folder(place, kind.source) / source
-            graphs[tower] = FloatGraph(path, list(sensitivity.get(tower, ())), pixels), folder / target
+            graphs[tower] = FloatGraph(path, layers.get(tower, ()), pixels), folder / target
         written = apart(_write_graphs, kind.name, graphs)
         write_draft_manifest(checkpoint, folder, kind.precision, kind.precision, written, threads=None)
     return written

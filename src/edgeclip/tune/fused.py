@@ -15,7 +15,7 @@ from edgeclip.export.calibration_batches import image_batches
 from edgeclip.shrink.fuse_tokens import fuse_tokens, with_fusion
 from edgeclip.shrink.fusion_schedule import read_schedule
 from edgeclip.tune.apart import called_apart
-from edgeclip.tune.candidates import KINDS
+from edgeclip.tune.candidates import KINDS, kinds_of
 from edgeclip.tune.drafts import Drafts
 from edgeclip.tune.trials import TrialError
 
@@ -37,7 +37,8 @@ def write_fused(drafts: Drafts, teacher: Checkpoint, calibrate: Prepared) -> Non
         ).found
         if found:
             fusion = msgspec.convert(found["fusion"], Fusion)
-            drafts.write(source, replace(teacher, model=with_fusion(teacher.model, fusion)), calibrate)
+            if drafts.export(source, replace(teacher, model=with_fusion(teacher.model, fusion)), calibrate):
+                drafts.write(source, kinds_of(source))
 
 
 def _fusion(drafts: Drafts, teacher: Checkpoint, schedule: str, calibrate: Prepared) -> dict[str, Any]:

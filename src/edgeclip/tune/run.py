@@ -25,7 +25,7 @@ from edgeclip.manifest import Truth
 from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card
 from edgeclip.shrink.plan import count_parameters
 from edgeclip.tune.arguments import check_enough, check_size, parts_of
-from edgeclip.tune.candidates import KINDS, TEACHER, thread_counts
+from edgeclip.tune.candidates import KINDS, TEACHER, kinds_of, thread_counts
 from edgeclip.tune.compress_settings import CompressSettings
 from edgeclip.tune.contest import MOST_ROUNDS
 from edgeclip.tune.costs import CALLS, ROUND_CALLS, SECONDS, Costs
@@ -34,7 +34,7 @@ from edgeclip.tune.drafts import Drafts
 from edgeclip.tune.finish import finish
 from edgeclip.tune.fused import has_many_tokens, write_fused
 from edgeclip.tune.record import Budget, Compressed
-from edgeclip.tune.search import Search
+from edgeclip.tune.search import WHOLE, Search
 from edgeclip.tune.students import Students, training_expected
 from edgeclip.tune.trials import Trials, trials_folder
 from edgeclip.version import __version__
@@ -89,7 +89,8 @@ def compress(settings: CompressSettings, out: Path) -> Compressed:
         roles = load_roles(settings, checkpoint)
         cap_mb = memory_cap_mb()
         drafts = Drafts(Trials(trials_folder(out), _depends_on(checkpoint, roles)), cap_mb)
-        drafts.write(TEACHER, checkpoint, roles.calibrate)
+        drafts.export(TEACHER, checkpoint, roles.calibrate)
+        drafts.write(TEACHER, [KINDS[WHOLE]])
         search = Search(
             costs=_costs(drafts.trials, roles.choose, cap_mb),
             drafts=drafts,
@@ -99,6 +100,7 @@ def compress(settings: CompressSettings, out: Path) -> Compressed:
             logit_scale=checkpoint.logit_scale,
         )
         search.check_teacher()
+        drafts.write(TEACHER, [kind for kind in kinds_of(TEACHER) if kind.name != WHOLE])
         write_fused(drafts, checkpoint, roles.calibrate)
         if settings.distill:
             Students(search, settings, roles.to_train).make()

@@ -66,7 +66,9 @@ class Students:
         teacher = self.search.drafts.models[TEACHER]
         folder = student_folder(self._place, recipe, *length)
         student = replace(load_checkpoint(str(folder / "checkpoint")), name=teacher.name)
-        self.search.drafts.write(recipe, student, None)
+        if not self.search.drafts.export(recipe, student, None):
+            return False
+        self.search.drafts.write(recipe, kinds_of(recipe))
         kinds = [kind.name for kind in kinds_of(recipe)]
         made = Student(recipe=recipe, images=length.images, epochs=length.epochs)
         self.search.drafts.students |= dict.fromkeys(kinds, made)
