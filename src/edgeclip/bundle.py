@@ -336,7 +336,9 @@ def check_replaceable(folder: Path) -> None:
     """
     if not folder.exists():
         return
-    if folder.is_mount() or not folder.is_dir():
+    if not folder.is_dir():
+        raise ConfigError(f"`out` {folder}, which is a file", expected="a folder", fix=f"use `out` {folder}-2")
+    if folder.is_mount():
         raise ConfigError(
             f"`out` {folder}, which cannot be replaced", expected="a folder", fix=f"use `out` {folder / 'bundle'}"
         )

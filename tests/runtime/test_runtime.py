@@ -254,6 +254,8 @@ def test_only_a_bundle_is_replaced(copy: Path, tmp_path: Path):
         check_replaceable(copy)
     with pytest.raises(ConfigError, match="which is no bundle"):
         check_replaceable(tmp_path)
+    with pytest.raises(ConfigError, match=r"which is a file.*photos\.npy-2"):
+        check_replaceable(copy / "photos.npy")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from edgeclip.errors import ConfigError
 from edgeclip.measure.child import ChildError
-from edgeclip.tune.trials import TRIALS, Trials
+from edgeclip.tune.trials import TRIALS, Trials, check_own
 
 
 def fail() -> dict[str, object]:
@@ -51,4 +51,7 @@ def test_what_is_not_its_own_stays(tmp_path: Path):
     (tmp_path / "holiday.jpg").write_bytes(b"a picture")
     with pytest.raises(ConfigError, match=r"holiday\.jpg"):
         Trials(tmp_path, "model")
+    with pytest.raises(ConfigError, match=r"with holiday\.jpg"):
+        check_own(tmp_path / "holiday.jpg")
+    check_own(tmp_path / "holiday.jpg" / "trials")  # the folder can't be made, which is told then
     assert (tmp_path / "holiday.jpg").read_bytes() == b"a picture"

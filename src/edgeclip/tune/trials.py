@@ -51,7 +51,7 @@ def check_own(folder: Path) -> None:
     except FileNotFoundError:
         return
     except NotADirectoryError:
-        foreign = folder
+        foreign = folder if folder.exists() else None  # else what it would lie in is a file
     if foreign is not None:
         raise ConfigError(
             f"{folder}, where trials are kept, with {foreign.name}",
