@@ -59,18 +59,7 @@ def compare(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     data = load_split(settings, recipe.samples, teacher.preprocess_config)
     student = make_student(teacher, kept_by_stage(recipe.shrink)[0], teacher, data.calibration, None)
     with tempfile.TemporaryDirectory() as folder:
-        cache = build_cache(
-            teacher.model,
-            teacher.tokenizer,
-            teacher.preprocess_config,
-            data.training,
-            Path(folder) / "cache",
-            augmentations=recipe.cache.augmentations,
-            augment=recipe.cache.augment,
-            seed=0,
-            workers=0,
-            on_skip=print,
-        )
+        cache = build_cache(teacher, data.training, Path(folder) / "cache", recipe.cache, seed=0, on_skip=print)
         context = StageContext(
             recipe=recipe,
             seed=0,

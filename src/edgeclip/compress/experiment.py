@@ -201,13 +201,10 @@ def train_student(
 
     with accelerator.main_process_first(), task("the teacher's view", len(data.training)) as advance:
         cache = build_cache(
-            teacher.model,
-            teacher.tokenizer,
-            teacher.preprocess_config,
+            teacher,
             data.training,
             cached,
-            augmentations=recipe.cache.augmentations,
-            augment=recipe.cache.augment,
+            recipe.cache,
             seed=settings.seed,
             workers=settings.workers,
             on_skip=warn_once if accelerator.is_main_process else lambda reason: None,
