@@ -24,7 +24,7 @@ from torch import Tensor
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.compress.distill_data import load_split
 from edgeclip.compress.distill_settings import DistillSettings
-from edgeclip.distill.batches import Batch, stream_batches
+from edgeclip.distill.batches import Batch, BatchStream
 from edgeclip.distill.cache import Targets
 from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.make_student import kept_by_stage, make_student
@@ -96,12 +96,11 @@ def train(student: Any, context: StageContext, *, runs_teacher: bool) -> float:
             )
         return from_cache((step, replace(batch, targets=seen)))
 
+    options = {"workers": 0, "on_skip": print, "cache": context.cache}
+    stream = BatchStream(context.records, context.sampler, student.preprocess_config, student.tokenizer, **options)
+
     def batches(wanted: range) -> Any:
-        options = {"workers": 0, "steps": wanted, "on_skip": print, "cache": context.cache}
-        stream = stream_batches(
-            context.records, context.sampler, student.preprocess_config, student.tokenizer, **options
-        )
-        return zip(wanted, stream, strict=True)
+        return zip(wanted, stream(wanted), strict=True)
 
     loss_of: StepOf = from_teacher if runs_teacher else from_cache
     start = time.perf_counter()

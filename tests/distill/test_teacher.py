@@ -15,7 +15,7 @@ from edgeclip.data.augment import AugmentConfig
 from edgeclip.data.load_data import load_data
 from edgeclip.data.records import FileImage, Record
 from edgeclip.distill import teacher as module
-from edgeclip.distill.batches import Batch, Sampler, stream_batches
+from edgeclip.distill.batches import Batch, BatchStream, Sampler
 from edgeclip.distill.cache import CachedTeacher
 from edgeclip.distill.recipe import CacheConfig
 from edgeclip.distill.teacher import build_cache
@@ -53,8 +53,8 @@ def build(clip: Clip, tokenizer: ClipTokenizer, records: list[Record], folder: P
 
 
 def batches(records: list[Record], tokenizer: ClipTokenizer, cache: CachedTeacher | None, **options: object):
-    given = {"workers": 0, "steps": range(9), "on_skip": pytest.fail, **options}
-    return list(stream_batches(records, Sampler(len(records), 8, 0), CONFIG, tokenizer, cache=cache, **given))
+    given = {"workers": 0, "on_skip": pytest.fail, **options}
+    return list(BatchStream(records, Sampler(len(records), 8, 0), CONFIG, tokenizer, cache=cache, **given)(range(9)))
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,7 @@ from edgeclip.checkpoint import save_checkpoint
 from edgeclip.config import ClipConfig, Config, PreprocessConfig, check_range
 from edgeclip.data.load_data import load_data
 from edgeclip.data.records import CaptionSet, fingerprint
-from edgeclip.distill.batches import Batch, Sampler, stream_batches
+from edgeclip.distill.batches import Batch, BatchStream, Sampler
 from edgeclip.distill.embed import embed_in_chunks, gather
 from edgeclip.distill.learn_vocabulary import learn_vocabulary
 from edgeclip.distill.losses.contrastive import contrastive_loss
@@ -92,18 +91,15 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
         text_embeds = gather(embed_in_chunks(model.encode_text, batch.input_ids, recipe.train.chunk_size), accelerator)
         return contrastive_loss(similarities(image_embeds, text_embeds, model.logit_scale), model.logit_bias)
 
-    def batches(steps: range) -> Iterable[Batch]:
-        return stream_batches(
-            captions.records,
-            sampler,
-            recipe.preprocess,
-            tokenizer,
-            workers=workers,
-            steps=steps,
-            on_skip=_warn,
-            share=(accelerator.process_index, accelerator.num_processes),
-        )
-
+    batches = BatchStream(
+        captions.records,
+        sampler,
+        recipe.preprocess,
+        tokenizer,
+        workers=workers,
+        on_skip=_warn,
+        share=(accelerator.process_index, accelerator.num_processes),
+    )
     steps = recipe.train.epochs * sampler.steps_per_epoch
     with task("training", steps) as advance:
         fit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.records import Record
-from edgeclip.distill.batches import Batch, Sampler, stream_batches
+from edgeclip.distill.batches import Batch, BatchStream, Sampler
 from edgeclip.distill.cache import CachedTeacher
 from edgeclip.distill.embed import embed_in_chunks, gather
 from edgeclip.distill.losses.distillation import DistillationLoss
@@ -138,30 +138,25 @@ def train_stage(
         DataError: the cache is of other images, or the set is smaller than a batch.
         TrainingError: see `trainer.fit`.
     """
-    recipe, accelerator, steps = context.recipe, context.accelerator, context.steps
+    recipe, accelerator = context.recipe, context.accelerator
     torch.manual_seed(context.seed)
     loss = DistillationLoss(recipe.loss, student.model.config, context.teacher.config)
-
-    def batches(wanted: range) -> Iterator[tuple[int, Batch]]:
-        stream = stream_batches(
-            context.records,
-            context.sampler,
-            student.preprocess_config,
-            student.tokenizer,
-            workers=context.workers,
-            steps=wanted,
-            on_skip=context.on_skip,
-            share=(accelerator.process_index, accelerator.num_processes),
-            cache=context.cache,
-        )
-        return zip(wanted, stream, strict=True)
-
+    stream = BatchStream(
+        context.records,
+        context.sampler,
+        student.preprocess_config,
+        student.tokenizer,
+        workers=context.workers,
+        on_skip=context.on_skip,
+        share=(accelerator.process_index, accelerator.num_processes),
+        cache=context.cache,
+    )
     return fit(
         StudentWithLoss(student.model, loss),
-        batches,
+        lambda steps: zip(steps, stream(steps), strict=True),
         StepLoss(student, loss, context),
         recipe.train,
-        steps=steps,
+        steps=context.steps,
         identity={"recipe": settings_of(recipe), "seed": context.seed, "cache": context.cache.identity},
         state_file=context.folder / f"{name}.pt",
         metrics_file=context.folder / f"{name}.jsonl",
