@@ -18,7 +18,7 @@ from edgeclip.distill.batches import Batch, BatchStream, Sampler
 from edgeclip.distill.embed import embed_in_chunks, gather
 from edgeclip.distill.losses.contrastive import contrastive_loss
 from edgeclip.distill.train_config import TrainConfig
-from edgeclip.distill.trainer import fit, start_accelerator
+from edgeclip.distill.trainer import RunFiles, fit, start_accelerator
 
 CONFIG = TrainConfig(epochs=2, batch_size=7, lr=1e-3, checkpoint_every=2, chunk_size=2)
 
@@ -45,8 +45,8 @@ def train(checkpoint: Path, data: Path, out: Path, *, resume: bool = False, cpu:
             print(f"step {step}", flush=True)
 
     steps = CONFIG.epochs * sampler.steps_per_epoch
-    files = {"state_file": out / "state.pt", "metrics_file": out / "metrics.jsonl"}
-    fit(model, batches, loss_of, CONFIG, steps=steps, resume=resume, on_step=on_step, accelerator=accelerator, **files)
+    files = RunFiles(out / "state.pt", out / "metrics.jsonl", resume)
+    fit(model, batches, loss_of, CONFIG, steps=steps, files=files, on_step=on_step, accelerator=accelerator)
     assert accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.is_main_process:
         torch.save(model.state_dict(), out / "weights.pt")

@@ -20,7 +20,7 @@ from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.losses.mix import TOKEN_LOSSES
 from edgeclip.distill.losses.outputs import Outputs, outputs_of
 from edgeclip.distill.recipe import DistillRecipe
-from edgeclip.distill.trainer import fit, settings_of
+from edgeclip.distill.trainer import RunFiles, fit, settings_of
 from edgeclip.errors import ConfigError
 from edgeclip.model import Clip
 from edgeclip.model.layers import Tokens
@@ -157,10 +157,12 @@ def train_stage(
         StepLoss(student, loss, context),
         recipe.train,
         steps=context.steps,
-        identity={"recipe": settings_of(recipe), "seed": context.seed, "cache": context.cache.identity},
-        state_file=context.folder / f"{name}.pt",
-        metrics_file=context.folder / f"{name}.jsonl",
-        resume=resume,
+        files=RunFiles(
+            state=context.folder / f"{name}.pt",
+            metrics=context.folder / f"{name}.jsonl",
+            resume=resume,
+            identity={"recipe": settings_of(recipe), "seed": context.seed, "cache": context.cache.identity},
+        ),
         on_step=lambda step, loss: advance(1, note=f"loss {loss:.4f}"),
         accelerator=accelerator,
     )
