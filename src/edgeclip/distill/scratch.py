@@ -116,7 +116,7 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
     return folder
 
 
-def _batch_loss(model: Clip, chunk_size: int, accelerator: Accelerator, batch: Batch) -> Tensor:
+def _batch_loss(model: Clip, chunk_size: int | None, accelerator: Accelerator, batch: Batch) -> Tensor:
     """The contrastive loss of the whole batch, of which `batch` is this process's share."""
     batch = batch.to(accelerator.device)
     image_embeds = gather(embed_in_chunks(model.encode_image, batch.pixel_values, chunk_size), accelerator)
