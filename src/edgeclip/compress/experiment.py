@@ -35,13 +35,13 @@ from edgeclip.distill.trainer import start_accelerator
 from edgeclip.distill.training_stage import StageContext, train_stage
 from edgeclip.errors import ConfigError, DataError
 from edgeclip.evaluate.environment import environment
-from edgeclip.evaluate.table import jpeg
+from edgeclip.evaluate.table import Contender, jpeg
 from edgeclip.export import export_bundle
 from edgeclip.export.export_settings import CARD_PAIRS
 from edgeclip.export.samples import Samples
 from edgeclip.files import output_folder, printable
 from edgeclip.manifest import MANIFEST
-from edgeclip.measure.rows import Contender, bundle_contender, measured_rows
+from edgeclip.measure.rows import bundle_contender, measured_rows
 from edgeclip.progress import task
 from edgeclip.results import REPORT, RESULTS, SCHEMA, DataInfo, Results, Row, TestImage
 from edgeclip.settings import OnBadImage
