@@ -24,7 +24,7 @@ from torch import Tensor
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.compress.distill_data import load_split
 from edgeclip.compress.distill_settings import DistillSettings
-from edgeclip.distill.batches import Batch, stream_batches
+from edgeclip.distill.batches import Batch, BatchStream
 from edgeclip.distill.cache import Targets
 from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.make_student import kept_by_stage, make_student
@@ -59,18 +59,7 @@ def compare(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     data = load_split(settings, recipe.samples, teacher.preprocess_config)
     student = make_student(teacher, kept_by_stage(recipe.shrink)[0], teacher, data.calibration, None)
     with tempfile.TemporaryDirectory() as folder:
-        cache = build_cache(
-            teacher.model,
-            teacher.tokenizer,
-            teacher.preprocess_config,
-            data.training,
-            Path(folder) / "cache",
-            augmentations=recipe.cache.augmentations,
-            augment=recipe.cache.augment,
-            seed=0,
-            workers=0,
-            on_skip=print,
-        )
+        cache = build_cache(teacher, data.training, Path(folder) / "cache", recipe.cache, seed=0, on_skip=print)
         context = StageContext(
             recipe=recipe,
             seed=0,
@@ -107,12 +96,11 @@ def train(student: Any, context: StageContext, *, runs_teacher: bool) -> float:
             )
         return from_cache((step, replace(batch, targets=seen)))
 
+    options = {"workers": 0, "on_skip": print, "cache": context.cache}
+    stream = BatchStream(context.records, context.sampler, student.preprocess_config, student.tokenizer, **options)
+
     def batches(wanted: range) -> Any:
-        options = {"workers": 0, "steps": wanted, "on_skip": print, "cache": context.cache}
-        stream = stream_batches(
-            context.records, context.sampler, student.preprocess_config, student.tokenizer, **options
-        )
-        return zip(wanted, stream, strict=True)
+        return zip(wanted, stream(wanted), strict=True)
 
     loss_of: StepOf = from_teacher if runs_teacher else from_cache
     start = time.perf_counter()

@@ -269,6 +269,14 @@ def read_bundle(folder: Path) -> Bundle:
     """
     folder = present(folder)
     manifest = _read_manifest(folder / MANIFEST)
+    _check_files(folder, manifest)
+    towers = read_towers(folder)
+    _check_towers(folder, manifest, towers)
+    preprocess = None if towers.vision is None else _read_preprocess(folder, towers.vision.image_size)
+    return Bundle(folder=folder, manifest=manifest, towers=towers, image_preprocess=preprocess)
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
     for name in manifest.graphs.values():
         if name not in manifest.files:
             raise BundleError(
@@ -288,7 +296,10 @@ def read_bundle(folder: Path) -> Bundle:
             )
         if path.suffix != ".onnx":
             _check_hash(path, entry)
-    towers = read_towers(folder)
+
+
+def _check_towers(folder: Path, manifest: Manifest, towers: ClipConfig | OneTowerConfig) -> None:
+    """Refuse graphs or golden embeddings of other towers than config.json has."""
     told = ("image", "text") if isinstance(towers, ClipConfig) else (towers.kind,)
     if told != tuple(manifest.graphs):
         raise BundleError(
@@ -296,7 +307,6 @@ def read_bundle(folder: Path) -> Bundle:
             expected=f"{' and '.join(told)}, as config.json has it",
             fix="copy the bundle again",
         )
-    preprocess = None if towers.vision is None else _read_preprocess(folder, towers.vision.image_size)
     golden_embeds = {"image": manifest.golden.image_embeds, "text": manifest.golden.text_embeds}
     for kind, golden in golden_embeds.items():
         if len(golden) != (towers.projection_dim if kind in told else 0):
@@ -305,7 +315,6 @@ def read_bundle(folder: Path) -> Bundle:
                 expected=f"{towers.projection_dim}, the model's",
                 fix="copy the bundle again",
             )
-    return Bundle(folder=folder, manifest=manifest, towers=towers, image_preprocess=preprocess)
 
 
 def _read_preprocess(folder: Path, side: int) -> PreprocessConfig:

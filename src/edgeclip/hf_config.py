@@ -156,6 +156,28 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
         )
     tower = section if family.is_siglip else _tower
     vision, text = (tower(raw, name, path) for name in ("vision_config", "text_config"))
+    _refuse_parts(raw, vision, text, path)
+    v: dict[str, Any] = {key: integer(vision, key, path, default) for key, default in family.vision.items()}
+    v |= {**_act_and_eps(vision, family, path), "fusion": _fusion(vision, path)}
+    if family.is_siglip:
+        _refuse_other_siglips(model_type, vision, path)
+        read = TextConfig(**_text_sizes(text, family, path), pooling="last", projection_bias=True)
+        return ClipConfig(
+            projection_dim=integer(text, "projection_size", path, read.hidden_size),
+            vision=VisionConfig(**v, pooling="attention"),
+            text=read,
+            sigmoid=True,
+        )
+    bert = _bert(model_type, vision, text, path) if family.is_bert else None
+    return ClipConfig(
+        projection_dim=integer(raw, "projection_dim", path, 512),
+        vision=VisionConfig(**v),
+        text=bert or _clip_text(model_type, text, family, path),
+        sigmoid=raw.get(SIGMOID) is True,
+    )
+
+
+def _refuse_parts(raw: dict[str, Any], vision: dict[str, Any], text: dict[str, Any], path: Path) -> None:
     for part in (raw, vision, text):
         for key, reason in _REFUSED.items():
             if part.get(key):
@@ -168,35 +190,20 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
             expected="it in vision_config alone",
             fix="remove it there",
         )
-    v: dict[str, Any] = {key: integer(vision, key, path, default) for key, default in family.vision.items()}
+
+
+def _text_sizes(text: dict[str, Any], family: _Family, path: Path) -> dict[str, Any]:
+    """The arguments of a `TextConfig` that CLIP and SigLIP have in common; SigLIP looks for no end of text."""
     t: dict[str, Any] = {key: integer(text, key, path, default) for key, default in family.text.items()}
-    v |= _act_and_eps(vision, family, path)
-    v["fusion"] = _fusion(vision, path)
-    if family.is_bert:
-        return ClipConfig(
-            projection_dim=integer(raw, "projection_dim", path, 512),
-            vision=VisionConfig(**v),
-            text=_bert(model_type, vision, text, path),
-            sigmoid=raw.get(SIGMOID) is True,
-        )
     t["context_length"] = t.pop("max_position_embeddings")
-    t |= _act_and_eps(text, family, path)
-    if family.is_siglip:
-        _refuse_other_siglips(model_type, vision, path)
-        return ClipConfig(
-            projection_dim=integer(text, "projection_size", path, t["hidden_size"]),
-            vision=VisionConfig(**v, pooling="attention"),
-            text=TextConfig(**t, eos_token_id=None, pooling="last", projection_bias=True),
-            sigmoid=True,
-        )
+    return {"eos_token_id": None, **t, **_act_and_eps(text, family, path)}
+
+
+def _clip_text(model_type: object, text: dict[str, Any], family: _Family, path: Path) -> TextConfig:
+    t = _text_sizes(text, family, path)
     if model_type == "clip" and t["eos_token_id"] == LEGACY_EOS:
         t["eos_token_id"] = None
-    return ClipConfig(
-        projection_dim=integer(raw, "projection_dim", path, 512),
-        vision=VisionConfig(**v),
-        text=TextConfig(**t),
-        sigmoid=raw.get(SIGMOID) is True,
-    )
+    return TextConfig(**t)
 
 
 def _own_config(raw: dict[str, Any], path: Path) -> ClipConfig:
@@ -319,64 +326,70 @@ def _has(tower: TowerConfig, **settings: object) -> bool:
 
 def write_config(config: ClipConfig) -> dict[str, Any]:
     """The content of config.json, readable by transformers and transformers.js."""
-    vision, text = config.vision, config.text
     if is_own(config):
         return {"architectures": ["Edgeclip"], "model_type": OWN, OWN_CONFIG: msgspec.to_builtins(config)}
-    common = (
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "hidden_act",
-        "layer_norm_eps",
-    )
-    common_vision = {key: getattr(vision, key) for key in (*common, "image_size", "patch_size", "num_channels")}
-    common_text = {key: getattr(text, key) for key in (*common, "vocab_size")}
-    common_text["max_position_embeddings"] = text.context_length
-    fusion = {} if vision.fusion is None else {FUSION_KEY: msgspec.to_builtins(vision.fusion)}
-    if vision.pooling == "attention":
+    vision_sizes = _sizes(config.vision, "image_size", "patch_size", "num_channels")
+    if config.vision.pooling == "attention":
+        text = {"projection_size": config.projection_dim, **_text_sizes_of(config.text)}
         return {
             "architectures": ["SiglipModel"],
             "model_type": "siglip",
-            "vision_config": {"model_type": "siglip_vision_model", **common_vision},
-            "text_config": {
-                "model_type": "siglip_text_model",
-                "projection_size": config.projection_dim,
-                **common_text,
-            },
+            "vision_config": {"model_type": "siglip_vision_model", **vision_sizes},
+            "text_config": {"model_type": "siglip_text_model", **text},
         }
-    if text.bert is not None:
-        chinese = hf_bert.head_of(text) == hf_bert.CHINESE and not text.bert.skips_padding
-        name = "ChineseCLIP" if chinese else "VisionTextDualEncoder"
-        return {
-            "architectures": [f"{name}Model"],
-            "model_type": CHINESE_CLIP if chinese else DUAL_ENCODER,
-            "projection_dim": config.projection_dim,
-            **({SIGMOID: True} if config.sigmoid else {}),
-            "vision_config": {
-                "model_type": f"{'chinese_' if chinese else ''}clip_vision_model",
-                "projection_dim": config.projection_dim,
-                **common_vision,
-                **fusion,
-            },
-            "text_config": hf_bert.text_config_of(text, chinese=chinese),
-        }
-    name, class_name = ("metaclip_2", "MetaClip2") if text.eos_token_id == LEGACY_EOS else ("clip", "CLIP")
+    named = _named_as_clip(config) if config.text.bert is None else _named_as_bert(config.text)
+    fusion = config.vision.fusion
     return {
-        "architectures": [f"{class_name}Model"],
-        "model_type": name,
+        "architectures": [named.architecture],
+        "model_type": named.model_type,
         "projection_dim": config.projection_dim,
         **({SIGMOID: True} if config.sigmoid else {}),
         "vision_config": {
-            "model_type": f"{name}_vision_model",
+            "model_type": named.vision_type,
             "projection_dim": config.projection_dim,
-            **common_vision,
-            **fusion,
+            **vision_sizes,
+            **({} if fusion is None else {FUSION_KEY: msgspec.to_builtins(fusion)}),
         },
-        "text_config": {
-            "model_type": f"{name}_text_model",
-            "projection_dim": config.projection_dim,
-            "eos_token_id": LEGACY_EOS if text.eos_token_id is None else text.eos_token_id,
-            **common_text,
-        },
+        "text_config": named.text_config,
     }
+
+
+class _Named(NamedTuple):
+    """What transformers calls a model of a ViT of CLIP's, and the configuration of its text tower."""
+
+    architecture: str
+    model_type: str
+    vision_type: str
+    text_config: dict[str, Any]
+
+
+def _named_as_clip(config: ClipConfig) -> _Named:
+    """MetaCLIP 2 where the end of text says so."""
+    eos = config.text.eos_token_id
+    name, class_name = ("metaclip_2", "MetaClip2") if eos == LEGACY_EOS else ("clip", "CLIP")
+    text = {
+        "model_type": f"{name}_text_model",
+        "projection_dim": config.projection_dim,
+        "eos_token_id": LEGACY_EOS if eos is None else eos,
+        **_text_sizes_of(config.text),
+    }
+    return _Named(f"{class_name}Model", name, f"{name}_vision_model", text)
+
+
+def _named_as_bert(text: TextConfig) -> _Named:
+    """Chinese CLIP where all that it says of its text tower holds."""
+    chinese = hf_bert.head_of(text) == hf_bert.CHINESE and not (text.bert and text.bert.skips_padding)
+    written = hf_bert.text_config_of(text, chinese=chinese)
+    if chinese:
+        return _Named("ChineseCLIPModel", CHINESE_CLIP, "chinese_clip_vision_model", written)
+    return _Named("VisionTextDualEncoderModel", DUAL_ENCODER, "clip_vision_model", written)
+
+
+def _text_sizes_of(text: TextConfig) -> dict[str, Any]:
+    return {**_sizes(text, "vocab_size"), "max_position_embeddings": text.context_length}
+
+
+def _sizes(tower: TowerConfig, *own: str) -> dict[str, Any]:
+    """The keys that both towers have, and those of its own."""
+    of_blocks = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    return {key: getattr(tower, key) for key in (*of_blocks, "hidden_act", "layer_norm_eps", *own)}

@@ -58,37 +58,15 @@ def load_tokenizer(
     config = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     recorded, kind = _recorded_cleaning(config, folder), str(config.get("tokenizer_class")).removesuffix("Fast")
     own: TextCleaning = "siglip" if kind in CANONICALIZED else "none"
-    special: dict[str, Any] = {
-        "clean": clean or recorded or own,
-        "fixed_length": fixed_length,
-    }
+    cleaning = clean or recorded or own
+    tokenizer = _library_tokenizer(folder, config, cleaning, for_others=recorded is not None)
+    if kind in LOWERCASED and (folder / "tokenizer.json").is_file():
+        rest = [tokenizer.normalizer] if tokenizer.normalizer else []
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+    special: dict[str, Any] = {"clean": cleaning, "fixed_length": fixed_length}
     if fixed_length:  # no other model sees its padding
         side = config.get("padding_side", "left" if kind in PADDING_LEFT else "right")
         special["padding_left"] = side == "left"
-    if (folder / "tokenizer.json").is_file():
-        tokenizer = _parse(folder / "tokenizer.json", for_others=recorded is not None)
-        if kind in LOWERCASED:
-            rest = [tokenizer.normalizer] if tokenizer.normalizer else []
-            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
-    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        vocab = _read_json(folder / "vocab.json")
-        merges = _parse_merges(_read(folder / "merges.txt").decode("utf-8", "replace").splitlines())
-        tokenizer = build_tokenizer(vocab, merges, special["clean"])
-    elif (folder / VOCABULARY).is_file():
-        with library_errors(str(folder / VOCABULARY)):
-            tokenizer = wordpiece(_read(folder / VOCABULARY).decode(), config)
-    elif pieces := next((name for name in PIECES if (folder / name).is_file()), None):
-        raise TokenizerError(
-            f"{folder / pieces} without tokenizer.json",
-            expected="tokenizer.json, which transformers makes of it",
-            fix=f"with transformers, AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})",
-        )
-    else:
-        raise TokenizerError(
-            f"no tokenizer in {folder}",
-            expected="tokenizer.json, vocab.json with merges.txt, or vocab.txt",
-            fix="copy them from the checkpoint's page, or give `vocabulary` bpe_simple_vocab_16e6.txt.gz",
-        )
     with library_errors(f"the tokenizer of {folder}"):
         special |= _special_tokens(config, tokenizer)
         special |= {} if pad_token_id is None else {"pad_token": pad_token_id}
@@ -96,6 +74,30 @@ def load_tokenizer(
         loaded(["a"])
     trim()
     return loaded
+
+
+def _library_tokenizer(folder: Path, config: dict[str, Any], clean: TextCleaning, *, for_others: bool) -> Tokenizer:
+    """The first that a folder has of the files of `load_tokenizer`; for `for_others` see `_parse`."""
+    if (folder / "tokenizer.json").is_file():
+        return _parse(folder / "tokenizer.json", for_others=for_others)
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        vocab = _read_json(folder / "vocab.json")
+        merges = _parse_merges(_read(folder / "merges.txt").decode("utf-8", "replace").splitlines())
+        return build_tokenizer(vocab, merges, clean)
+    if (folder / VOCABULARY).is_file():
+        with library_errors(str(folder / VOCABULARY)):
+            return wordpiece(_read(folder / VOCABULARY).decode(), config)
+    if pieces := next((name for name in PIECES if (folder / name).is_file()), None):
+        raise TokenizerError(
+            f"{folder / pieces} without tokenizer.json",
+            expected="tokenizer.json, which transformers makes of it",
+            fix=f"with transformers, AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})",
+        )
+    raise TokenizerError(
+        f"no tokenizer in {folder}",
+        expected="tokenizer.json, vocab.json with merges.txt, or vocab.txt",
+        fix="copy them from the checkpoint's page, or give `vocabulary` bpe_simple_vocab_16e6.txt.gz",
+    )
 
 
 def load_openai_vocabulary(

@@ -14,11 +14,11 @@ import torch
 from edgeclip.checkpoint import load_checkpoint
 from edgeclip.config import PreprocessConfig
 from edgeclip.data.load_data import load_data
-from edgeclip.distill.batches import Batch, Sampler, stream_batches
+from edgeclip.distill.batches import Batch, BatchStream, Sampler
 from edgeclip.distill.embed import embed_in_chunks, gather
 from edgeclip.distill.losses.contrastive import contrastive_loss
 from edgeclip.distill.train_config import TrainConfig
-from edgeclip.distill.trainer import fit, start_accelerator
+from edgeclip.distill.trainer import RunFiles, fit, start_accelerator
 
 CONFIG = TrainConfig(epochs=2, batch_size=7, lr=1e-3, checkpoint_every=2, chunk_size=2)
 
@@ -30,11 +30,9 @@ def train(checkpoint: Path, data: Path, out: Path, *, resume: bool = False, cpu:
     model = checkpoint.model
     sampler = Sampler(len(records), CONFIG.batch_size, seed=0)
 
-    def batches(steps: range):
-        share = (accelerator.process_index, accelerator.num_processes)
-        preprocess = PreprocessConfig.clip(32)
-        options = {"workers": 0, "on_skip": print, "share": share}
-        return stream_batches(records, sampler, preprocess, checkpoint.tokenizer, steps=steps, **options)
+    share = (accelerator.process_index, accelerator.num_processes)
+    options = {"workers": 0, "on_skip": print, "share": share}
+    batches = BatchStream(records, sampler, PreprocessConfig.clip(32), checkpoint.tokenizer, **options)
 
     def loss_of(batch: Batch):
         images = gather(embed_in_chunks(model.encode_image, batch.pixel_values, CONFIG.chunk_size), accelerator)
@@ -47,8 +45,8 @@ def train(checkpoint: Path, data: Path, out: Path, *, resume: bool = False, cpu:
             print(f"step {step}", flush=True)
 
     steps = CONFIG.epochs * sampler.steps_per_epoch
-    files = {"state_file": out / "state.pt", "metrics_file": out / "metrics.jsonl"}
-    fit(model, batches, loss_of, CONFIG, steps=steps, resume=resume, on_step=on_step, accelerator=accelerator, **files)
+    files = RunFiles(out / "state.pt", out / "metrics.jsonl", resume)
+    fit(model, batches, loss_of, CONFIG, steps=steps, files=files, on_step=on_step, accelerator=accelerator)
     assert accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.is_main_process:
         torch.save(model.state_dict(), out / "weights.pt")

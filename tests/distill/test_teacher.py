@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from edgeclip.checkpoint import load_checkpoint
+from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.config import PreprocessConfig
 from edgeclip.data.augment import AugmentConfig
 from edgeclip.data.load_data import load_data
 from edgeclip.data.records import FileImage, Record
 from edgeclip.distill import teacher as module
-from edgeclip.distill.batches import Batch, Sampler, stream_batches
+from edgeclip.distill.batches import Batch, BatchStream, Sampler
 from edgeclip.distill.cache import CachedTeacher
+from edgeclip.distill.recipe import CacheConfig
 from edgeclip.distill.teacher import build_cache
 from edgeclip.errors import CheckpointError, DataError
 from edgeclip.model import Clip
@@ -43,13 +44,17 @@ def records(captioned_folder: Path) -> list[Record]:
 
 
 def build(clip: Clip, tokenizer: ClipTokenizer, records: list[Record], folder: Path, **changes: object):
-    options = {"preprocess": CONFIG, "augmentations": AUGMENTATIONS, "seed": 7, **changes}
-    return build_cache(clip, tokenizer, records=records, folder=folder, **options)
+    options = {"seed": 7, **changes}
+    teacher = Checkpoint("mini", "clip", "float32", clip, options.pop("preprocess", CONFIG), tokenizer)
+    config = CacheConfig(
+        augmentations=options.pop("augmentations", AUGMENTATIONS), augment=options.pop("augment", AugmentConfig())
+    )
+    return build_cache(teacher, records, folder, config, **options)
 
 
 def batches(records: list[Record], tokenizer: ClipTokenizer, cache: CachedTeacher | None, **options: object):
-    given = {"workers": 0, "steps": range(9), "on_skip": pytest.fail, **options}
-    return list(stream_batches(records, Sampler(len(records), 8, 0), CONFIG, tokenizer, cache=cache, **given))
+    given = {"workers": 0, "on_skip": pytest.fail, **options}
+    return list(BatchStream(records, Sampler(len(records), 8, 0), CONFIG, tokenizer, cache=cache, **given)(range(9)))
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeclip.distill.batches import Sampler
 from edgeclip.distill.metrics import StepMetrics
 from edgeclip.distill.train_config import TrainConfig
-from edgeclip.distill.trainer import fit, learning_rate, make_optimizer, start_accelerator
+from edgeclip.distill.trainer import RunFiles, fit, learning_rate, make_optimizer, start_accelerator
 from edgeclip.errors import ConfigError, DataError, TrainingError
 
 CONFIG = TrainConfig(epochs=1, batch_size=4, lr=1e-2, checkpoint_every=5)
@@ -30,8 +30,14 @@ def new_model() -> nn.Module:
 
 
 def train(model: nn.Module, **options: object) -> list[float]:
-    target = {"steps": STEPS, **options}
+    target = with_files({"steps": STEPS, **options})
     return fit(model, batches, lambda x: ((model(x) - x.sum(dim=1, keepdim=True)) ** 2).mean(), CONFIG, **target)
+
+
+def with_files(options: dict[str, object]) -> dict[str, object]:
+    """Options of `fit`, of which those that `RunFiles` has are put into one."""
+    kept = {name: value for name, value in options.items() if name in RunFiles.__dataclass_fields__}
+    return {name: value for name, value in options.items() if name not in kept} | {"files": RunFiles(**kept)}
 
 
 def test_it_learns():
@@ -55,60 +61,60 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, killed_at: int
 
     interrupted = new_model()
     with pytest.raises(KilledError):
-        train(interrupted, state_file=tmp_path / "state.pt", on_step=stop)
+        train(interrupted, state=tmp_path / "state.pt", on_step=stop)
     # State is kept every 5 steps, after on_step: killed at 5, nothing is there yet.
     if killed_at == 5:
         with pytest.raises(TrainingError, match="earlier run"):
-            train(interrupted, state_file=tmp_path / "state.pt", resume=True)
+            train(interrupted, state=tmp_path / "state.pt", resume=True)
         return
     resumed = new_model()
-    assert train(resumed, state_file=tmp_path / "state.pt", resume=True) == losses
+    assert train(resumed, state=tmp_path / "state.pt", resume=True) == losses
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), atol=0, rtol=0)
 
 
 def test_a_new_run_discards_the_state_of_an_earlier_one(tmp_path: Path):
-    train(new_model(), state_file=tmp_path / "state.pt")
+    train(new_model(), state=tmp_path / "state.pt")
 
     def stop(step: int, loss: float) -> None:
         raise KilledError
 
     with pytest.raises(KilledError):
-        train(new_model(), state_file=tmp_path / "state.pt", on_step=stop)
+        train(new_model(), state=tmp_path / "state.pt", on_step=stop)
     assert not (tmp_path / "state.pt").exists()
 
 
 def test_a_finished_run_resumes_to_itself(tmp_path: Path):
     model = new_model()
-    losses = train(model, state_file=tmp_path / "state.pt")
+    losses = train(model, state=tmp_path / "state.pt")
     again = new_model()
-    assert train(again, state_file=tmp_path / "state.pt", resume=True) == losses
+    assert train(again, state=tmp_path / "state.pt", resume=True) == losses
     torch.testing.assert_close(again.state_dict(), model.state_dict(), atol=0, rtol=0)
 
 
 @pytest.mark.slow
 def test_state_of_another_run_is_refused(tmp_path: Path):
     file = tmp_path / "state.pt"
-    train(new_model(), state_file=file, identity={"data": "a"})
+    train(new_model(), state=file, identity={"data": "a"})
     with pytest.raises(TrainingError, match="another steps and another data;"):
-        train(new_model(), state_file=file, resume=True, steps=30)
+        train(new_model(), state=file, resume=True, steps=30)
     with pytest.raises(TrainingError, match="another seed and another data;"):
-        train(new_model(), state_file=file, resume=True, identity={"seed": 1})
+        train(new_model(), state=file, resume=True, identity={"seed": 1})
     torch.manual_seed(1)
     other = nn.Sequential(nn.Linear(3, 9), nn.GELU(), nn.Linear(9, 1))
     with pytest.raises(TrainingError, match="another model"):
-        train(other, state_file=file, resume=True)
+        train(other, state=file, resume=True)
     config = msgspec.structs.replace(CONFIG, beta2=0.5)
     with pytest.raises(TrainingError, match="another model and another config and another data;"):
-        fit(other, batches, other, config, steps=STEPS, resume=True, state_file=file)
+        fit(other, batches, other, config, steps=STEPS, files=RunFiles(file, resume=True))
 
 
 def test_the_rate_and_how_often_a_state_is_kept_may_change(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """What a run that diverged is told to do must be possible."""
     file, model = tmp_path / "state.pt", new_model()
-    losses = train(model, state_file=file)
+    losses = train(model, state=file)
     config = msgspec.structs.replace(CONFIG, checkpoint_every=3, lr=1e-3)
-    options = {"steps": STEPS, "state_file": file, "resume": True}
-    assert fit(new_model(), batches, lambda x: pytest.fail("done"), config, **options) == losses
+    files = RunFiles(file, resume=True)
+    assert fit(new_model(), batches, lambda x: pytest.fail("done"), config, steps=STEPS, files=files) == losses
     assert caplog.messages == [f"{file} was trained at the rate 0.01, not 0.001"]
 
 
@@ -128,13 +134,13 @@ def test_the_rate_and_how_often_a_state_is_kept_may_change(tmp_path: Path, caplo
 )
 def test_a_state_that_is_damaged_is_a_user_error(tmp_path: Path, changed: dict[str, object] | bytes):
     file = tmp_path / "state.pt"
-    train(new_model(), state_file=file)
+    train(new_model(), state=file)
     if isinstance(changed, bytes):
         file.write_bytes(changed)
     else:
         torch.save(torch.load(file, weights_only=True) | changed, file)
     with pytest.raises(TrainingError, match=r"state\.pt cannot be read"):
-        train(new_model(), state_file=file, resume=True)
+        train(new_model(), state=file, resume=True)
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_good_state(tmp_path: Path):
@@ -146,7 +152,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_good_state(
 
     seen: list[int] = []
     with pytest.raises(TrainingError, match=r"nan at step 8 of 20.*lower .*state\.pt, the last good state"):
-        fit(model, batches, loss_of, CONFIG, steps=STEPS, state_file=tmp_path / "state.pt")
+        fit(model, batches, loss_of, CONFIG, steps=STEPS, files=RunFiles(tmp_path / "state.pt"))
     kept = torch.load(tmp_path / "state.pt", weights_only=True)
     assert len(kept["losses"]) == 5
     assert all(tensor.isfinite().all() for tensor in kept["tensors"].values())
@@ -161,13 +167,13 @@ def test_weights_that_diverge_do_not_replace_the_last_good_state(tmp_path: Path)
             model[2].weight.data.fill_(3e38)
 
     config = msgspec.structs.replace(CONFIG, checkpoint_every=1)
-    files = {"state_file": tmp_path / "state.pt"}
+    file = tmp_path / "state.pt"
     with pytest.raises(TrainingError, match=r"at step 11 of 20"):
-        fit(model, batches, lambda x: model(x).square().mean(), config, steps=STEPS, on_step=ruin, **files)
+        fit(model, batches, lambda x: model(x).square().mean(), config, steps=STEPS, on_step=ruin, files=RunFiles(file))
     kept = torch.load(tmp_path / "state.pt", weights_only=True)
     assert len(kept["losses"]) == 9
     assert kept["tensors"]["2.weight"].abs().max() < 1
-    train(new_model(), **files)
+    train(new_model(), state=file)
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
@@ -181,7 +187,7 @@ def test_weights_of_the_last_step_are_proved_too(tmp_path: Path, checkpoint_ever
 
     config = msgspec.structs.replace(CONFIG, checkpoint_every=checkpoint_every)
     with pytest.raises(TrainingError, match=r"a loss of (inf|nan) after the last step, 20;") as error:
-        fit(model, batches, lambda x: model(x).square().mean(), config, steps=STEPS, on_step=ruin, state_file=file)
+        fit(model, batches, lambda x: model(x).square().mean(), config, steps=STEPS, on_step=ruin, files=RunFiles(file))
     assert ("the last good state" in str(error.value)) == file.exists() == (checkpoint_every == 5)
     if file.exists():
         assert len(torch.load(file, weights_only=True)["losses"]) == 15
@@ -203,15 +209,15 @@ def test_a_full_disk_is_one_error_and_leaves_no_part(
     monkeypatch.setattr(torch, "save", save)
     reason = r"cannot write .*state\.pt \(not all of it was written\); expected room on the disk; make some, and "
     with pytest.raises(TrainingError, match=reason + advice):
-        train(new_model(), state_file=tmp_path / "state.pt")
+        train(new_model(), state=tmp_path / "state.pt")
     assert [path.name for path in tmp_path.iterdir()] == (["state.pt"] if saved else [])
 
 
 def test_half_of_a_state_is_never_taken(tmp_path: Path):
-    losses = train(new_model(), state_file=tmp_path / "state.pt")
+    losses = train(new_model(), state=tmp_path / "state.pt")
     (tmp_path / "state.pt.part").write_bytes(b"half of it")
     done: list[int] = []
-    options = {"state_file": tmp_path / "state.pt", "resume": True}
+    options = {"state": tmp_path / "state.pt", "resume": True}
     assert train(new_model(), on_step=lambda step, loss: done.append(step), **options) == losses
     assert done == [*range(1, STEPS + 1)]  # a bar shows what is done already
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
@@ -295,7 +301,7 @@ def test_the_parts_of_a_loss_are_logged(tmp_path: Path):
         return parts["square"] + 2 * parts["size"], parts
 
     model = new_model()
-    several = fit(model, batches, with_parts, CONFIG, steps=3, metrics_file=tmp_path / "metrics.jsonl")
+    several = fit(model, batches, with_parts, CONFIG, steps=3, files=RunFiles(metrics=tmp_path / "metrics.jsonl"))
     lines = [msgspec.json.decode(line, type=StepMetrics) for line in (tmp_path / "metrics.jsonl").open("rb")]
     assert [line.step for line in lines] == [1, 2, 3]
     assert [line.loss for line in lines] == several
@@ -312,13 +318,13 @@ def test_lines_of_steps_that_are_done_again_are_dropped(tmp_path: Path, ending: 
         if step == 7:
             raise KilledError
 
-    files = {"state_file": tmp_path / "state.pt", "metrics_file": tmp_path / "metrics.jsonl"}
+    files = {"state": tmp_path / "state.pt", "metrics": tmp_path / "metrics.jsonl"}
     with pytest.raises(KilledError):
         train(new_model(), on_step=stop, **files)
-    lines = files["metrics_file"].read_bytes().splitlines(keepends=True)
-    files["metrics_file"].write_bytes(b"".join(lines[: 5 if ending else 7]) + ending)
+    lines = files["metrics"].read_bytes().splitlines(keepends=True)
+    files["metrics"].write_bytes(b"".join(lines[: 5 if ending else 7]) + ending)
     train(new_model(), resume=True, **files)
-    steps = [msgspec.json.decode(line)["step"] for line in files["metrics_file"].open("rb")]
+    steps = [msgspec.json.decode(line)["step"] for line in files["metrics"].open("rb")]
     assert steps == list(range(1, STEPS + 1))
 
 
@@ -334,9 +340,9 @@ def test_running_statistics_and_random_numbers_are_resumed_too(tmp_path: Path):
     losses = train(model())
     resumed, interrupted = model(), model()
     with pytest.raises(KilledError):
-        train(interrupted, state_file=tmp_path / "state.pt", on_step=stop)
+        train(interrupted, state=tmp_path / "state.pt", on_step=stop)
     torch.manual_seed(1)
-    assert train(resumed, state_file=tmp_path / "state.pt", resume=True) == losses
+    assert train(resumed, state=tmp_path / "state.pt", resume=True) == losses
 
 
 def test_bfloat16_computes_less_exactly_but_keeps_float_weights():
@@ -377,7 +383,7 @@ def test_fp16_leaves_out_steps_that_overflow_and_resumes_its_scale(tmp_path: Pat
             return (model(x).float() ** 2).mean()
 
         accelerator, weights = overflowing(), []
-        losses = fit(model, batches, loss_of, CONFIG, steps=STEPS, accelerator=accelerator, **options)
+        losses = fit(model, batches, loss_of, CONFIG, steps=STEPS, accelerator=accelerator, **with_files(options))
         for before, after, scale, next_scale in zip(weights, weights[1:], scales, scales[1:], strict=False):
             assert torch.equal(before, after) == (next_scale < scale)
         return losses
@@ -392,7 +398,7 @@ def test_fp16_leaves_out_steps_that_overflow_and_resumes_its_scale(tmp_path: Pat
     assert any(after > before for before, after in pairwise(scales))
     assert scales[15] != scales[0]
     with pytest.raises(KilledError):
-        run(new_model(), [], state_file=tmp_path / "state.pt", on_step=stop)
+        run(new_model(), [], state=tmp_path / "state.pt", on_step=stop)
     resumed: list[float] = []
-    assert run(new_model(), resumed, state_file=tmp_path / "state.pt", resume=True) == losses
+    assert run(new_model(), resumed, state=tmp_path / "state.pt", resume=True) == losses
     assert resumed == scales[15:]

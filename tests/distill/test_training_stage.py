@@ -13,7 +13,7 @@ from edgeclip.data.load_data import load_data
 from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.losses.mix import LossMix
 from edgeclip.distill.make_student import make_student
-from edgeclip.distill.recipe import DistillRecipe
+from edgeclip.distill.recipe import CacheConfig, DistillRecipe
 from edgeclip.distill.teacher import build_cache
 from edgeclip.distill.train_config import TrainConfig
 from edgeclip.distill.trainer import start_accelerator
@@ -30,18 +30,8 @@ def teacher(mini_checkpoint: Path) -> Checkpoint:
 
 def context(teacher: Checkpoint, data: Path, folder: Path, mix: LossMix, qad_share: float) -> StageContext:
     records = load_data(str(data), samples=0, seed=0).records
-    cache = build_cache(
-        teacher.model,
-        teacher.tokenizer,
-        teacher.preprocess_config,
-        records,
-        folder / "cache",
-        augmentations=1,
-        augment=AugmentConfig(),
-        seed=0,
-        workers=0,
-        on_skip=print,
-    )
+    config = CacheConfig(augment=AugmentConfig())
+    cache = build_cache(teacher, records, folder / "cache", config, seed=0, on_skip=print)
     return StageContext(
         recipe=DistillRecipe(samples=24, loss=mix, train=TRAIN, qad_share=qad_share),
         seed=0,

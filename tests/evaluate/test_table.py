@@ -1,12 +1,13 @@
 """Rows by hand, and models measured in turn."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from edgeclip.evaluate.table import Cost, Embedded, jpeg, make_row, measure_in_turn
+from edgeclip.evaluate.table import Contender, Cost, Embedded, jpeg, make_row, measure_in_turn
 from edgeclip.results import Latency, Percentiles
 
 TIME = Percentiles(p50=1.0, p95=2.0)
@@ -17,17 +18,9 @@ def test_a_row_by_hand():
     """Two images with two captions each; the second image's first caption looks like the first image."""
     images = np.eye(2, dtype=np.float32)
     texts = np.array([[1, 0], [1, 0], [0.8, 0.6], [0, 1]], np.float32)
-    row = make_row(
-        "DISTILLED",
-        "half, int8",
-        precision="int8",
-        params=7,
-        size_mb=1.23456,
-        cost=COST,
-        embeds=Embedded(images, texts, np.array([0.6, 0.8], np.float32)),
-        captions=["a", "b", "c", "d"],
-        image_of_caption=np.array([0, 0, 1, 1]),
-    )
+    contender = Contender("DISTILLED", "half, int8", Path("bundle"), "int8", params=7, size_mb=1.23456)
+    embeds = Embedded(images, texts, np.array([0.6, 0.8], np.float32))
+    row = make_row(contender, COST, embeds, ["a", "b", "c", "d"], np.array([0, 0, 1, 1]))
     assert (row.i2t.r1.value, row.t2i.r1.value) == (100, 50)  # "a" and "c": the second text prefers the first image
     assert (row.standard.i2t.r1.value, row.standard.t2i.r1.value) == (100, 75)
     assert row.caption == "c"  # "d", which is as near, is no first caption

@@ -7,8 +7,9 @@ import pytest
 
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.evaluate.footprint import bytes_on_disk
+from edgeclip.evaluate.table import Contender
 from edgeclip.export.samples import Samples
-from edgeclip.measure.rows import Contender, bundle_contender, measured_rows
+from edgeclip.measure.rows import bundle_contender, measured_rows
 
 
 @pytest.mark.slow

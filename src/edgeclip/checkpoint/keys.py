@@ -188,25 +188,17 @@ def to_ours(
         CheckpointError: a tensor is missing, surplus, misshapen or not finite; the names are listed.
     """
     check_names(list(state), [name for rule in rules for name in rule.theirs], source)
-    unusable = [f"{name} ({t.dtype})" for name, t in state.items() if t.dtype not in FLOATS or not t.isfinite().all()]
-    if unusable:
-        raise CheckpointError(
-            f"{source}, whose {_listed(sorted(unusable))} are not finite floating-point numbers",
-            expected="weights in float32, float16, bfloat16 or float64",
-            fix="give the unquantized checkpoint, or download it again",
-        )
+    _check_numbers(state, source)
     ours: dict[str, Tensor] = {}
     misshapen: list[str] = []
     for rule in rules:
         tensors = [state[name].to(torch.float32) for name in rule.theirs]
         wanted = [tuple(t.shape) for t in rule.theirs_of(torch.empty(shapes[rule.ours], device="meta"))]
         got = [tuple(t.shape) for t in tensors]
-        if {*got, *wanted} == {(), (1,)}:
-            wanted = got
-        if got != wanted:
-            misshapen += [f"{n} {g} not {w}" for n, g, w in zip(rule.theirs, got, wanted, strict=True) if g != w]
-        else:
+        if got == wanted or {*got, *wanted} == {(), (1,)}:
             ours[rule.ours] = rule.ours_of(tensors).contiguous()
+        else:
+            misshapen += [f"{n} {g} not {w}" for n, g, w in zip(rule.theirs, got, wanted, strict=True) if g != w]
     overflowing = [name for name, tensor in ours.items() if not tensor.isfinite().all()]
     if overflowing:
         raise CheckpointError(
@@ -221,6 +213,16 @@ def to_ours(
             fix="take weights and configuration from the same page",
         )
     return ours
+
+
+def _check_numbers(state: dict[str, Tensor], source: str) -> None:
+    unusable = [f"{name} ({t.dtype})" for name, t in state.items() if t.dtype not in FLOATS or not t.isfinite().all()]
+    if unusable:
+        raise CheckpointError(
+            f"{source}, whose {_listed(sorted(unusable))} are not finite floating-point numbers",
+            expected="weights in float32, float16, bfloat16 or float64",
+            fix="give the unquantized checkpoint, or download it again",
+        )
 
 
 def to_theirs(state: dict[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:

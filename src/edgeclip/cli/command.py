@@ -10,7 +10,8 @@ import errno
 import functools
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -80,10 +81,6 @@ class _Option(NamedTuple):
     def _is_tuple(self) -> bool:
         return get_origin(_plain(self.hint)) is tuple
 
-    @property
-    def _is_list(self) -> bool:
-        return get_origin(_plain(self.hint)) is list
-
     def read(self, value: Any) -> Any:
         """A value of the command line as one of settings: "0.1,0.3" is a list."""
         if not self._is_tuple or not isinstance(value, str):
@@ -129,46 +126,60 @@ def make_command(
         arguments: the fields that are given by position.
         commands: all names that a configuration file may have tables of.
     """
-    hints = get_type_hints(function, include_extras=True)
-    first, *others = inspect.signature(function).parameters.values()
-    settings_type: type[Settings] = hints[first.name]
-    own = {p.name: _Option(p.name, hints[p.name], p.default, p.name in arguments) for p in others}
-    fields = {
-        field.name: _Option(
-            field.name, field_hints(settings_type)[field.name], _default(field), field.name in arguments
-        )
-        for field in msgspec.structs.fields(settings_type)
-    }
-    options = {option.name: option for option in sorted([*fields.values(), *own.values()], key=_place(arguments))}
+    first, *_ = inspect.signature(function).parameters
+    settings_type: type[Settings] = get_type_hints(function)[first]
+    of_settings, own = _settings_options(settings_type, arguments), _own_options(function, arguments)
+    options = {option.name: option for option in sorted([*of_settings, *own], key=_place(arguments))}
     flags = {option.name: option.flags[0] for option in options.values()}
 
     @functools.wraps(function)
     def command(*, config: Path | None, quiet: bool, verbose: bool, log_json: bool, **values: Any) -> None:
         given: dict[str, Any] = {}
-        with shown(quiet=quiet, verbose=verbose, log_json=log_json):
-            try:
-                given |= _from_file(config, name, options, commands)
-                given |= {key: options[key].read(value) for key, value in values.items() if value not in (None, [])}
-                for option in options.values():
-                    if option.default is NO_DEFAULT and option.name not in given:
-                        raise ConfigError(f"no `{option.name}`", expected="one", fix=f"add `{option.name}`, see --help")
-                settings = decode_settings({k: v for k, v in given.items() if k in fields}, settings_type)
-                function(settings, **{key: given[key] for key in own if key in given})
-            except EdgeclipError as error:
-                raise spoken(error, flags) from error
-            except KeyboardInterrupt as error:
-                raise Interrupted(_how_to_go_on(given, options)) from error
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise ConfigError(
-                    f"no room on the disk{f' for {error.filename}' if error.filename else ''}",
-                    expected="some",
-                    fix=f"make room and {_how_to_go_on(given, options)}",
-                ) from error
+        with shown(quiet=quiet, verbose=verbose, log_json=log_json), _explained(given, flags):
+            given |= _from_file(config, name, options, commands)
+            given |= {key: options[key].read(value) for key, value in values.items() if value not in (None, [])}
+            for option in options.values():
+                if option.default is NO_DEFAULT and option.name not in given:
+                    raise ConfigError(f"no `{option.name}`", expected="one", fix=f"add `{option.name}`, see --help")
+            settings, others = ({o.name: given[o.name] for o in part if o.name in given} for part in (of_settings, own))
+            function(decode_settings(settings, settings_type), **others)
 
     command.__signature__ = inspect.Signature([*(o.parameter for o in options.values()), *COMMON])  # type: ignore[attr-defined]
     return command
+
+
+def _settings_options(settings_type: type[Settings], arguments: Collection[str]) -> list[_Option]:
+    hints = field_hints(settings_type)
+    return [
+        _Option(field.name, hints[field.name], _default(field), field.name in arguments)
+        for field in msgspec.structs.fields(settings_type)
+    ]
+
+
+def _own_options(function: Callable[..., None], arguments: Collection[str]) -> list[_Option]:
+    """Those of a command's parameters after its settings."""
+    hints = get_type_hints(function, include_extras=True)
+    _, *others = inspect.signature(function).parameters.values()
+    return [_Option(p.name, hints[p.name], p.default, p.name in arguments) for p in others]
+
+
+@contextmanager
+def _explained(given: Mapping[str, Any], flags: Mapping[str, str]) -> Iterator[None]:
+    """Errors in the command line's words; what ends a command early says how to go on."""
+    try:
+        yield
+    except EdgeclipError as error:
+        raise spoken(error, flags) from error
+    except KeyboardInterrupt as error:
+        raise Interrupted(_how_to_go_on(given, flags)) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigError(
+            f"no room on the disk{f' for {error.filename}' if error.filename else ''}",
+            expected="some",
+            fix=f"make room and {_how_to_go_on(given, flags)}",
+        ) from error
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:

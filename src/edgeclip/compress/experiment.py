@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -22,26 +23,28 @@ from edgeclip.checkpoint.save import CHECKPOINT_FILES
 from edgeclip.compress.distill_data import Data, TrainingData, load_split
 from edgeclip.compress.distill_settings import DistillSettings
 from edgeclip.data.data_settings import DataSettings
+from edgeclip.data.prepare import Prepared
 from edgeclip.data.split import CALIBRATE
 from edgeclip.distill.batches import check_batch_size
 from edgeclip.distill.cache import INDEX, CachedTeacher
 from edgeclip.distill.losses.distillation import DistillationLoss
-from edgeclip.distill.make_student import equalize_student, fuse_student, kept_by_stage, make_student
+from edgeclip.distill.make_student import Kept, equalize_student, fuse_student, kept_by_stage, make_student
 from edgeclip.distill.recipe import DistillRecipe, load_recipe
 from edgeclip.distill.teacher import build_cache
 from edgeclip.distill.trainer import start_accelerator
 from edgeclip.distill.training_stage import StageContext, train_stage
 from edgeclip.errors import ConfigError, DataError
 from edgeclip.evaluate.environment import environment
-from edgeclip.evaluate.table import jpeg
+from edgeclip.evaluate.table import Contender, jpeg
 from edgeclip.export import export_bundle
 from edgeclip.export.export_settings import CARD_PAIRS
 from edgeclip.export.samples import Samples
 from edgeclip.files import output_folder, printable
 from edgeclip.manifest import MANIFEST
-from edgeclip.measure.rows import Contender, bundle_contender, measured_rows
+from edgeclip.measure.rows import bundle_contender, measured_rows
 from edgeclip.progress import task
 from edgeclip.results import REPORT, RESULTS, SCHEMA, DataInfo, Results, Row, TestImage
+from edgeclip.settings import OnBadImage
 from edgeclip.shrink.plan import explain
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,8 @@ FEW_PAIRS = 16
 """For the cards of bundles that are not kept."""
 STATE_PREFIX = "stage-"
 """What names of states and metrics begin with."""
+MakeStudent: TypeAlias = Callable[[Checkpoint, Kept], Checkpoint]
+"""Of the student of the stage before, or of the teacher, that of a stage."""
 
 
 def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Results | None:
@@ -185,32 +190,20 @@ def train_student(
     Returns:
         The last student, the loss curve of each stage, and whether this process is the first.
     """
-    captions = _captions_to_keep(recipe, data)
-    plan = kept_by_stage(recipe.shrink)
     accelerator = start_accelerator(recipe.train.mixed_precision)
     check_batch_size(recipe.train.batch_size, len(data.training))  # before anything takes time
-    student = _first_student(recipe, teacher, data, captions, accelerator)  # likewise
-    warned: set[str] = set()
-
-    def warn_once(reason: str) -> None:
-        if settings.on_bad_image == "fail":
-            raise DataError(reason, expected="an intact image", fix="replace it or use `on_bad_image` skip")
-        if reason not in warned:
-            logger.warning("left out: %s", reason)
-        warned.add(reason)
-
+    make = partial(_make_student, recipe, teacher, data, _captions_to_keep(recipe, data))
+    student = _first_student(recipe, teacher, make, accelerator)  # likewise
+    on_skip = _warn_once(settings.on_bad_image)
     with accelerator.main_process_first(), task("the teacher's view", len(data.training)) as advance:
         cache = build_cache(
-            teacher.model,
-            teacher.tokenizer,
-            teacher.preprocess_config,
+            teacher,
             data.training,
             cached,
-            augmentations=recipe.cache.augmentations,
-            augment=recipe.cache.augment,
+            recipe.cache,
             seed=settings.seed,
             workers=settings.workers,
-            on_skip=warn_once if accelerator.is_main_process else lambda reason: None,
+            on_skip=on_skip if accelerator.is_main_process else lambda reason: None,
             advance=advance,
         )
     context = StageContext(
@@ -222,41 +215,69 @@ def train_student(
         folder=_state_folder(out, resume, accelerator.is_main_process),
         workers=settings.workers,
         accelerator=accelerator,
-        on_skip=warn_once,
+        on_skip=on_skip,
     )
-    losses = {}
-    for number, kept in enumerate(plan, 1):
-        if number > 1:
-            student = make_student(student, kept, teacher, data.calibration, captions)
-            student = fuse_student(student, recipe.fuse, data.calibration)
-        if recipe.qad_share > 0:
-            equalize_student(student, data.calibration)
-        name = f"{STATE_PREFIX}{number}"
-        with task(f"training, stage {number} of {len(plan)}", context.steps) as advance:
-            losses[name] = train_stage(
-                student,
-                context,
-                name=name,
-                resume=resume and (context.folder / f"{name}.pt").is_file(),
-                advance=advance,
-            )
+    student, losses = _train_stages(student, context, make, data.calibration, resume=resume)
     is_main = accelerator.is_main_process
     accelerator.end_training()
     return student, losses, is_main
 
 
+def _make_student(
+    recipe: DistillRecipe,
+    teacher: Checkpoint,
+    data: TrainingData,
+    captions: list[str] | None,
+    before: Checkpoint,
+    kept: Kept,
+) -> Checkpoint:
+    student = make_student(before, kept, teacher, data.calibration, captions)
+    return fuse_student(student, recipe.fuse, data.calibration)
+
+
 def _first_student(
-    recipe: DistillRecipe, teacher: Checkpoint, data: TrainingData, captions: list[str] | None, accelerator: Accelerator
+    recipe: DistillRecipe, teacher: Checkpoint, make: MakeStudent, accelerator: Accelerator
 ) -> Checkpoint:
     """The student of the first stage, once it is known that those of all stages can be made and taught."""
     students: list[Checkpoint] = []
     for kept in kept_by_stage(recipe.shrink):
-        student = make_student(students[-1] if students else teacher, kept, teacher, data.calibration, captions)
-        students.append(fuse_student(student, recipe.fuse, data.calibration))
+        students.append(make(students[-1] if students else teacher, kept))
         DistillationLoss(recipe.loss, students[-1].model.config, teacher.model.config)
         if kept is not None and accelerator.is_main_process:
             logger.info("%s", explain(teacher.model.config, students[-1].model.config))
     return students[0]
+
+
+def _train_stages(
+    student: Checkpoint, context: StageContext, make: MakeStudent, calibration: Prepared, *, resume: bool
+) -> tuple[Checkpoint, dict[str, list[float]]]:
+    """Train the first student, and those that are made of it in turn; the last one, and the losses of each stage."""
+    losses = {}
+    stages = kept_by_stage(context.recipe.shrink)
+    for number, kept in enumerate(stages, 1):
+        if number > 1:
+            student = make(student, kept)
+        if context.recipe.qad_share > 0:
+            equalize_student(student, calibration)
+        name = f"{STATE_PREFIX}{number}"
+        is_kept = (context.folder / f"{name}.pt").is_file()
+        with task(f"training, stage {number} of {len(stages)}", context.steps) as advance:
+            losses[name] = train_stage(student, context, name=name, resume=resume and is_kept, advance=advance)
+    return student, losses
+
+
+def _warn_once(on_bad_image: OnBadImage) -> Callable[[str], None]:
+    """What warns of each image that is left out, and only once; it refuses the image where none may be left out."""
+    warned: set[str] = set()
+
+    def warn(reason: str) -> None:
+        if on_bad_image == "fail":
+            raise DataError(reason, expected="an intact image", fix="replace it or use `on_bad_image` skip")
+        if reason not in warned:
+            logger.warning("left out: %s", reason)
+        warned.add(reason)
+
+    return warn
 
 
 def _state_folder(out: Path, resume: bool, is_main: bool) -> Path:

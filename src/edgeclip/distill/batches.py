@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeclip.config import PreprocessConfig
-from edgeclip.data.decode_views import CHUNK, View, decode_views, in_chunks
+from edgeclip.data.decode_views import CHUNK, Decoded, View, decode_views, in_chunks
 from edgeclip.data.records import Record
 from edgeclip.distill.cache import CachedTeacher, Targets
 from edgeclip.errors import DataError
@@ -118,72 +118,84 @@ def _draw(indices_B: NDArray[np.int64], seed: int, step: int, kind: int, counts:
     return np.asarray(drawn, np.int64)
 
 
-def stream_batches(
-    records: Sequence[Record],
-    sampler: Sampler,
-    preprocess: PreprocessConfig,
-    tokenizer: ClipTokenizer,
-    *,
-    workers: int,
-    steps: range,
-    on_skip: Callable[[str], None],
-    share: tuple[int, int] = (0, 1),
-    cache: CachedTeacher | None = None,
-) -> Iterator[Batch]:
-    """Decode batches as training goes, for sets too large for memory. Broken images are reported and left out.
+@dataclass(frozen=True)
+class BatchStream:
+    """Batches that are decoded as training goes, for sets too large for memory. Broken images are left out.
 
-    Args:
+    Attributes:
         records: what the sampler's indices refer to.
         sampler: which records make up each step.
         preprocess: how images are cropped and normalised.
         tokenizer: of the model that is trained.
         workers: processes that decode.
-        steps: which steps.
-        on_skip: told the reason of each.
+        on_skip: told why an image is left out.
         share: the number of this process and how many train; each gets consecutive pairs of every batch.
         cache: a teacher's view of augmented images; these are then decoded, and batches have its targets.
 
     Raises:
-        DataError: none of a batch's images can be read, or there are more processes than pairs.
+        DataError: there are more processes than pairs.
     """
-    process, processes = share
-    if processes > sampler.batch_size:
-        raise DataError(
-            f"batch size {sampler.batch_size} for {processes} processes",
-            expected="at least one pair for each",
-            fix="raise the batch size",
-        )
 
-    def share_of(step: int) -> NDArray[np.int64]:
-        return np.array_split(sampler.indices(step), processes)[process]
+    records: Sequence[Record]
+    sampler: Sampler
+    preprocess: PreprocessConfig
+    tokenizer: ClipTokenizer
+    workers: int
+    on_skip: Callable[[str], None]
+    share: tuple[int, int] = (0, 1)
+    cache: CachedTeacher | None = None
 
-    chunks = (chunk for step in steps for chunk in in_chunks(_views(share_of(step), sampler.seed, step, cache)))
-    decoded = decode_views(records, chunks, preprocess, workers=workers)
-    for step in steps:
-        parts = [next(decoded) for _ in range(-(-len(share_of(step)) // CHUNK))]
-        for reason in (reason for part in parts for reason in part.bad.values()):
-            on_skip(reason)
-        if not any(part.indices for part in parts):
+    def __post_init__(self) -> None:
+        _, processes = self.share
+        if processes > self.sampler.batch_size:
             raise DataError(
-                f"step {step + 1}, none of whose images can be read", expected="images", fix="see the reasons above"
+                f"batch size {self.sampler.batch_size} for {processes} processes",
+                expected="at least one pair for each",
+                fix="raise the batch size",
             )
-        indices = np.concatenate([np.asarray(part.indices, np.int64) for part in parts])
+
+    def __call__(self, steps: range) -> Iterator[Batch]:
+        """The batch of each step, or this process's share of it.
+
+        Raises:
+            DataError: none of a batch's images can be read.
+        """
+        chunks = (chunk for step in steps for chunk in in_chunks(self._views(step)))
+        decoded = decode_views(self.records, chunks, self.preprocess, workers=self.workers)
+        for step in steps:
+            parts = [next(decoded) for _ in range(-(-len(self._indices(step)) // CHUNK))]
+            for reason in (reason for part in parts for reason in part.bad.values()):
+                self.on_skip(reason)
+            if not any(part.indices for part in parts):
+                raise DataError(
+                    f"step {step + 1}, none of whose images can be read", expected="images", fix="see the reasons above"
+                )
+            yield self._batch(step, parts)
+
+    def _indices(self, step: int) -> NDArray[np.int64]:
+        process, processes = self.share
+        return np.array_split(self.sampler.indices(step), processes)[process]
+
+    def _augmentations(self, step: int, indices_B: NDArray[np.int64], cache: CachedTeacher) -> NDArray[np.int64]:
+        return choose_augmentations(indices_B, self.sampler.seed, step, cache.augmentations)
+
+    def _views(self, step: int) -> list[View]:
+        indices_B, cache = self._indices(step), self.cache
+        if cache is None:
+            return [View(index) for index in indices_B.tolist()]
+        drawn = zip(indices_B.tolist(), self._augmentations(step, indices_B, cache).tolist(), strict=True)
+        return [View(index, cache.augmentation(index, number)) for index, number in drawn]
+
+    def _batch(self, step: int, parts: Sequence[Decoded]) -> Batch:
+        indices_B = np.concatenate([np.asarray(part.indices, np.int64) for part in parts])
         pixels = np.concatenate([part.pixels for part in parts])
-        numbers, captions = choose_captions(records, indices, sampler.seed, step)
+        numbers, captions = choose_captions(self.records, indices_B, self.sampler.seed, step)
         targets = None
-        if cache is not None:
-            augmentations = choose_augmentations(indices, sampler.seed, step, cache.augmentations)
-            targets = cache.targets(indices, augmentations, numbers)
-        yield Batch(
-            pixel_values=torch.from_numpy(normalize(pixels, preprocess)),
-            input_ids=torch.from_numpy(tokenizer(captions, pad_to_longest=True)),
-            indices=indices,
+        if self.cache is not None:
+            targets = self.cache.targets(indices_B, self._augmentations(step, indices_B, self.cache), numbers)
+        return Batch(
+            pixel_values=torch.from_numpy(normalize(pixels, self.preprocess)),
+            input_ids=torch.from_numpy(self.tokenizer(captions, pad_to_longest=True)),
+            indices=indices_B,
             targets=targets,
         )
-
-
-def _views(indices: NDArray[np.int64], seed: int, step: int, cache: CachedTeacher | None) -> list[View]:
-    if cache is None:
-        return [View(index) for index in indices.tolist()]
-    numbers = choose_augmentations(indices, seed, step, cache.augmentations).tolist()
-    return [View(index, cache.augmentation(index, n)) for index, n in zip(indices.tolist(), numbers, strict=True)]

@@ -6,24 +6,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from edgeclip.checkpoint import save_checkpoint
 from edgeclip.config import ClipConfig, Config, PreprocessConfig, check_range
 from edgeclip.data.load_data import load_data
 from edgeclip.data.records import CaptionSet, fingerprint
-from edgeclip.distill.batches import Batch, Sampler, stream_batches
+from edgeclip.distill.batches import Batch, BatchStream, Sampler
 from edgeclip.distill.embed import embed_in_chunks, gather
 from edgeclip.distill.learn_vocabulary import learn_vocabulary
 from edgeclip.distill.losses.contrastive import contrastive_loss
 from edgeclip.distill.losses.similarity import similarities
 from edgeclip.distill.train_config import TrainConfig
-from edgeclip.distill.trainer import fit, settings_of, start_accelerator
+from edgeclip.distill.trainer import RunFiles, fit, settings_of, start_accelerator
 from edgeclip.errors import ConfigError
 from edgeclip.model import Clip
 from edgeclip.names import BUILTIN
@@ -81,41 +82,30 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
     torch.manual_seed(recipe.seed)
     model = Clip(recipe.model)
     sampler = Sampler(total, recipe.train.batch_size, recipe.seed)
-
     accelerator = start_accelerator(recipe.train.mixed_precision)
-
-    def loss_of(batch: Batch) -> Tensor:
-        batch = batch.to(accelerator.device)
-        image_embeds = gather(
-            embed_in_chunks(model.encode_image, batch.pixel_values, recipe.train.chunk_size), accelerator
-        )
-        text_embeds = gather(embed_in_chunks(model.encode_text, batch.input_ids, recipe.train.chunk_size), accelerator)
-        return contrastive_loss(similarities(image_embeds, text_embeds, model.logit_scale), model.logit_bias)
-
-    def batches(steps: range) -> Iterable[Batch]:
-        return stream_batches(
-            captions.records,
-            sampler,
-            recipe.preprocess,
-            tokenizer,
-            workers=workers,
-            steps=steps,
-            on_skip=_warn,
-            share=(accelerator.process_index, accelerator.num_processes),
-        )
-
+    batches = BatchStream(
+        captions.records,
+        sampler,
+        recipe.preprocess,
+        tokenizer,
+        workers=workers,
+        on_skip=_warn,
+        share=(accelerator.process_index, accelerator.num_processes),
+    )
     steps = recipe.train.epochs * sampler.steps_per_epoch
     with task("training", steps) as advance:
         fit(
             model,
             batches,
-            loss_of,
+            partial(_batch_loss, model, recipe.train.chunk_size, accelerator),
             recipe.train,
             steps=steps,
-            identity={"recipe": settings_of(recipe), "data": _data(recipe, captions, total)},
-            state_file=out / "state.pt",
-            metrics_file=out / "metrics.jsonl",
-            resume=resume,
+            files=RunFiles(
+                state=out / "state.pt",
+                metrics=out / "metrics.jsonl",
+                resume=resume,
+                identity={"recipe": settings_of(recipe), "data": _data(recipe, captions, total)},
+            ),
             on_step=lambda step, loss: advance(1, note=f"loss {loss:.3f}"),
             accelerator=accelerator,
         )
@@ -124,6 +114,14 @@ def train_from_scratch(recipe: ScratchRecipe, out: Path, *, workers: int, resume
         save_checkpoint(model, recipe.preprocess, tokenizer, folder, dtype=getattr(torch, recipe.dtype))
     accelerator.end_training()
     return folder
+
+
+def _batch_loss(model: Clip, chunk_size: int | None, accelerator: Accelerator, batch: Batch) -> Tensor:
+    """The contrastive loss of the whole batch, of which `batch` is this process's share."""
+    batch = batch.to(accelerator.device)
+    image_embeds = gather(embed_in_chunks(model.encode_image, batch.pixel_values, chunk_size), accelerator)
+    text_embeds = gather(embed_in_chunks(model.encode_text, batch.input_ids, chunk_size), accelerator)
+    return contrastive_loss(similarities(image_embeds, text_embeds, model.logit_scale), model.logit_bias)
 
 
 def _data(recipe: ScratchRecipe, captions: CaptionSet, total: int) -> str:

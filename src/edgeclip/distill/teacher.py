@@ -13,14 +13,15 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from edgeclip.config import PreprocessConfig, check_range
-from edgeclip.data.augment import Augmentation, AugmentConfig, draw
+from edgeclip.checkpoint import Checkpoint
+from edgeclip.data.augment import Augmentation, draw
 from edgeclip.data.decode_views import Decoded, View, decode_views, in_chunks
 from edgeclip.data.records import Record, fingerprint
 from edgeclip.distill.cache import (
@@ -34,12 +35,12 @@ from edgeclip.distill.cache import (
     read_index,
     shard_path,
 )
+from edgeclip.distill.recipe import CacheConfig
 from edgeclip.distill.state import digest
 from edgeclip.errors import CheckpointError, DataError
 from edgeclip.files import output_folder, write_atomically
 from edgeclip.model import Clip
 from edgeclip.model.encode import encode_images, encode_texts
-from edgeclip.tokenizer import ClipTokenizer
 
 MAX_LENGTH_ERROR = 1e-3
 """Of an embedding that was normalised: far more than float32 leaves, far less than 1."""
@@ -48,15 +49,12 @@ PROBES = 8
 
 
 def build_cache(
-    teacher: Clip,
-    tokenizer: ClipTokenizer,
-    preprocess: PreprocessConfig,
+    teacher: Checkpoint,
     records: Sequence[Record],
     folder: Path,
+    config: CacheConfig,
     *,
-    augmentations: int,
     seed: int,
-    augment: AugmentConfig | None = None,
     workers: int = 0,
     on_skip: Callable[[str], None] = lambda reason: None,
     advance: Callable[[int], None] = lambda n: None,
@@ -64,14 +62,11 @@ def build_cache(
     """Let the teacher see every augmentation of every image and every caption; what is there already is kept.
 
     Args:
-        teacher: in evaluation mode.
-        tokenizer: the teacher's.
-        preprocess: the teacher's.
+        teacher: its model, tokenizer and preprocessing.
         records: the training set.
         folder: of the cache. A build that was interrupted goes on after its last finished shard.
-        augmentations: how many there are of each image; the first is the plain crop.
+        config: how many augmentations there are of each image, and how far they go.
         seed: of the augmentations.
-        augment: how far augmentations go.
         workers: processes that decode.
         on_skip: told of each image that cannot be read, or could not when its shard was built, and has no
             embeddings then.
@@ -82,37 +77,20 @@ def build_cache(
         DataError: it has a cache of something else, or one that is damaged.
         CheckpointError: the teacher's embeddings are no unit vectors.
     """
-    check_range("augmentations", augmentations, 1, 10_000)
-    identity = _identity(
-        teacher, tokenizer, preprocess, records, augment or AugmentConfig(), augmentations=augmentations, seed=seed
-    )
-    index = CacheIndex(
-        schema=SCHEMA,
-        identity=identity,
-        images=len(records),
-        projection_dim=teacher.config.projection_dim,
-        logit_scale=teacher.logit_scale.item(),
-        shards=[],
-    )
-    output_folder(folder)
-    if (folder / INDEX).is_file():
-        index = _taken_up(folder, index)
-        advance(min(SHARD * len(index.shards), len(records)))
-    done = SHARD * len(index.shards)
+    identity = _identity(teacher, records, config, seed)
+    index = _open_index(output_folder(folder), teacher.model, records, identity)
+    done = min(SHARD * len(index.shards), len(records))
+    if done:
+        advance(done)
     shards = [range(start, min(start + SHARD, len(records))) for start in range(done, len(records), SHARD)]
     decoded = _decode_all(records, shards, identity, workers)
     for number, shard in enumerate(shards, len(index.shards)):
-        images_NAE = _embed_images(teacher, preprocess, shard, augmentations, decoded, on_skip)
-        captions = [records[i].captions for i in shard]
-        texts_CE = _checked(encode_texts(teacher, [text for texts in captions for text in texts], tokenizer), "texts")
-        content = safetensors.numpy.save(
-            {
-                "augmentations": draw(identity.augment, seed, shard, augmentations),
-                "image_embeds": images_NAE,
-                "text_embeds": texts_CE.astype(np.float16),
-                "first_caption": np.cumsum([0, *map(len, captions)], dtype=np.int64),
-            }
-        )
+        tensors: dict[str, NDArray[Any]] = {
+            "augmentations": draw(config.augment, seed, shard, config.augmentations),
+            "image_embeds": _embed_images(teacher, shard, config.augmentations, decoded, on_skip),
+            **_embed_captions(teacher, [records[i].captions for i in shard]),
+        }
+        content = safetensors.numpy.save(tensors)
         write_atomically(shard_path(folder, number), content)
         index = msgspec.structs.replace(index, shards=[*index.shards, hashlib.sha256(content).hexdigest()])
         write_atomically(folder / INDEX, msgspec.json.encode(index))
@@ -124,31 +102,35 @@ def build_cache(
     return cache
 
 
-def _identity(
-    teacher: Clip,
-    tokenizer: ClipTokenizer,
-    preprocess: PreprocessConfig,
-    records: Sequence[Record],
-    augment: AugmentConfig,
-    *,
-    augmentations: int,
-    seed: int,
-) -> Identity:
+def _identity(teacher: Checkpoint, records: Sequence[Record], config: CacheConfig, seed: int) -> Identity:
     probes = np.unique(np.linspace(0, len(records) - 1, PROBES).astype(int)).tolist()
-    drawn = draw(augment, seed, probes, augmentations)
+    drawn = draw(config.augment, seed, probes, config.augmentations)
     views = [View(index, Augmentation(*rows[-1].tolist())) for index, rows in zip(probes, drawn, strict=True)]
-    seen = next(decode_views(records, iter([views]), preprocess, workers=0))
+    seen = next(decode_views(records, iter([views]), teacher.preprocess_config, workers=0))
     return Identity(
-        teacher=digest(*(tensor.numpy() for tensor in teacher.state_dict().values()))
+        teacher=digest(*(tensor.numpy() for tensor in teacher.model.state_dict().values()))
         + hashlib.sha256(msgspec.json.encode(teacher.config)).hexdigest(),
         data=fingerprint(records),
         pixels=digest(seen.pixels, np.asarray(seen.indices)),
-        tokens=digest(tokenizer([text for index in probes for text in records[index].captions])),
-        preprocess=preprocess,
-        augment=augment,
-        augmentations=augmentations,
+        tokens=digest(teacher.tokenizer([text for index in probes for text in records[index].captions])),
+        preprocess=teacher.preprocess_config,
+        augment=config.augment,
+        augmentations=config.augmentations,
         seed=seed,
     )
+
+
+def _open_index(folder: Path, teacher: Clip, records: Sequence[Record], identity: Identity) -> CacheIndex:
+    """The index of the folder's cache, which is taken up; of a new one where there is none."""
+    new = CacheIndex(
+        schema=SCHEMA,
+        identity=identity,
+        images=len(records),
+        projection_dim=teacher.config.projection_dim,
+        logit_scale=teacher.logit_scale.item(),
+        shards=[],
+    )
+    return _taken_up(folder, new) if (folder / INDEX).is_file() else new
 
 
 def _taken_up(folder: Path, wanted: CacheIndex) -> CacheIndex:
@@ -190,25 +172,32 @@ def _decode_all(
 
 
 def _embed_images(
-    teacher: Clip,
-    preprocess: PreprocessConfig,
+    teacher: Checkpoint,
     shard: range,
     augmentations: int,
     decoded: Iterator[Decoded],
     on_skip: Callable[[str], None],
 ) -> NDArray[np.float16]:
     """(N, A, E) float16, NaN where an image cannot be read."""
-    embeds_NAE = np.full((len(shard), augmentations, teacher.config.projection_dim), np.nan, np.float16)
+    embeds_NAE = np.full((len(shard), augmentations, teacher.embedding_size), np.nan, np.float16)
     for number in range(augmentations):
         for _ in in_chunks(shard):
             part = next(decoded)
             if part.indices:
-                embeds = _checked(encode_images(teacher, part.pixels, preprocess), "images")
+                embeds = _checked(encode_images(teacher.model, part.pixels, teacher.preprocess_config), "images")
                 embeds_NAE[np.asarray(part.indices) - shard.start, number] = embeds
             if number == 0:
                 for reason in part.bad.values():
                     on_skip(reason)
     return embeds_NAE
+
+
+def _embed_captions(teacher: Checkpoint, captions: Sequence[Sequence[str]]) -> dict[str, NDArray[Any]]:
+    """The embeddings of each record's captions in turn, (C, E) float16, and where each record's begin, (N + 1,)."""
+    texts = [text for texts in captions for text in texts]
+    texts_CE = _checked(encode_texts(teacher.model, texts, teacher.tokenizer), "texts")
+    first_caption = np.cumsum([0, *map(len, captions)], dtype=np.int64)
+    return {"text_embeds": texts_CE.astype(np.float16), "first_caption": first_caption}
 
 
 def _checked(embeds_NE: NDArray[np.float32], what: str) -> NDArray[np.float32]:

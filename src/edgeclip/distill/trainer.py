@@ -9,9 +9,10 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 import torch
@@ -39,7 +40,7 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 
 
 def settings_of(recipe: Config) -> dict[str, Any]:
-    """A recipe as a part of `fit`'s identity, without [train], of which `fit` takes what counts."""
+    """A recipe as a part of the identity of `RunFiles`, without [train], of which `fit` takes what counts."""
     return {key: value for key, value in msgspec.to_builtins(recipe).items() if key != "train"}
 
 
@@ -79,6 +80,26 @@ def start_accelerator(mixed_precision: MixedPrecision = "no", *, cpu: bool = Fal
     return accelerator
 
 
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run is kept, and what tells it from others.
+
+    Attributes:
+        state: where the state is kept, every `checkpoint_every` steps and at the end. It takes the place of the one
+            before once its weights have given a finite loss; the last ones do so for the last batch.
+        metrics: where a line is added at every step, see `metrics.StepMetrics`.
+        resume: go on from the state, at this or another rate; with the same settings the result equals that of an
+            uninterrupted run. Without it, an earlier state goes.
+        identity: what else the result depends on, such as the data, the settings of the loss, and what the weights
+            at the start were made from.
+    """
+
+    state: Path | None = None
+    metrics: Path | None = None
+    resume: bool = False
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+
 def fit(
     model: nn.Module,
     batches: Callable[[range], Iterable[B]],
@@ -86,10 +107,7 @@ def fit(
     config: TrainConfig,
     *,
     steps: int,
-    identity: dict[str, Any] | None = None,
-    state_file: Path | None = None,
-    metrics_file: Path | None = None,
-    resume: bool = False,
+    files: RunFiles = RunFiles(),
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     accelerator: Accelerator | None = None,
 ) -> list[float]:
@@ -105,13 +123,7 @@ def fit(
             several that are averaged.
         config: rates and regularisation.
         steps: how many steps in all.
-        identity: what else the result depends on, such as the data, the settings of the loss, and what the weights
-            at the start were made from.
-        state_file: where the state is kept, every `checkpoint_every` steps and at the end. It takes the place of the
-            one before once its weights have given a finite loss; the last ones do so for the last batch.
-        metrics_file: where a line is added at every step, see `metrics.StepMetrics`.
-        resume: go on from `state_file`, at this or another rate; with the same settings the result equals that of an
-            uninterrupted run. Without it, an earlier state goes.
+        files: where the run is kept; by default nowhere.
         on_step: called with (steps done, loss), also for the steps of a state that is taken up.
         accelerator: of `start_accelerator`; by default this process's CPU, in full precision.
 
@@ -124,40 +136,119 @@ def fit(
     accelerator = accelerator or start_accelerator(cpu=True)
     with ExitStack() as stack:
         stack.enter_context(_on_device(model, accelerator))
-        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        optimizer = accelerator.prepare_optimizer(make_optimizer(trainable, config))
-        state = None
-        if state_file:
-            known = _identity(model, config, steps, accelerator) | (identity or {})
-            changing = {**trainable, **dict(model.named_buffers())}
-            state = TrainState(state_file, known, changing, optimizer, accelerator)
-            stack.callback(state.discard)
-        losses = _earlier_losses(state, resume, on_step)
+        run = _Run(model, loss_of, config, steps, files, accelerator)
+        stack.callback(run.discard)
+        losses = run.earlier_losses(files.resume)
+        for done, loss in enumerate(losses, 1):
+            on_step(done, loss)
         remaining = range(len(losses), steps)
-        log = stack.enter_context(MetricsLog(metrics_file if accelerator.is_main_process else None, done=len(losses)))
+        log = stack.enter_context(MetricsLog(files.metrics if accelerator.is_main_process else None, done=len(losses)))
         for batch in batches(remaining):
-            rate = _set_rate(optimizer, learning_rate(len(losses), steps, config))
-            optimizer.zero_grad(set_to_none=True)
-            loss, parts, norm = _gradients(loss_of, batch, trainable, config.max_grad_norm, accelerator)
-            # With fp16 such gradients are usual: the step is left out, and the next loss scaled by less.
-            if not (math.isfinite(loss) and (math.isfinite(norm) or accelerator.scaler)):
-                where = f"with a gradient of norm {norm:g} at step {len(losses) + 1} of {steps}"
-                raise _diverged(loss, where, len(losses), config, state)
-            if state:
-                state.accept()
-            optimizer.step()
-            if clamp := getattr(model, "clamp_logit_scale", None):
-                clamp()
+            loss, parts, rate = run.take_step(batch, len(losses))
             losses.append(loss)
             log.write(step=len(losses), loss=loss, parts=parts, lr=rate, images=config.batch_size)
             on_step(len(losses), loss)
-            if state and (len(losses) % config.checkpoint_every == 0 or len(losses) == steps):
-                state.save(losses)
-        if remaining and not math.isfinite(loss := _last_loss(loss_of, batch, accelerator)):
-            raise _diverged(loss, f"after the last step, {steps}", steps, config, state)
-        if state:
-            state.accept()
+            run.save(losses)
+        if remaining:
+            run.prove(batch)
     return losses
+
+
+class _Run(Generic[B]):
+    """A model on its device, with what trains it and the state on disk, if it is kept."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_of: LossOf[B],
+        config: TrainConfig,
+        steps: int,
+        files: RunFiles,
+        accelerator: Accelerator,
+    ) -> None:
+        self._model, self._loss_of, self._config, self._steps = model, loss_of, config, steps
+        self._accelerator = accelerator
+        self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._optimizer = accelerator.prepare_optimizer(make_optimizer(self._trainable, config))
+        self._state = None
+        if files.state:
+            changing = {**self._trainable, **dict(model.named_buffers())}
+            known = {**_identity(model, config, steps, accelerator), **files.identity}
+            self._state = TrainState(files.state, known, changing, self._optimizer, accelerator)
+
+    def earlier_losses(self, resume: bool) -> list[float]:
+        """Those of the state that is taken up; none of one that is not, which goes."""
+        if self._state and not resume:
+            self._state.remove()
+        return self._state.restore() if self._state and resume else []
+
+    def take_step(self, batch: B, done: int) -> tuple[float, dict[str, float], float]:
+        """Train on a batch after `done` others.
+
+        Returns:
+            The loss, its parts and the rate.
+        """
+        rate = _set_rate(self._optimizer, learning_rate(done, self._steps, self._config))
+        self._optimizer.zero_grad(set_to_none=True)
+        loss, parts, norm = self._gradients(batch)
+        # With fp16 such gradients are usual: the step is left out, and the next loss scaled by less.
+        if not (math.isfinite(loss) and (math.isfinite(norm) or self._accelerator.scaler)):
+            raise self._diverged(loss, f"with a gradient of norm {norm:g} at step {done + 1} of {self._steps}", done)
+        if self._state:
+            self._state.accept()
+        self._optimizer.step()
+        if clamp := getattr(self._model, "clamp_logit_scale", None):
+            clamp()
+        return loss, parts, rate
+
+    def save(self, losses: list[float]) -> None:
+        """Write the state, if it is due after so many steps."""
+        if self._state and (len(losses) % self._config.checkpoint_every == 0 or len(losses) == self._steps):
+            self._state.save(losses)
+
+    @torch.no_grad()
+    def prove(self, batch: B) -> None:
+        """Let the last state replace the one before, if its weights give a finite loss, averaged over the processes."""
+        loss = self._accelerator.reduce(self._loss_and_parts(batch)[0], "mean").item()
+        if not math.isfinite(loss):
+            raise self._diverged(loss, f"after the last step, {self._steps}", self._steps)
+        if self._state:
+            self._state.accept()
+
+    def discard(self) -> None:
+        """Remove a state that was written and not proved."""
+        if self._state:
+            self._state.discard()
+
+    def _gradients(self, batch: B) -> tuple[float, dict[str, float], float]:
+        """Compute the gradients of a batch, averaged over the processes and limited to a norm.
+
+        Returns:
+            The loss and its parts, averaged likewise, and the norm that the gradients had.
+        """
+        accelerator = self._accelerator
+        loss, parts = self._loss_and_parts(batch)
+        accelerator.backward(loss)
+        if accelerator.num_processes > 1:
+            for parameter in self._trainable.values():
+                if parameter.grad is not None:
+                    parameter.grad = accelerator.reduce(parameter.grad, "mean")
+        values = torch.stack([value.detach().float() for value in (loss, *parts.values())])
+        mean, *means = accelerator.reduce(values, "mean").tolist()
+        norm = accelerator.clip_grad_norm_(self._trainable.values(), self._config.max_grad_norm)
+        return mean, dict(zip(parts, means, strict=True)), float(norm)
+
+    def _loss_and_parts(self, batch: B) -> tuple[Tensor, dict[str, Tensor]]:
+        with self._accelerator.autocast():
+            result = self._loss_of(batch)
+        return result if isinstance(result, tuple) else (result, {"loss": result})
+
+    def _diverged(self, loss: float, where: str, done: int) -> TrainingError:
+        rate = f"lower the learning rate (now {self._config.lr:g})"
+        fix = rate if done else "check model and data: no step is taken yet"
+        if self._state and self._state.path.is_file():
+            fix += f", and go on with `resume` from {self._state.path}, the last good state"
+        return TrainingError(f"a loss of {loss:g} {where}", expected="finite numbers", fix=fix)
 
 
 def _identity(model: nn.Module, config: TrainConfig, steps: int, accelerator: Accelerator) -> dict[str, Any]:
@@ -173,27 +264,10 @@ def _identity(model: nn.Module, config: TrainConfig, steps: int, accelerator: Ac
     }
 
 
-def _earlier_losses(state: TrainState | None, resume: bool, on_step: Callable[[int, float], None]) -> list[float]:
-    """Those of the state that is taken up, after telling of them; none of one that is not."""
-    if state and not resume:
-        state.remove()
-    losses = state.restore() if state and resume else []
-    for done, loss in enumerate(losses, 1):
-        on_step(done, loss)
-    return losses
-
-
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
     for group in optimizer.param_groups:
         group["lr"] = rate
     return rate
-
-
-def _diverged(loss: float, where: str, done: int, config: TrainConfig, state: TrainState | None) -> TrainingError:
-    fix = f"lower the learning rate (now {config.lr:g})" if done else "check model and data: no step is taken yet"
-    if state and state.path.is_file():
-        fix += f", and go on with `resume` from {state.path}, the last good state"
-    return TrainingError(f"a loss of {loss:g} {where}", expected="finite numbers", fix=fix)
 
 
 @contextmanager
@@ -207,40 +281,3 @@ def _on_device(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
     finally:
         model.cpu()
         accelerator.free_memory()
-
-
-def _gradients(
-    loss_of: LossOf[B],
-    batch: B,
-    trainable: Mapping[str, nn.Parameter],
-    max_norm: float,
-    accelerator: Accelerator,
-) -> tuple[float, dict[str, float], float]:
-    """Compute the gradients of a batch, averaged over the processes and limited to a norm.
-
-    Returns:
-        The loss and its parts, averaged likewise, and the norm that the gradients had.
-    """
-    loss, parts = _loss_and_parts(loss_of, batch, accelerator)
-    accelerator.backward(loss)
-    if accelerator.num_processes > 1:
-        for parameter in trainable.values():
-            if parameter.grad is not None:
-                parameter.grad = accelerator.reduce(parameter.grad, "mean")
-    values = torch.stack([value.detach().float() for value in (loss, *parts.values())])
-    mean, *means = accelerator.reduce(values, "mean").tolist()
-    norm = accelerator.clip_grad_norm_(trainable.values(), max_norm)
-    return mean, dict(zip(parts, means, strict=True)), float(norm)
-
-
-@torch.no_grad()
-def _last_loss(loss_of: LossOf[B], batch: B, accelerator: Accelerator) -> float:
-    """What the weights of the last step give, averaged over the processes."""
-    loss, _ = _loss_and_parts(loss_of, batch, accelerator)
-    return accelerator.reduce(loss, "mean").item()
-
-
-def _loss_and_parts(loss_of: LossOf[B], batch: B, accelerator: Accelerator) -> tuple[Tensor, dict[str, Tensor]]:
-    with accelerator.autocast():
-        result = loss_of(batch)
-    return result if isinstance(result, tuple) else (result, {"loss": result})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.records import Record
-from edgeclip.distill.batches import Batch, Sampler, stream_batches
+from edgeclip.distill.batches import Batch, BatchStream, Sampler
 from edgeclip.distill.cache import CachedTeacher
 from edgeclip.distill.embed import embed_in_chunks, gather
 from edgeclip.distill.losses.distillation import DistillationLoss
 from edgeclip.distill.losses.mix import TOKEN_LOSSES
 from edgeclip.distill.losses.outputs import Outputs, outputs_of
 from edgeclip.distill.recipe import DistillRecipe
-from edgeclip.distill.trainer import fit, settings_of
+from edgeclip.distill.trainer import RunFiles, fit, settings_of
 from edgeclip.errors import ConfigError
 from edgeclip.model import Clip
 from edgeclip.model.layers import Tokens
@@ -138,34 +138,31 @@ def train_stage(
         DataError: the cache is of other images, or the set is smaller than a batch.
         TrainingError: see `trainer.fit`.
     """
-    recipe, accelerator, steps = context.recipe, context.accelerator, context.steps
+    recipe, accelerator = context.recipe, context.accelerator
     torch.manual_seed(context.seed)
     loss = DistillationLoss(recipe.loss, student.model.config, context.teacher.config)
-
-    def batches(wanted: range) -> Iterator[tuple[int, Batch]]:
-        stream = stream_batches(
-            context.records,
-            context.sampler,
-            student.preprocess_config,
-            student.tokenizer,
-            workers=context.workers,
-            steps=wanted,
-            on_skip=context.on_skip,
-            share=(accelerator.process_index, accelerator.num_processes),
-            cache=context.cache,
-        )
-        return zip(wanted, stream, strict=True)
-
+    stream = BatchStream(
+        context.records,
+        context.sampler,
+        student.preprocess_config,
+        student.tokenizer,
+        workers=context.workers,
+        on_skip=context.on_skip,
+        share=(accelerator.process_index, accelerator.num_processes),
+        cache=context.cache,
+    )
     return fit(
         StudentWithLoss(student.model, loss),
-        batches,
+        lambda steps: zip(steps, stream(steps), strict=True),
         StepLoss(student, loss, context),
         recipe.train,
-        steps=steps,
-        identity={"recipe": settings_of(recipe), "seed": context.seed, "cache": context.cache.identity},
-        state_file=context.folder / f"{name}.pt",
-        metrics_file=context.folder / f"{name}.jsonl",
-        resume=resume,
+        steps=context.steps,
+        files=RunFiles(
+            state=context.folder / f"{name}.pt",
+            metrics=context.folder / f"{name}.jsonl",
+            resume=resume,
+            identity={"recipe": settings_of(recipe), "seed": context.seed, "cache": context.cache.identity},
+        ),
         on_step=lambda step, loss: advance(1, note=f"loss {loss:.4f}"),
         accelerator=accelerator,
     )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,17 @@ from edgeclip.results import Latency, Row, Standard
 ROUNDS = 3
 FEW_REPEATS = 10
 """Fewer timed calls than this are all made in one process."""
+
+
+class Contender(NamedTuple):
+    """A model on disk and what its row says of it; `size_mb` in 10^6 bytes."""
+
+    name: str
+    variant: str
+    source: Path
+    precision: str
+    params: int
+    size_mb: float
 
 
 @dataclass(frozen=True)
@@ -72,12 +84,7 @@ def rounds(repeats: int) -> int:
 
 
 def make_row(
-    name: str,
-    variant: str,
-    *,
-    precision: str,
-    params: int,
-    size_mb: float,
+    contender: Contender,
     cost: Cost,
     embeds: Embedded,
     captions: Sequence[str],
@@ -89,11 +96,11 @@ def make_row(
     standard_i2t, standard_t2i = retrieval(embeds.images, embeds.texts, image_of_caption)
     best = int((embeds.texts[first] @ embeds.test_image).argmax())
     return Row(
-        name=name,
-        variant=variant,
-        precision=precision,
-        params=params,
-        size_mb=round(size_mb, 3),
+        name=contender.name,
+        variant=contender.variant,
+        precision=contender.precision,
+        params=contender.params,
+        size_mb=round(contender.size_mb, 3),
         peak_rss_mb=cost.peak_rss_mb,
         i2t=i2t,
         t2i=t2i,

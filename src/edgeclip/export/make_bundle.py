@@ -26,8 +26,6 @@ from edgeclip.runtime.clip import ClipRuntime
 logger = logging.getLogger(__name__)
 
 Wanted = Literal["fp32", "int8", "auto"]
-
-
 WriteGraphs = Callable[[Path, GraphPrecision], list[str]]
 """Writes both graphs of a precision under their names into a folder, and gives the layers that it left in float."""
 
@@ -111,22 +109,9 @@ def write_bundle(
         if precision == "auto" and not _keeps_accuracy(draft, encoder, samples):
             draft = _draft(model, write, folder, "fp32", threads)
         if combined_graph:
-            bundle = draft.own_bundle
-            combined = folder / COMBINED_GRAPHS[bundle.manifest.precision]
-            write_combined_graph(
-                bundle.image_graph,
-                bundle.text_graph,
-                combined,
-                logit_scale=draft.logit_scale,
-                logit_bias=draft.logit_bias or 0.0,
-            )
+            _write_combined(draft, folder)
         manifest, card = measured(draft, teacher or encoder, samples)
-        if not all(map(math.isfinite, manifest.golden.image_embeds + manifest.golden.text_embeds)):
-            raise CheckpointError(
-                f"{manifest.precision} graphs, made from {model.name}, whose embeddings are not finite",
-                expected="finite ones",
-                fix="download the checkpoint again, or train it at a lower rate",
-            )
+        _check_finite(manifest, model.name)
         (folder / MANIFEST).write_bytes(as_json(manifest))
     return manifest, card
 
@@ -136,6 +121,26 @@ def _draft(model: Described, write: WriteGraphs, folder: Path, precision: GraphP
     shutil.rmtree(folder / "onnx", ignore_errors=True)
     (folder / "onnx").mkdir()
     return open_draft(model, folder, precision, write(folder, precision), threads=threads)
+
+
+def _write_combined(draft: ClipRuntime, folder: Path) -> None:
+    bundle = draft.own_bundle
+    write_combined_graph(
+        bundle.image_graph,
+        bundle.text_graph,
+        folder / COMBINED_GRAPHS[bundle.manifest.precision],
+        logit_scale=draft.logit_scale,
+        logit_bias=draft.logit_bias or 0.0,
+    )
+
+
+def _check_finite(manifest: Manifest, name: str) -> None:
+    if not all(map(math.isfinite, manifest.golden.image_embeds + manifest.golden.text_embeds)):
+        raise CheckpointError(
+            f"{manifest.precision} graphs, made from {name}, whose embeddings are not finite",
+            expected="finite ones",
+            fix="download the checkpoint again, or train it at a lower rate",
+        )
 
 
 def _write_int8(checkpoint: Checkpoint, folder: Path, samples: Samples, as_trained: bool) -> list[str]:

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +17,13 @@ from edgeclip.bundle import read_bundle
 from edgeclip.data.prepare import Prepared
 from edgeclip.evaluate.encoder import embed_images, embed_texts
 from edgeclip.evaluate.footprint import bytes_on_disk
-from edgeclip.evaluate.table import Cost, Embedded, jpeg, make_row, measure_in_turn, rounds
+from edgeclip.evaluate.table import Contender, Cost, Embedded, jpeg, make_row, measure_in_turn, rounds
 from edgeclip.image import Crop
 from edgeclip.measure.fresh import FreshProcess
 from edgeclip.measure.source import load_encoder
 from edgeclip.progress import task
 from edgeclip.results import Row
 from edgeclip.shrink.plan import count_parameters
-
-
-class Contender(NamedTuple):
-    """A model on disk and what its row says of it; `size_mb` in 10^6 bytes."""
-
-    name: str
-    variant: str
-    source: Path
-    precision: str
-    params: int
-    size_mb: float
 
 
 def bundle_contender(name: str, variant: str, folder: Path) -> Contender:
@@ -74,19 +62,7 @@ def measured_rows(
                 texts=embed_texts(encoder, captions, advance),
                 test_image=encoder.encode_image([Crop(test_crop)])[0],
             )
-        rows.append(
-            make_row(
-                contender.name,
-                contender.variant,
-                precision=contender.precision,
-                params=contender.params,
-                size_mb=contender.size_mb,
-                cost=cost,
-                embeds=embeds,
-                captions=captions,
-                image_of_caption=image_of_caption,
-            )
-        )
+        rows.append(make_row(contender, cost, embeds, captions, image_of_caption))
     return rows
 
 

@@ -19,7 +19,7 @@ from edgeclip.config import PreprocessConfig
 from edgeclip.distill.batches import Sampler
 from edgeclip.distill.state import digest
 from edgeclip.distill.train_config import TrainConfig
-from edgeclip.distill.trainer import fit
+from edgeclip.distill.trainer import RunFiles, fit
 from edgeclip.image import normalize
 from edgeclip.model import Clip
 from edgeclip.reproduce.paper_loss import paper_loss
@@ -90,18 +90,22 @@ def distill_as_paper(
             lambda indices: batch_loss(student, data, indices, settings),
             train,
             steps=train.epochs * sampler.steps_per_epoch,
-            identity={
-                "alpha": settings.alpha,
-                "temperature": settings.temperature,
-                "lr": train.lr,  # all students of a reproduction are to be trained alike
-                "seed": seed,
-                "data": digest(data.pixels, data.input_ids, data.image_embeds, data.text_embeds),
-                "initial weights": digest(*(p.detach().numpy() for p in student.parameters())),
-            },
-            state_file=state_file,
-            resume=resume,
+            files=RunFiles(state=state_file, resume=resume, identity=_identity(student, data, settings, train, seed)),
             on_step=on_step,
         )
+
+
+def _identity(
+    student: Clip, data: DistillData, settings: PaperLoss, train: TrainConfig, seed: int
+) -> dict[str, str | float]:
+    return {
+        "alpha": settings.alpha,
+        "temperature": settings.temperature,
+        "lr": train.lr,  # all students of a reproduction are to be trained alike
+        "seed": seed,
+        "data": digest(data.pixels, data.input_ids, data.image_embeds, data.text_embeds),
+        "initial weights": digest(*(p.detach().numpy() for p in student.parameters())),
+    }
 
 
 def gradients(student: Clip, data: DistillData, indices_B: NDArray[np.int64], settings: PaperLoss) -> dict[str, Tensor]:

@@ -16,13 +16,13 @@ from edgeclip.data.prepare import Prepared, prepare_parts
 from edgeclip.data.split import Part, to_make_a_bundle, to_reproduce
 from edgeclip.distill.batches import check_batch_size
 from edgeclip.evaluate.environment import environment
-from edgeclip.evaluate.table import jpeg
+from edgeclip.evaluate.table import Contender, jpeg
 from edgeclip.export import export_bundle
 from edgeclip.export.export_settings import CARD_PAIRS
 from edgeclip.export.samples import Samples
 from edgeclip.files import printable, scratch_folder
 from edgeclip.image import crop_uint8
-from edgeclip.measure.rows import Contender, bundle_contender, measured_rows
+from edgeclip.measure.rows import bundle_contender, measured_rows
 from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.progress import task
 from edgeclip.reproduce.better import better_rows

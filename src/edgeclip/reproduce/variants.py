@@ -13,7 +13,7 @@ from edgeclip.data.prepare import Prepared
 from edgeclip.evaluate.encoder import embed_images, embed_texts
 from edgeclip.evaluate.footprint import bytes_on_disk
 from edgeclip.evaluate.retrieval import retrieval
-from edgeclip.measure.rows import Contender
+from edgeclip.evaluate.table import Contender
 from edgeclip.model import Clip
 from edgeclip.model.encode import encode_images
 from edgeclip.progress import task

@@ -143,16 +143,7 @@ class Confidence:
                 return
             texts_DE = _encoded(clip, texts)
         sample_SE = sample(SAMPLED).astype(DTYPE).astype(np.float32)
-        features = np.stack([_features(text_E, sample_SE) for text_E in texts_DE])
-        best_D = np.array([best(text_E) for text_E in texts_DE])
-        weights = np.linalg.lstsq(features, best_D, rcond=None)[0]
-        left_D = best_D - features @ weights
-        fit = Fit(
-            weights=(float(weights[0]), float(weights[1]), float(weights[2])),
-            border=float(np.quantile(left_D, BORDER)),
-            spread=float(max(left_D.std(), 1e-6)),
-            contents=contents,
-        )
+        fit = _fit(texts_DE, sample_SE, np.array([best(text_E) for text_E in texts_DE]), contents)
         rows = {
             "fit": msgspec.json.encode(fit).decode(),
             "sample": sample_SE.astype(DTYPE).tobytes(),
@@ -160,6 +151,21 @@ class Confidence:
         }
         with self._database.transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO calibration VALUES (?, ?)", rows.items())
+
+
+def _fit(
+    texts_DE: NDArray[np.float32], sample_SE: NDArray[np.float32], best_D: NDArray[np.float64], contents: int
+) -> Fit:
+    """What the best cosines of texts without a picture are made of, by least squares, and how far they are off it."""
+    features = np.stack([_features(text_E, sample_SE) for text_E in texts_DE])
+    weights = np.linalg.lstsq(features, best_D, rcond=None)[0]
+    left_D = best_D - features @ weights
+    return Fit(
+        weights=(float(weights[0]), float(weights[1]), float(weights[2])),
+        border=float(np.quantile(left_D, BORDER)),
+        spread=float(max(left_D.std(), 1e-6)),
+        contents=contents,
+    )
 
 
 def _features(query_E: NDArray[np.float32], sample_SE: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -28,17 +28,14 @@ Day = Annotated[str | None, Field(description="A day, month or year: 2024-07-31,
 Indexed = Annotated[str, Field(description="The path of an indexed picture, as a search gives it.")]
 
 
-def make_server(index: Index) -> MCPServer:
-    """A server with the tools; `run` serves it on standard input and output."""
-    from mcp.server import MCPServer  # here: it needs what not every system has
-    from mcp.server.mcpserver import Image
-    from mcp_types import ToolAnnotations
+class Tools:
+    """What an assistant may ask of an index; it reads the docstrings."""
 
-    reads = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
-    server: MCPServer = MCPServer("edgeclip", version=__version__, instructions=INSTRUCTIONS)
+    def __init__(self, index: Index) -> None:
+        self._index = index
 
-    @server.tool(annotations=reads)
     def search_images(
+        self,
         query: Annotated[
             str, Field(description="A sentence; with + and - between words: horse + stripes, apple - fruit.")
         ],
@@ -50,33 +47,48 @@ def make_server(index: Index) -> MCPServer:
         """Photos that show what a sentence says, the best first; `is_match` tells whether the best is any good."""
         with _told():
             filters = Filters(after=after, before=before, in_=[folder] if folder else [])
-            return _found(index.search(text_terms(query), k=limit, filters=filters))
+            return _found(self._index.search(text_terms(query), k=limit, filters=filters))
 
-    @server.tool(annotations=reads)
-    def similar_images(path: Indexed, limit: Limit = 10) -> dict[str, Any]:
+    def similar_images(self, path: Indexed, limit: Limit = 10) -> dict[str, Any]:
         """Photos most like an indexed one."""
         with _told():
-            return _found(index.similar(path, k=limit))
+            return _found(self._index.similar(path, k=limit))
 
-    @server.tool(annotations=reads, structured_output=False)
     def get_image(
-        path: Indexed, max_px: Annotated[int, Field(ge=32, le=2048, description="Pixels of the longer side.")] = 1024
+        self,
+        path: Indexed,
+        max_px: Annotated[int, Field(ge=32, le=2048, description="Pixels of the longer side.")] = 1024,
     ) -> Any:
         """An indexed photo, made smaller, without its metadata."""
+        from mcp.server.mcpserver import Image  # here: it needs what not every system has
+
         with _told():
             real = os.path.realpath(path)
-            index.similar(real, k=1)  # refuses what is not indexed
+            self._index.similar(real, k=1)  # refuses what is not indexed
             return Image(data=small_jpeg(real, max_px), format="jpeg")
 
-    @server.tool(annotations=reads)
     def index_status(
+        self,
         with_broken: Annotated[bool, Field(description="Name the files that can't be decoded.")] = False,
     ) -> dict[str, Any]:
         """How many photos are indexed, from which folders, and of which dates."""
         with _told():
-            status = as_record(index.status())
+            status = as_record(self._index.status())
             return status if with_broken else status | {"broken": len(status["broken"])}
 
+
+def make_server(index: Index) -> MCPServer:
+    """A server with the tools; `run` serves it on standard input and output."""
+    from mcp.server import MCPServer
+    from mcp_types import ToolAnnotations
+
+    reads = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+    server: MCPServer = MCPServer("edgeclip", version=__version__, instructions=INSTRUCTIONS)
+    tools = Tools(index)
+    server.tool(annotations=reads)(tools.search_images)
+    server.tool(annotations=reads)(tools.similar_images)
+    server.tool(annotations=reads, structured_output=False)(tools.get_image)
+    server.tool(annotations=reads)(tools.index_status)
     return server
 
 
