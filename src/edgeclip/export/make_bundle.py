@@ -114,8 +114,8 @@ def write_bundle(
             bundle = draft.own_bundle
             combined = folder / COMBINED_GRAPHS[bundle.manifest.precision]
             write_combined_graph(
-                bundle.image_graph,
-                bundle.text_graph,
+                bundle.graph("image"),
+                bundle.graph("text"),
                 combined,
                 logit_scale=draft.logit_scale,
                 logit_bias=draft.logit_bias or 0.0,

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeclip.bundle import download_bundle, find_bundle, fingerprint, is_own_layout
-from edgeclip.config import MAX_WIDTH, PreprocessConfig, TextCleaning, check_range
+from edgeclip.config import MAX_WIDTH, TextCleaning, check_range
 from edgeclip.errors import BundleError, ConfigError
+from edgeclip.graph_model import GraphModel, Kind
 from edgeclip.hub import WEIGHTS
 from edgeclip.manifest import MANIFEST, FileEntry, Manifest
 from edgeclip.runtime import foreign_config
 from edgeclip.runtime.arithmetic import precision as precision_of
 from edgeclip.runtime.foreign_layouts import (
     COMBINED,
-    EXAMPLES,
     TOKENIZER,
     TOKENIZER_CONFIG,
     Layout,
@@ -35,12 +35,11 @@ from edgeclip.runtime.foreign_layouts import (
 from edgeclip.runtime.known_hashes import entry_of
 from edgeclip.runtime.logit_scale import logits_of
 from edgeclip.runtime.onnx_file import OnnxFile
-from edgeclip.runtime.ports import Kind, Ports, foreign_ports, vocabulary_rows
+from edgeclip.runtime.ports import Ports, foreign_ports, vocabulary_rows
 from edgeclip.tokenizer import ClipTokenizer
 from edgeclip.tokenizer_files import load_tokenizer
 
 MIN_LOGIT_SCALE, MAX_LOGIT_SCALE = 0.001, 1000.0
-OTHER: dict[Kind, str] = {"image": "texts", "text": "images"}
 
 
 class Tower(NamedTuple):
@@ -52,16 +51,14 @@ class Tower(NamedTuple):
     weights: tuple[Path, ...]
 
 
-@dataclass(frozen=True)
-class ForeignModel:
-    """A folder that was read. The graphs are opened when they are needed; what is of a tower that is not there raises.
+@dataclass(frozen=True, kw_only=True)
+class ForeignModel(GraphModel):
+    """A folder of another program that was read.
 
     Attributes:
-        folder: where it is.
         layout: whose program's.
         towers: one or two.
         embedding_size: E.
-        image_preprocess: how images are made, where there is an image tower.
         text_length: the context length, where there is a text tower.
         clean: what is done to texts first; None leaves it to the tokenizer's files.
         told_logit_scale: what the folder or the caller told.
@@ -71,11 +68,9 @@ class ForeignModel:
         cache: where hashes are kept.
     """
 
-    folder: Path
     layout: Layout
     towers: dict[Kind, Tower]
     embedding_size: int
-    image_preprocess: PreprocessConfig | None
     text_length: int | None
     clean: TextCleaning | None
     told_logit_scale: float | None
@@ -111,28 +106,6 @@ class ForeignModel:
         return {kind: tower.graph for kind, tower in self.towers.items()}
 
     @property
-    def preprocess(self) -> PreprocessConfig:
-        """How images are made.
-
-        Raises:
-            BundleError: there is no image tower.
-        """
-        if self.image_preprocess is None:
-            raise self.without("image")
-        return self.image_preprocess
-
-    @property
-    def image_size(self) -> int:
-        """Pixels of a side.
-
-        Raises:
-            BundleError: there is no image tower.
-        """
-        final = self.preprocess.crop_size or self.preprocess.resize_to
-        assert final is not None  # noqa: S101 - checked when it was read
-        return final[0]
-
-    @property
     def context_length(self) -> int:
         """Tokens of a text at most.
 
@@ -163,11 +136,7 @@ class ForeignModel:
             BundleError: no file tells it.
         """
         if self.told_logit_scale is None:
-            raise BundleError(
-                f"{self.folder}, whose files don't tell the logit scale",
-                expected="it, to make probabilities of cosines",
-                fix="give `logit_scale`, the model's own: 100 for OpenAI's and most others",
-            )
+            raise self.unknown_scale()
         return self.told_logit_scale
 
     @property
@@ -178,11 +147,7 @@ class ForeignModel:
             BundleError: no file tells it.
         """
         if self.is_siglip and self.told_logit_bias is None:
-            raise BundleError(
-                f"{self.folder}, whose files don't tell the logit bias",
-                expected="it, to make probabilities of a SigLIP's cosines",
-                fix="give `logit_bias`, the model's own, such as -16.8",
-            )
+            raise self.unknown_bias()
         return self.told_logit_bias if self.is_siglip else None
 
     @cached_property
@@ -236,14 +201,6 @@ class ForeignModel:
             f"{self.folder}, graphs of {self.layout.name}, with nothing to verify against",
             expected="a bundle, with hashes and embeddings to compare with",
             fix=f"make one: edgeclip export {self.folder} --out {self.folder.name}-bundle",
-        )
-
-    def without(self, kind: Kind) -> BundleError:
-        """The error that says that a tower is not there."""
-        return BundleError(
-            f"{self.folder}, which has no {kind} graph",
-            expected=f"the {kind} tower of the same model beside the other, or {OTHER[kind]} alone",
-            fix=f"load a folder with both, such as Xenova/clip-vit-base-patch32, or one such as {EXAMPLES[kind]}",
         )
 
 

@@ -11,11 +11,12 @@ import msgspec
 from edgeclip.config import PreprocessConfig, TextCleaning
 from edgeclip.errors import MALFORMED, BundleError, CheckpointError, TokenizerError
 from edgeclip.files import read_whole
+from edgeclip.graph_model import Kind
 from edgeclip.hf_json import integer, read_json, section, shown
 from edgeclip.hf_preprocess import preprocess_from
 from edgeclip.preprocess_cfg import preprocess_from_cfg
 from edgeclip.runtime.foreign_layouts import TOKENIZER, TOKENIZER_CONFIG, Layout
-from edgeclip.runtime.ports import Kind, Ports
+from edgeclip.runtime.ports import Ports
 
 FAMILIES = ("clip", "siglip", "siglip2")
 TOWERS: dict[Kind, str] = {"image": "vision", "text": "text"}
