@@ -43,14 +43,25 @@ def find_tokenizer(
     clean: TextCleaning | None,
     name: str,
     pad_token_id: int | None = None,
+    *,
+    ends_in_padding: bool = False,
 ) -> ClipTokenizer | EdgeclipError:
-    """The tokenizer, or why there is none; `pad_token_id` is what its files may say otherwise."""
+    """The tokenizer, or why there is none; `pad_token_id` is what its files may say otherwise, `ends_in_padding` as for
+    `load_tokenizer`.
+    """
     length, fixed = text.context_length, text.sees_padding
     try:
         if vocabulary is not None:
             tokenizer = load_openai_vocabulary(vocabulary, length, clean=clean or "openai", fixed_length=fixed)
         else:
-            tokenizer = load_tokenizer(folder, length, clean=clean, fixed_length=fixed, pad_token_id=pad_token_id)
+            tokenizer = load_tokenizer(
+                folder,
+                length,
+                clean=clean,
+                fixed_length=fixed,
+                pad_token_id=pad_token_id,
+                ends_in_padding=ends_in_padding,
+            )
     except TokenizerError as error:
         return error
     if tokenizer.vocab_size > text.vocab_size:

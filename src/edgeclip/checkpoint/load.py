@@ -317,7 +317,9 @@ def _assemble(
     model = build(name, config, weights, rules)
     vocabulary = options.vocabulary or vocabulary_beside(folder)
     clean = None if file.is_hugging_face else said.clean
-    tokenizer = said.no_text or find_tokenizer(folder, vocabulary, config.text, clean, name, said.pad_token_id)
+    tokenizer = said.no_text or find_tokenizer(
+        folder, vocabulary, config.text, clean, name, said.pad_token_id, ends_in_padding=said.ends_in_padding
+    )
     return Checkpoint(
         name=name,
         layout=f"{_layout(file, said)}{container and f', {container}'}",
