@@ -274,9 +274,9 @@ def clip_vision() -> CLIPVisionModelWithProjection:
 
 
 def clip_text() -> CLIPTextModelWithProjection:
-    """A text tower alone, whose tokenizer is CLIP's."""
+    """A text tower alone, to go with a vocabulary of `pieces()`."""
     torch.manual_seed(1)
-    config = CLIPTextConfig(**TOWER, vocab_size=WORDS, max_position_embeddings=24, eos_token_id=2, projection_dim=48)
+    config = CLIPTextConfig(**TOWER, vocab_size=WORDS, max_position_embeddings=24, eos_token_id=1, projection_dim=48)
     return _varied(CLIPTextModelWithProjection(config))
 
 

@@ -70,9 +70,7 @@ def test_a_tower_of_sentence_transformers_joins_a_clip(image_folder: Path, tmp_p
 def test_both_towers_of_transformers_join_again(tmp_path: Path):
     vision, text = published.clip_vision(), published.clip_text()
     published.write(vision, published.pieces(roberta=True), tmp_path / "a", tokenizer_class="")
-    published.write(
-        text, published.pieces(roberta=True), tmp_path / "b", tokenizer_class="", **published.ROBERTA_CONFIG
-    )
+    published.write(text, published.pieces(), tmp_path / "b", tokenizer_class="", **published.PIECES_CONFIG)
     joined = load_checkpoint(f"{tmp_path / 'a'}+{tmp_path / 'b'}")
     input_ids = joined.tokenize(published.SENTENCES)
     expected = normalize(vision(PIXELS).image_embeds, dim=-1)

@@ -33,8 +33,7 @@ def vision(folder: Path) -> None:
 
 
 def text(folder: Path) -> None:
-    tokenizer = published.pieces(roberta=True)
-    published.write(published.clip_text(), tokenizer, folder, tokenizer_class="", **published.ROBERTA_CONFIG)
+    published.write(published.clip_text(), published.pieces(), folder, tokenizer_class="", **published.PIECES_CONFIG)
 
 
 def siglip_vision(folder: Path) -> None:

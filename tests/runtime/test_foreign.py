@@ -136,6 +136,19 @@ def test_one_tower_refuses_what_is_of_the_other(folders: dict[str, Path], images
             index.search("a red ball")
 
 
+def test_a_tokenizer_of_another_model(copied: Callable[[str], Path]):
+    folder = copied("text")
+    edgeclip.load(folder, cache=None).encode_text("a")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    (config.get("text_config") or config)["eos_token_id"] = 7
+    path.write_text(json.dumps(config))
+    with pytest.raises(
+        BundleError, match=r"pools token 7, where tokenizer.json ends texts with another; expected token"
+    ):
+        edgeclip.load(folder, cache=None).encode_text("a")
+
+
 class TestLogitScale:
     def test_it_is_read_from_the_graph_of_both_towers(
         self, folders: dict[str, Path], images: list[Image.Image], copied: Callable[[str], Path]

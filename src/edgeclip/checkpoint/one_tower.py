@@ -72,10 +72,14 @@ class OneTower:
         Raises:
             EdgeclipError: there is none, or not its own.
         """
+        self.require_tokenizer()
+        assert isinstance(self.tokenizer_or_reason, ClipTokenizer)  # noqa: S101 - it is a text tower
+        return self.tokenizer_or_reason
+
+    def require_tokenizer(self) -> None:
+        """Raise now what the tokenizer of a text tower would raise when text comes in."""
         if isinstance(self.tokenizer_or_reason, EdgeclipError):
             raise self.tokenizer_or_reason
-        assert self.tokenizer_or_reason is not None  # noqa: S101 - it is a text tower
-        return self.tokenizer_or_reason
 
     @property
     def kind(self) -> str:

@@ -64,11 +64,12 @@ def _export(
             )
     words = read_words(settings.keep_words, settings.data_options) if settings.keep_words else None
     found = load_towers(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
+    found.require_tokenizer()  # refused before the work
     if isinstance(found, OneTower):
         return _export_one_tower(settings, found, out)
     checkpoint = found
     if schedule is not None:
-        steps_of(schedule, checkpoint.model.config.vision)  # refused before the work
+        steps_of(schedule, checkpoint.model.config.vision)  # the same
     samples = load_samples(settings, checkpoint.preprocess_config)
     precision, threads, teacher = settings.precision, settings.threads, checkpoint
     if words is not None:

@@ -60,6 +60,7 @@ class ForeignModel(GraphModel):
         towers: one or two.
         embedding_size: E.
         text_length: the context length, where there is a text tower.
+        eos_token_id: the token of a text that is pooled, but for SigLIP; None for the highest id.
         clean: what is done to texts first; None leaves it to the tokenizer's files.
         told_logit_scale: what the folder or the caller told.
         told_logit_bias: the same.
@@ -72,6 +73,7 @@ class ForeignModel(GraphModel):
     towers: dict[Kind, Tower]
     embedding_size: int
     text_length: int | None
+    eos_token_id: int | None
     clean: TextCleaning | None
     told_logit_scale: float | None
     told_logit_bias: float | None = None
@@ -121,12 +123,19 @@ class ForeignModel(GraphModel):
         """Read when it is needed.
 
         Raises:
-            BundleError: there is no text tower.
+            BundleError: there is no text tower, or it pools another token than that ends texts.
             TokenizerError: its files are malformed, or not CLIP's.
         """
-        return load_tokenizer(
-            self.folder / self.layout.tokenizer, self.context_length, clean=self.clean, fixed_length=self.is_siglip
-        )
+        place = self.folder / self.layout.tokenizer
+        tokenizer = load_tokenizer(place, self.context_length, clean=self.clean, fixed_length=self.is_siglip)
+        end = max(*tokenizer.token_ids(["a"])[0]) if self.eos_token_id is None else self.eos_token_id
+        if not self.is_siglip and end != tokenizer.eos_token_id:
+            raise BundleError(
+                f"{self.folder}, whose graph pools token {end}, where {TOKENIZER} ends texts with another",
+                expected=f"token {tokenizer.eos_token_id}, the end of text",
+                fix=f"copy {TOKENIZER} and {TOKENIZER_CONFIG} from the page of this model",
+            )
+        return tokenizer
 
     @property
     def logit_scale(self) -> float:
@@ -318,6 +327,7 @@ def read_foreign(
         embedding_size=size,
         image_preprocess=preprocess,
         text_length=length,
+        eos_token_id=said.eos_token_id,
         clean=said.clean,
         told_logit_scale=scale if logit_scale is None else logit_scale,
         told_logit_bias=bias if logit_bias is None else logit_bias,
