@@ -24,6 +24,10 @@ from transformers import (
     RobertaConfig,
     SiglipConfig,
     SiglipModel,
+    SiglipTextConfig,
+    SiglipTextModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     VisionTextDualEncoderConfig,
     VisionTextDualEncoderModel,
     XLMRobertaConfig,
@@ -155,7 +159,7 @@ def write(model: Any, tokenizer: Tokenizer, folder: Path, *, tokenizer_class: st
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": tokenizer_class, **tokenizer_config}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    is_siglip = model.config.model_type == "siglip"
+    is_siglip = model.config.model_type.startswith("siglip")
     size = {"height": 32, "width": 32} if is_siglip else {"shortest_edge": 32}
     preprocessor = {
         "do_convert_rgb": None,
@@ -270,9 +274,9 @@ def clip_vision() -> CLIPVisionModelWithProjection:
 
 
 def clip_text() -> CLIPTextModelWithProjection:
-    """A text tower alone, whose tokenizer is CLIP's."""
+    """A text tower alone, to go with a vocabulary of `pieces()`."""
     torch.manual_seed(1)
-    config = CLIPTextConfig(**TOWER, vocab_size=WORDS, max_position_embeddings=24, eos_token_id=2, projection_dim=48)
+    config = CLIPTextConfig(**TOWER, vocab_size=WORDS, max_position_embeddings=24, eos_token_id=1, projection_dim=48)
     return _varied(CLIPTextModelWithProjection(config))
 
 
@@ -305,3 +309,16 @@ def write_sentence_transformers(folder: Path, *, bias: bool = False) -> DistilBe
         (folder / place / "config.json").write_text(json.dumps(content))
     torch.save(weights, folder / "2_Dense" / "pytorch_model.bin")
     return model
+
+
+def siglip_vision() -> SiglipVisionModel:
+    """SigLIP's image tower alone."""
+    torch.manual_seed(1)
+    return _varied(SiglipVisionModel(SiglipVisionConfig(**TOWER, image_size=32, patch_size=8)))
+
+
+def siglip_text() -> SiglipTextModel:
+    """SigLIP's text tower alone."""
+    torch.manual_seed(1)
+    config = SiglipTextConfig(**TOWER, vocab_size=WORDS, max_position_embeddings=16, eos_token_id=1)
+    return _varied(SiglipTextModel(config))

@@ -15,7 +15,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import msgspec
 from msgspec import UNSET
@@ -23,6 +23,7 @@ from msgspec import UNSET
 from edgeclip.config import ClipConfig, OneTowerConfig, PreprocessConfig, TextConfig
 from edgeclip.errors import MALFORMED, BundleError, ConfigError
 from edgeclip.files import present, printable, read_whole
+from edgeclip.graph_model import GraphModel, Kind
 from edgeclip.hf_config import read_towers
 from edgeclip.hf_json import read_json
 from edgeclip.hf_preprocess import preprocess_from
@@ -43,26 +44,12 @@ from edgeclip.tokenizer import ClipTokenizer
 from edgeclip.tokenizer_files import load_tokenizer
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """A bundle that was read: its folder, and what the files in it say. The graphs are opened when they are needed.
+@dataclass(frozen=True, kw_only=True)
+class Bundle(GraphModel):
+    """A bundle that was read: its folder, and what the files in it say."""
 
-    What is of a tower that is not there raises.
-    """
-
-    folder: Path
     manifest: Manifest
     towers: ClipConfig | OneTowerConfig
-    image_preprocess: PreprocessConfig | None
-
-    def without(self, kind: Literal["image", "text"]) -> BundleError:
-        """The error that says that a tower is not there."""
-        other = "texts" if kind == "image" else "images"
-        return BundleError(
-            f"{self.folder}, which has no {kind} tower",
-            expected=f"the {kind} tower of the same model, or {other} alone",
-            fix="export a model with both towers, or two of one each as IMAGE+TEXT",
-        )
 
     @property
     def config(self) -> ClipConfig:
@@ -74,17 +61,6 @@ class Bundle:
         if isinstance(self.towers, OneTowerConfig):
             raise self.without("text" if self.towers.kind == "image" else "image")
         return self.towers
-
-    @property
-    def preprocess(self) -> PreprocessConfig:
-        """How images are made.
-
-        Raises:
-            BundleError: there is no image tower.
-        """
-        if self.image_preprocess is None:
-            raise self.without("image")
-        return self.image_preprocess
 
     @property
     def text(self) -> TextConfig:
@@ -118,33 +94,11 @@ class Bundle:
         return "int8" in (manifest.precision, manifest.text_precision) and manifest.schema != EARLIER_SCHEMA
 
     @property
-    def graphs(self) -> dict[Literal["image", "text"], Path]:
+    def graphs(self) -> dict[Kind, Path]:
         """The graphs of the towers that are there."""
         names = self.manifest.graphs
-        kinds: tuple[Literal["image", "text"], ...] = ("image", "text")
+        kinds: tuple[Kind, ...] = ("image", "text")
         return {kind: self.folder / names[kind] for kind in kinds if kind in names}
-
-    @property
-    def image_graph(self) -> Path:
-        """The image tower's graph.
-
-        Raises:
-            BundleError: there is none.
-        """
-        if "image" not in self.graphs:
-            raise self.without("image")
-        return self.graphs["image"]
-
-    @property
-    def text_graph(self) -> Path:
-        """The text tower's graph.
-
-        Raises:
-            BundleError: there is none.
-        """
-        if "text" not in self.graphs:
-            raise self.without("text")
-        return self.graphs["text"]
 
     @property
     def name(self) -> str:
@@ -186,17 +140,6 @@ class Bundle:
     def embedding_size(self) -> int:
         """E, the length of an embedding."""
         return self.towers.projection_dim
-
-    @property
-    def image_size(self) -> int:
-        """Pixels of a side, as the image graph takes them.
-
-        Raises:
-            BundleError: there is no image tower.
-        """
-        if self.towers.vision is None:
-            raise self.without("image")
-        return self.towers.vision.image_size
 
     @property
     def context_length(self) -> int:

@@ -203,6 +203,11 @@ class VisionConfig(TowerConfig, frozen=True, kw_only=True):
         return self.pooling == "attention"
 
     @property
+    def is_siglips(self) -> bool:
+        """Whether it is SigLIP's image tower."""
+        return self.pools_by_attention
+
+    @property
     def has_class_token(self) -> bool:
         """Whether the first token is a class token."""
         return self.pooling in ("class", "patches")
@@ -261,6 +266,11 @@ class TextConfig(TowerConfig, frozen=True, kw_only=True):
     def causal(self) -> bool:
         """Whether tokens see only what is before them: then nothing after the pooled one needs to be computed."""
         return self.pooling == "end" and not self.sees_all
+
+    @property
+    def is_siglips(self) -> bool:
+        """Whether it is SigLIP's text tower."""
+        return self.pooling == "last" and self.projection_bias
 
     @property
     def sees_padding(self) -> bool:
@@ -379,6 +389,11 @@ class OneTowerConfig(Config, frozen=True, kw_only=True):
     def kind(self) -> Literal["image", "text"]:
         """What the tower encodes."""
         return "text" if self.vision is None else "image"
+
+    @property
+    def is_siglips(self) -> bool:
+        """Whether it is one of SigLIP's."""
+        return any(tower is not None and tower.is_siglips for tower in (self.vision, self.text))
 
 
 class PreprocessConfig(Config, frozen=True, kw_only=True):

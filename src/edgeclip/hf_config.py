@@ -87,8 +87,10 @@ _FAMILIES = {
 }
 MODEL_TYPES = (*_FAMILIES, OWN)
 """The architectures that are read, by transformers' names."""
-TOWER_TYPES = tuple(f"{family}_{tower}_model" for family in ("clip", "metaclip_2") for tower in ("vision", "text"))
-"""Those of one tower alone, with its projection."""
+TOWER_TYPES = tuple(
+    f"{family}_{tower}_model" for family in ("clip", "metaclip_2", "siglip", "siglip2") for tower in ("vision", "text")
+)
+"""Those of one tower alone: CLIPs with their projection, SigLIPs, which have none, as they are."""
 _MISSING = {
     "align": "an EfficientNet image tower",
     "altclip": "an XLM-RoBERTa text tower with a normalisation of its own",
@@ -231,7 +233,11 @@ def tower_from(raw: dict[str, Any], path: Path) -> OneTowerConfig:
     family, _, tower = str(raw["model_type"]).removesuffix("_model").rpartition("_")
     if hf_bert.HEAD_KEY in raw:
         family, tower = DUAL_ENCODER, "text"
-    beside = {"vision_config": {"model_type": "clip_vision_model"}}  # of the usual sizes
+    beside: dict[str, Any] = {"vision_config": {"model_type": "clip_vision_model"}}  # of the usual sizes
+    if family.startswith("siglip"):  # whose image tower is as wide as the embeddings
+        width = raw.get("projection_size", raw.get("hidden_size", _SIGLIP.text["hidden_size"]))
+        square = {"hidden_size": width, "num_attention_heads": 1, "image_size": _VISION["image_size"]}
+        beside = {"vision_config": square, "text_config": {"projection_size": width}}
     whole = {"model_type": family, "projection_dim": raw.get("projection_dim", 512), **beside, f"{tower}_config": raw}
     config = config_from(whole, path)
     if tower == "vision":
@@ -241,7 +247,12 @@ def tower_from(raw: dict[str, Any], path: Path) -> OneTowerConfig:
 
 def write_tower(config: OneTowerConfig) -> dict[str, Any]:
     """The content of config.json of one tower alone, as `tower_from` reads it."""
-    usual = config_from({"model_type": "clip"}, Path("config.json"))
+    other: dict[str, Any] = {"model_type": "clip"}
+    if config.is_siglips:
+        square = {"hidden_size": config.projection_dim, "num_attention_heads": 1}
+        text = {"projection_size": config.projection_dim}
+        other = {"model_type": "siglip", "vision_config": square, "text_config": text}
+    usual = config_from(other, Path("config.json"))
     whole = write_config(
         ClipConfig(
             projection_dim=config.projection_dim,

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from edgeclip.config import ClipConfig, Config, PreprocessConfig
+from edgeclip.config import ClipConfig, Config, OneTowerConfig, PreprocessConfig
 from edgeclip.errors import MALFORMED, ConfigError
 from edgeclip.files import as_json, read_whole, write_atomically
 
@@ -173,16 +173,17 @@ class Part(Config, frozen=True, kw_only=True):
 class Inspection(Config, frozen=True, kw_only=True):
     """What `edgeclip inspect` gives. Sizes in bytes; `disk_bytes` is None for what is no local path.
 
-    `origins` says where what the tensors can't tell was read: a file's name, or what in the weights' file shows it.
+    One tower alone has no logit scale, and one of texts no preprocessing. `origins` says where what the tensors can't
+    tell was read: a file's name, or what in the weights' file shows it.
     """
 
     name: str
     layout: str
     stored_dtype: str
     origins: dict[str, str]
-    config: ClipConfig
-    preprocess: PreprocessConfig
-    logit_scale: float
+    config: ClipConfig | OneTowerConfig
+    preprocess: PreprocessConfig | None
+    logit_scale: float | None
     logit_bias: float | None
     parts: list[Part]
     fp32_bytes: int

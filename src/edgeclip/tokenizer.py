@@ -75,6 +75,11 @@ class ClipTokenizer:
         return token_id
 
     @property
+    def kind(self) -> str:
+        """How words are divided into tokens: BPE, Unigram, WordPiece or WordLevel."""
+        return type(self._tokenizer.model).__name__
+
+    @property
     def vocab_size(self) -> int:
         """Number of tokens, special ones included."""
         return self._tokenizer.get_vocab_size()

@@ -18,7 +18,7 @@ from edgeclip.files import read_whole
 from edgeclip.malloc import trim
 from edgeclip.text_cleaning import EOS
 from edgeclip.tokenizer import CLEANING, ClipTokenizer, build_tokenizer, library_errors, vocabulary
-from edgeclip.wordpiece import VOCABULARY, wordpiece
+from edgeclip.wordpiece import VOCABULARY, end_in_padding, wordpiece
 
 OPENAI_MERGES = 49152 - 256 - 2
 MAX_VOCABULARY_BYTES = 16 << 20
@@ -42,6 +42,7 @@ def load_tokenizer(
     clean: TextCleaning | None = None,
     fixed_length: bool = False,
     pad_token_id: int | None = None,
+    ends_in_padding: bool = False,
 ) -> ClipTokenizer:
     """Load the tokenizer of a checkpoint folder: `tokenizer.json`, `vocab.json` with `merges.txt`, or `vocab.txt`.
 
@@ -51,6 +52,7 @@ def load_tokenizer(
         clean: what is done to texts first; by default what the folder says, nothing where it doesn't.
         fixed_length: see `ClipTokenizer`.
         pad_token_id: what follows a text; by default what the folder says.
+        ends_in_padding: whether BERT's padding stands in place of its `[SEP]`, as CLIPA was trained.
 
     Raises:
         TokenizerError: there is neither, or a file is malformed.
@@ -70,6 +72,7 @@ def load_tokenizer(
     with library_errors(f"the tokenizer of {folder}"):
         special |= _special_tokens(config, tokenizer)
         special |= {} if pad_token_id is None else {"pad_token": pad_token_id}
+        special |= end_in_padding(tokenizer) if ends_in_padding else {}
         loaded = ClipTokenizer(tokenizer, context_length=context_length, **special)
         loaded(["a"])
     trim()

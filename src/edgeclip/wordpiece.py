@@ -9,6 +9,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from edgeclip.errors import TokenizerError
+
 VOCABULARY = "vocab.txt"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -42,3 +44,24 @@ def wordpiece(vocabulary: str, config: dict[str, Any]) -> Tokenizer:
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     tokenizer.add_special_tokens(list(SPECIAL))
     return tokenizer
+
+
+def end_in_padding(tokenizer: Tokenizer) -> dict[str, str]:
+    """Put padding in place of `[SEP]` at the end of texts; the end of text and padding that there are then.
+
+    Source: mlfoundations/open_clip 3.3.0, open_clip/tokenizer.py, `strip_sep_token`, which writes a 0 there.
+
+    Raises:
+        TokenizerError: it is not BERT's, or its padding is not token 0.
+    """
+    first, padding = (tokenizer.token_to_id(token) for token in ("[CLS]", "[PAD]"))
+    if first is None or padding != 0:
+        raise TokenizerError(
+            f"a vocabulary of {tokenizer.get_vocab_size()} tokens without [CLS], or without [PAD] as token 0",
+            expected="BERT's uncased vocabulary",
+            fix="copy tokenizer.json from the page of bert-base-uncased",
+        )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [PAD]", special_tokens=[("[CLS]", first), ("[PAD]", padding)]
+    )
+    return {"eos_token": "[PAD]", "pad_token": "[PAD]"}

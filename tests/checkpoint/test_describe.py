@@ -364,7 +364,7 @@ def test_the_reason_of_a_refusal_is_the_true_one(
     [
         {"tokenizer_mode": "clips"},
         {"tokenizer_kwargs": {"a": 1}},
-        {"hf_tokenizer_name": "bert-base-uncased", "tokenizer_kwargs": {"strip_sep_token": True}},
+        {"hf_tokenizer_name": "bert-base-uncased", "tokenizer_kwargs": {"strip_sep_token": "yes"}},
     ],
 )
 def test_another_tokenizer_leaves_the_image_tower_usable(

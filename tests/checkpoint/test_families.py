@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer, SiglipImageProcessorPil
 
@@ -174,7 +175,7 @@ def test_metaclip_pools_its_token_2_and_not_the_highest(tmp_path: Path):
         (lambda c: c["text_config"].update(projection_size=48), "without a projection"),
         (lambda c: c.update(model_type="beit"), "model_type 'beit'; expected 'clip' or"),
         (lambda c: c.update(model_type="altclip"), "'altclip', with an XLM-RoBERTa text tower"),
-        (lambda c: c.update(model_type="siglip_vision_model"), "'siglip_vision_model', one tower alone"),
+        (lambda c: c.update(model_type="blip_vision_model"), "'blip_vision_model', one tower alone"),
     ],
     ids=["NaFlex", "no head", "widths that differ", "another family", "a known one", "a single tower"],
 )
@@ -198,14 +199,65 @@ def test_pieces_without_tokenizer_json(tmp_path: Path):
         checkpoint.encode_text(["a"])
 
 
+def words_alone() -> Tokenizer:
+    """A vocabulary of whole words, as large as the others."""
+    words = ["a", *map(str, range(published.WORDS - 1))]
+    return Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="0"))
+
+
 def test_a_tokenizer_of_another_model(tmp_path: Path):
     folder = published.write_siglip2(tmp_path / "m")
     weights = load_file(folder / "model.safetensors")
     name = "text_model.embeddings.token_embedding.weight"
     save_file({**weights, name: weights[name][:100].clone()}, folder / "model.safetensors")
     edited(folder, lambda config: config["text_config"].update(vocab_size=100))
-    with pytest.raises(CheckpointError, match="420 tokens; expected at most the model's 100"):
+    with pytest.raises(CheckpointError, match="420 tokens; expected 100, the model's"):
         load_checkpoint(folder).encode_text(["a"])
+
+
+@pytest.mark.parametrize(
+    ("write", "tokenizer", "config", "expected"),
+    [
+        (published.write_siglip, published.wordpieces, published.BERT_CONFIG, "of the kind WordPiece"),
+        (
+            published.write_siglip,
+            words_alone,
+            {"eos_token": "a", "pad_token": "a"},
+            "of the kind WordLevel",
+        ),
+        (
+            published.write_metaclip2,
+            published.pieces,
+            published.PIECES_CONFIG,
+            "ends texts with another",
+        ),
+        (
+            published.write_dual_encoder,
+            published.wordpieces,
+            published.BERT_CONFIG,
+            "pads with token 0",
+        ),
+    ],
+)
+def test_a_tokenizer_of_another_kind(
+    tmp_path: Path, write: Callable[[Path], Path], tokenizer: Callable[[], Tokenizer], config: dict, expected: str
+):
+    folder = write(tmp_path / "m")
+    tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=f"{expected}.*; expected .*; copy tokenizer.json"):
+        load_checkpoint(folder).require_tokenizer()
+
+
+def test_a_table_of_many_more_tokens_than_the_tokenizer_s(tmp_path: Path):
+    folder = published.write_siglip2(tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    name = "text_model.embeddings.token_embedding.weight"
+    table = torch.cat([weights[name], torch.zeros(2048, 64)])
+    save_file({**weights, name: table}, folder / "model.safetensors")
+    edited(folder, lambda config: config["text_config"].update(vocab_size=len(table)))
+    with pytest.raises(CheckpointError, match="420 tokens; expected 2468, the model's"):
+        load_checkpoint(folder).require_tokenizer()
 
 
 @torch.no_grad()

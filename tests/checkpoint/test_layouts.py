@@ -357,15 +357,13 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, mini_checkpoint
         load_checkpoint(folder)
 
 
-def test_a_tokenizer_whose_end_of_text_the_model_does_not_pool_is_warned_of(
-    tmp_path: Path, mini_checkpoint: Path, caplog: pytest.LogCaptureFixture
-):
+def test_a_tokenizer_whose_end_of_text_the_model_does_not_pool(tmp_path: Path, mini_checkpoint: Path):
     folder = copy_of(mini_checkpoint, tmp_path / "a")
     raw = json.loads((folder / "config.json").read_text())
     raw["text_config"]["eos_token_id"] = 7
     (folder / "config.json").write_text(json.dumps(raw))
-    load_checkpoint(folder)
-    assert "not the tokenizer's end of text" in caplog.text
+    with pytest.raises(CheckpointError, match=r"pools token \d+ of a text, where its tokenizer ends texts with"):
+        load_checkpoint(folder).require_tokenizer()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin"])

@@ -6,18 +6,22 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer
 
 from edgeclip.checkpoint import load_checkpoint, save_checkpoint
+from edgeclip.checkpoint.load import load_towers
 from edgeclip.errors import CheckpointError, EdgeclipError
 from tests import published
 
 PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(7))
+
+SIXTEEN = {**published.PIECES_CONFIG, "model_max_length": 16}
 
 
 def edited(path: Path, change: Callable[[dict], object]) -> None:
@@ -66,9 +70,7 @@ def test_a_tower_of_sentence_transformers_joins_a_clip(image_folder: Path, tmp_p
 def test_both_towers_of_transformers_join_again(tmp_path: Path):
     vision, text = published.clip_vision(), published.clip_text()
     published.write(vision, published.pieces(roberta=True), tmp_path / "a", tokenizer_class="")
-    published.write(
-        text, published.pieces(roberta=True), tmp_path / "b", tokenizer_class="", **published.ROBERTA_CONFIG
-    )
+    published.write(text, published.pieces(), tmp_path / "b", tokenizer_class="", **published.PIECES_CONFIG)
     joined = load_checkpoint(f"{tmp_path / 'a'}+{tmp_path / 'b'}")
     input_ids = joined.tokenize(published.SENTENCES)
     expected = normalize(vision(PIXELS).image_embeds, dim=-1)
@@ -76,6 +78,58 @@ def test_both_towers_of_transformers_join_again(tmp_path: Path):
     expected = normalize(text(input_ids).text_embeds, dim=-1)
     torch.testing.assert_close(joined.model.encode_text(input_ids), expected, atol=1e-5, rtol=0)
     assert joined.logit_scale == pytest.approx(100)
+
+
+def siglip_towers(folder: Path) -> tuple[Path, Path]:
+    published.write(published.siglip_vision(), published.pieces(), folder / "a", tokenizer_class="")
+    published.write(
+        published.siglip_text(), published.pieces(), folder / "b", tokenizer_class="SiglipTokenizer", **SIXTEEN
+    )
+    return folder / "a", folder / "b"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefixed", [False, True])  # as transformers 4 wrote them
+def test_siglip_s_towers_alone(tmp_path: Path, prefixed: bool):
+    folders = siglip_towers(tmp_path)
+    for folder, tower in zip(folders, ("vision_model", "text_model"), strict=True):
+        if prefixed:
+            weights = load_file(folder / "model.safetensors")
+            save_file({f"{tower}.{name}": tensor for name, tensor in weights.items()}, folder / "model.safetensors")
+    joined = load_checkpoint("+".join(map(str, folders)))
+    expected = normalize(published.siglip_vision()(PIXELS).pooler_output, dim=-1)
+    torch.testing.assert_close(joined.model.encode_image(PIXELS), expected, atol=1e-5, rtol=0)
+    input_ids = joined.tokenize(published.SENTENCES)
+    expected = normalize(published.siglip_text()(input_ids).pooler_output, dim=-1)
+    torch.testing.assert_close(joined.model.encode_text(input_ids), expected, atol=1e-5, rtol=0)
+
+
+def test_siglips_that_take_images_of_any_shape(tmp_path: Path):
+    image, _ = siglip_towers(tmp_path)
+    edited(image / "config.json", lambda c: (c.pop("image_size"), c.update(model_type="siglip2_vision_model")))
+    with pytest.raises(CheckpointError, match="a NaFlex checkpoint, which takes images of any shape"):
+        load_towers(image)
+
+
+def test_clip_s_towers_without_a_projection(tmp_path: Path):
+    for kind, model in (("Vision", published.clip_vision()), ("Text", published.clip_text())):
+        folder = published.write(model, published.pieces(), tmp_path / kind, tokenizer_class="")
+        weights = load_file(folder / "model.safetensors")
+        save_file({k: v for k, v in weights.items() if "projection" not in k}, folder / "model.safetensors")
+        with pytest.raises(CheckpointError, match=f"a CLIP{kind}Model, without its projection; expected a CLIP{kind}M"):
+            load_towers(folder)
+
+
+def test_one_tower_is_inspected(tmp_path: Path, text_folder: Path, edgeclip_here: Callable[..., CompletedProcess[str]]):
+    image, text = siglip_towers(tmp_path)
+    model = published.siglip_vision()
+    told = json.loads(edgeclip_here("inspect", image, "--json").stdout)
+    assert sum(part["parameters"] for part in told["parts"]) == sum(p.numel() for p in model.parameters())
+    assert (told["config"]["text"], told["logit_scale"]) == (None, None)
+    for folder in (text, text_folder):
+        printed = edgeclip_here("inspect", folder).stdout
+        assert "one tower alone" in printed
+        assert "\nimage " not in printed
 
 
 def test_the_clip_of_sentence_transformers_is_in_a_folder_of_it(image_folder: Path, tmp_path: Path):

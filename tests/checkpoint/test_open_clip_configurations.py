@@ -6,6 +6,7 @@ See tests/oracles/open_clip_configurations.py, which compares, and open_clip_ber
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -44,13 +45,16 @@ def test_most_are_read_and_every_one_of_them_was_compared():
     ("name", "part"),
     [
         ("RN50", "a ResNet image tower"),
-        ("convnext_base", "timm's 'convnext_base' as its image tower"),
+        ("convnext_base", "timm's 'convnext_base' as its image tower, which has ConvNeXt's convolutions"),
         ("ViTamin-L", "timm's 'vitamin_large_224' as its image tower"),
-        ("EVA02-B-16", "timm's 'eva02_base_patch16_clip_224' as its image tower"),
-        ("PE-Core-T-16-384", "timm's 'vit_pe_core_tiny_patch16_384' as its image tower"),
+        ("EVA02-B-16", "as its image tower, which has EVA02's rotary positions"),
+        ("PE-Core-T-16-384", "which has Perception Encoder's rotary positions"),
         ("coca_ViT-B-32", "a text decoder, as CoCa has it"),
         ("mt5-base-ViT-B-32", "'google/mt5-base' as its text tower"),
-        ("nllb-clip-base", "as its text tower"),
+        ("nllb-clip-base", "as its text tower, which has NLLB's encoder"),
+        ("swin_base_patch4_window7_224", "which has Swin's windows"),
+        ("vit_medium_patch16_gap_256", "which has the mean of patches in place of a class token"),
+        ("vit_relpos_medium_patch16_cls_224", "which has relative positions"),
     ],
 )
 def test_what_is_not_read_is_named(name: str, part: str):
@@ -65,3 +69,4 @@ def test_every_refusal_is_one_line():
             with pytest.raises(CheckpointError) as refused:
                 describe({"model_cfg": CONFIGURATIONS[name]}, Path("open_clip_config.json"))
             assert "\n" not in str(refused.value), name
+            assert re.search(r"with a ResNet image tower|which has \w|with a text decoder", str(refused.value)), name

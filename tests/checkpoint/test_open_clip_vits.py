@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from edgeclip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, timm
 from edgeclip.config import PreprocessConfig
 from edgeclip.distill.learn_vocabulary import learn_vocabulary
-from edgeclip.errors import CheckpointError
+from edgeclip.errors import CheckpointError, TokenizerError
 from edgeclip.export.towers import ExportedTextTower, exported_image_tower
 from edgeclip.quantize.deployed import DeployedClip
 from edgeclip.shrink.plan import count_parameters
-from tests import mobileclip
+from edgeclip.tokenizer_files import load_tokenizer
+from tests import mobileclip, published
 from tests.oracles.weights import lively, pixels, texts_with_ends
 
 RECORDED = json.loads((Path(__file__).parents[1] / "oracles" / "open_clip_vits.json").read_text())["models"]
@@ -71,6 +74,29 @@ def test_mobileclips_own_preprocessing_is_no_clips(folder: Path):
     del config["preprocess_cfg"]
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     assert load_checkpoint(folder).preprocess_config == PreprocessConfig.mobileclip(56)
+
+
+@pytest.mark.parametrize("folder", ["ViT-L-14-CLIPA"], indirect=True)
+def test_clipa_s_texts_end_in_padding(folder: Path):
+    published.wordpieces().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", **published.BERT_CONFIG})
+    )
+    texts = [text for text in published.HARD + published.thousand() if not {"\ufb01", "\uff26"} & set(text)]  # no ftfy
+    theirs = AutoTokenizer.from_pretrained(folder)
+    options = {"max_length": 16, "padding": "max_length", "truncation": True}
+    ids = np.array(theirs([" ".join(text.split()) for text in texts], **options)["input_ids"])
+    ids[ids == theirs.sep_token_id] = 0  # as open_clip's HFTokenizer does where it has strip_sep_token
+    checkpoint = load_checkpoint(folder)
+    np.testing.assert_array_equal(checkpoint.tokenizer(texts), ids)
+    checkpoint.tokenizer.save(folder)
+    np.testing.assert_array_equal(load_tokenizer(folder, 16, fixed_length=True)(texts), ids)
+
+
+@pytest.mark.parametrize("folder", ["ViT-L-14-CLIPA"], indirect=True)
+def test_clipa_s_texts_need_a_vocabulary_of_bert_s(folder: Path):
+    with pytest.raises(TokenizerError, match=r"without \[CLS\], or .*; expected BERT's uncased vocabulary; copy"):
+        load_checkpoint(folder).require_tokenizer()
 
 
 @torch.no_grad()

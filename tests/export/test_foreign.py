@@ -81,8 +81,8 @@ def test_the_bundle_s_names_whatever_theirs_were(exported: dict[str, Path]):
     for name in ("immich", "transformers.js"):
         bundle = read_bundle(exported[name])
         for path, given, output in (
-            (bundle.image_graph, "pixel_values", "image_embeds"),
-            (bundle.text_graph, "input_ids", "text_embeds"),
+            (bundle.graph("image"), "pixel_values", "image_embeds"),
+            (bundle.graph("text"), "input_ids", "text_embeds"),
         ):
             graph = onnx.load(path)
             onnx.checker.check_model(graph)
@@ -103,7 +103,7 @@ def test_a_mask_is_no_longer_asked_for(
 def test_what_is_int8_and_how(exported: dict[str, Path]):
     """Every large weight is bytes; those that are multiplied so cannot saturate sums of 16 bits."""
     bundle = read_bundle(exported["transformers.js"])
-    for path in (bundle.image_graph, bundle.text_graph):
+    for path in (bundle.graph("image"), bundle.graph("text")):
         graph = onnx.load(path).graph
         weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         assert [name for name, array in weights.items() if array.dtype == np.float32 and array.size > 1024] == []
@@ -139,8 +139,8 @@ def test_both_towers_in_one_graph_too(foreign_folders: dict[str, Path], tmp_path
     ("name", "settings", "message"),
     [
         ("immich", {}, "don't tell the logit scale"),
-        ("image", SCALE, "which has no text graph"),
-        ("text", SCALE, "which has no image graph"),
+        ("image", SCALE, "which has no text tower"),
+        ("text", SCALE, "which has no image tower"),
         ("immich", SCALE | {"layout": "immich"}, "`layout` immich for another program's graphs"),
         ("immich", {"logit_scale": -1.0}, "`logit_scale`"),
         ("immich", SCALE | {"fuse_tokens": "50%"}, "`fuse_tokens` for another program's graphs"),

@@ -118,10 +118,10 @@ def test_one_tower_refuses_what_is_of_the_other(folders: dict[str, Path], images
     image, text = (edgeclip.load(folders[kind], threads=1) for kind in ("image", "text"))
     assert image.encode_image(images).shape == (3, 16)
     assert text.encode_text(TEXTS).shape == (3, 16)
-    with pytest.raises(BundleError, match=r"which has no text graph;.*Qdrant/clip-ViT-B-32-text"):
+    with pytest.raises(BundleError, match=r"which has no text tower;.*\+TEXT"):
         image.encode_text("a")
     for call in (text.encode_image, lambda image: list(text.stream_images(image))):
-        with pytest.raises(BundleError, match=r"which has no image graph;.*Qdrant/clip-ViT-B-32-vision"):
+        with pytest.raises(BundleError, match=r"which has no image tower;.* as IMAGE\+"):
             call(images[:1])
     assert "texts of" not in repr(image)
     image.close()
@@ -132,8 +132,21 @@ def test_one_tower_refuses_what_is_of_the_other(folders: dict[str, Path], images
     with Index.open(tmp_path / "db", edgeclip.load(folders["image"], threads=1)) as index:
         index.add([tmp_path / "a.png"])
         assert index.search(images[0]).results[0].path.endswith("a.png")
-        with pytest.raises(BundleError, match="no text graph"):
+        with pytest.raises(BundleError, match="no text tower"):
             index.search("a red ball")
+
+
+def test_a_tokenizer_of_another_model(copied: Callable[[str], Path]):
+    folder = copied("text")
+    edgeclip.load(folder, cache=None).encode_text("a")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    (config.get("text_config") or config)["eos_token_id"] = 7
+    path.write_text(json.dumps(config))
+    with pytest.raises(
+        BundleError, match=r"pools token 7, where tokenizer.json ends texts with another; expected token"
+    ):
+        edgeclip.load(folder, cache=None).encode_text("a")
 
 
 class TestLogitScale:

@@ -17,6 +17,8 @@ from edgeclip.tokenizer_files import load_openai_vocabulary, load_tokenizer
 logger = logging.getLogger(__name__)
 
 OPENAI_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+SPARE_ROWS = 2048
+"""A table of tokens has fewer rows than these beyond its vocabulary; CLIPA's has 1,478."""
 
 
 def vocabulary_beside(folder: Path) -> Path | None:
@@ -43,38 +45,53 @@ def find_tokenizer(
     clean: TextCleaning | None,
     name: str,
     pad_token_id: int | None = None,
+    *,
+    ends_in_padding: bool = False,
 ) -> ClipTokenizer | EdgeclipError:
-    """The tokenizer, or why there is none; `pad_token_id` is what its files may say otherwise."""
+    """The tokenizer, or why there is none; `pad_token_id` is what its files may say otherwise, `ends_in_padding` as for
+    `load_tokenizer`.
+    """
     length, fixed = text.context_length, text.sees_padding
     try:
         if vocabulary is not None:
             tokenizer = load_openai_vocabulary(vocabulary, length, clean=clean or "openai", fixed_length=fixed)
         else:
-            tokenizer = load_tokenizer(folder, length, clean=clean, fixed_length=fixed, pad_token_id=pad_token_id)
+            tokenizer = load_tokenizer(
+                folder,
+                length,
+                clean=clean,
+                fixed_length=fixed,
+                pad_token_id=pad_token_id,
+                ends_in_padding=ends_in_padding,
+            )
     except TokenizerError as error:
         return error
-    if tokenizer.vocab_size > text.vocab_size:
-        return CheckpointError(
-            f"{name}, whose tokenizer has {tokenizer.vocab_size} tokens",
-            expected=f"at most the model's {text.vocab_size}",
-            fix="copy tokenizer.json from this checkpoint's page",
+    if not tokenizer.vocab_size <= text.vocab_size < tokenizer.vocab_size + SPARE_ROWS:
+        return _of_another(
+            f"{name}, whose tokenizer has {tokenizer.vocab_size} tokens", f"{text.vocab_size}, the model's"
         )
+    if tokenizer.kind == "WordLevel" or (text.is_siglips and tokenizer.kind == "WordPiece"):
+        return _of_another(f"{name} with a tokenizer of the kind {tokenizer.kind}", "BPE or Unigram, as the model's")
     if text.bert is not None and tokenizer.pad_token_id != text.bert.pad_token_id:
-        return CheckpointError(
+        return _of_another(
             f"{name}, whose tokenizer pads with token {tokenizer.pad_token_id}",
-            expected=f"token {text.bert.pad_token_id}, which the model does not see",
-            fix="copy tokenizer.json from this checkpoint's page",
+            f"token {text.bert.pad_token_id}, which the model does not see",
         )
     input_ids = torch.from_numpy(tokenizer(["a"]))
     ids, pooled = input_ids[0].tolist(), int(pooled_index(input_ids, text))
     if text.pooling == "end" and ids[pooled] != tokenizer.eos_token_id:
-        logger.warning(
-            "%s pools token %d of a text, not the tokenizer's end of text %d: it will tell texts apart badly",
-            name,
-            ids[pooled],
-            tokenizer.eos_token_id,
+        return _of_another(
+            f"{name}, which pools token {ids[pooled]} of a text, where its tokenizer ends texts with another",
+            f"token {tokenizer.eos_token_id}, the end of text",
         )
     return tokenizer
+
+
+def _of_another(got: str, expected: str) -> CheckpointError:
+    """The reason why a tokenizer is another model's."""
+    return CheckpointError(
+        got, expected=expected, fix="copy tokenizer.json and tokenizer_config.json from this checkpoint's page"
+    )
 
 
 def prepared(

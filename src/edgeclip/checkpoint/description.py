@@ -14,8 +14,9 @@ class Description:
 
     `preprocess` is None where nothing says how images are prepared. `clean` is what is done to a text first, None for
     what its tokenizer's files say; `pad_token_id` is what follows it, where that counts and its tokenizer's files do
-    not say; `projects_text` is whether the weights have a projection of texts, `scaled` which towers ("vision", "text")
-    scale what a block adds; `no_text` is why there can be no text.
+    not say; `ends_in_padding` is whether padding stands in place of its end too; `projects_text` is whether the weights
+    have a projection of texts, `scaled` which towers ("vision", "text") scale what a block adds; `no_text` is why there
+    can be no text.
     """
 
     config: ClipConfig
@@ -24,6 +25,7 @@ class Description:
     preprocess_origin: str = ""
     clean: TextCleaning | None = None
     pad_token_id: int | None = None
+    ends_in_padding: bool = False
     projects_text: bool = True
     scaled: frozenset[str] = frozenset()
     no_text: CheckpointError | None = None

@@ -36,7 +36,7 @@ from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.model.fastvit import FastViT
 from edgeclip.model.text import TextTower
 from edgeclip.model.vision import VisionTower
-from edgeclip.names import BUILTIN, is_hub_id
+from edgeclip.names import BUILTIN, is_hub_id, joined_parts
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, crops_of
 from edgeclip.runtime.lost_words import LostWords
 from edgeclip.tokenizer import ClipTokenizer
@@ -202,19 +202,6 @@ def load_towers(
     return _load(str(source), options)
 
 
-def joined_parts(source: str) -> tuple[str, str] | None:
-    """The two sources with a + between them; None for a single one, whose name may have one too."""
-    if Path(source).exists():
-        return None
-    places = (index for index, char in enumerate(source) if char == "+")
-    parts = ((source[:index], source[index + 1 :]) for index in places)
-    return next((pair for pair in parts if all(map(_may_be_source, pair))), None)
-
-
-def _may_be_source(name: str) -> bool:
-    return name == BUILTIN or is_hub_id(name) or (name != "" and Path(name).exists())
-
-
 def _load(name: str, options: _Options) -> Checkpoint | OneTower:
     path = Path(name)
     if name == BUILTIN:
@@ -330,7 +317,9 @@ def _assemble(
     model = build(name, config, weights, rules)
     vocabulary = options.vocabulary or vocabulary_beside(folder)
     clean = None if file.is_hugging_face else said.clean
-    tokenizer = said.no_text or find_tokenizer(folder, vocabulary, config.text, clean, name, said.pad_token_id)
+    tokenizer = said.no_text or find_tokenizer(
+        folder, vocabulary, config.text, clean, name, said.pad_token_id, ends_in_padding=said.ends_in_padding
+    )
     return Checkpoint(
         name=name,
         layout=f"{_layout(file, said)}{container and f', {container}'}",

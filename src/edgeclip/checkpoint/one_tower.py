@@ -72,10 +72,14 @@ class OneTower:
         Raises:
             EdgeclipError: there is none, or not its own.
         """
+        self.require_tokenizer()
+        assert isinstance(self.tokenizer_or_reason, ClipTokenizer)  # noqa: S101 - it is a text tower
+        return self.tokenizer_or_reason
+
+    def require_tokenizer(self) -> None:
+        """Raise now what the tokenizer of a text tower would raise when text comes in."""
         if isinstance(self.tokenizer_or_reason, EdgeclipError):
             raise self.tokenizer_or_reason
-        assert self.tokenizer_or_reason is not None  # noqa: S101 - it is a text tower
-        return self.tokenizer_or_reason
 
     @property
     def kind(self) -> str:
@@ -109,7 +113,8 @@ def read_one_tower(name: str, folder: Path) -> OneTower:
         config, projection_dim = said.vision or said.text, said.projection_dim
         assert config is not None  # noqa: S101 - it is one of the two
         file, container = read_weights(folder, WEIGHTS)
-        layout, origin, beside, tensors = f"Hugging Face, {container}", path.name, folder, file.tensors
+        layout, origin, beside = f"Hugging Face, {container}", path.name, folder
+        tensors = _with_tower(file.tensors, config) if said.is_siglips else _projected(file.tensors, config, name)
         tower = _tower(name, config, projection_dim, tensors, hf.tower_rules(config))
     preprocess, tokenizer, origins = None, None, {"architecture": origin}
     if isinstance(tower, TextTower):
@@ -127,6 +132,26 @@ def read_one_tower(name: str, folder: Path) -> OneTower:
         tokenizer_or_reason=tokenizer,
         origins=origins,
     )
+
+
+def _with_tower(tensors: dict[str, Tensor], config: VisionConfig | TextConfig) -> dict[str, Tensor]:
+    """The names with their tower's before them, which `SiglipVisionModel` leaves out from transformers 5 on."""
+    tower = f"{hf.VISION if isinstance(config, VisionConfig) else hf.TEXT}."
+    if any(name.startswith(tower) for name in tensors):
+        return tensors
+    return {f"{tower}{name}": tensor for name, tensor in tensors.items()}
+
+
+def _projected(tensors: dict[str, Tensor], config: VisionConfig | TextConfig, name: str) -> dict[str, Tensor]:
+    """Refuse a tower of CLIP's that was saved without what makes embeddings of it."""
+    kind, projection = ("Vision", "visual") if isinstance(config, VisionConfig) else ("Text", "text")
+    if not (isinstance(config, TextConfig) and config.bert) and f"{projection}_projection.weight" not in tensors:
+        raise CheckpointError(
+            f"{name}, a CLIP{kind}Model, without its projection",
+            expected=f"a CLIP{kind}ModelWithProjection",
+            fix=f"save it from the whole model by CLIP{kind}ModelWithProjection.from_pretrained",
+        )
+    return tensors
 
 
 def _tower(

@@ -82,6 +82,20 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     | {"pos_embed_type": "learnable", "global_average_pool": False, "input_patchnorm": False},
     "text_cfg": _BLOCK | {"embed_cls": False, "final_ln_after_pool": False, "correct_cls_mask": False},
 }
+_OTHER_IMAGE_TOWERS = {
+    "convnext": "ConvNeXt's convolutions",
+    "eva02": "EVA02's rotary positions",
+    "swin": "Swin's windows",
+    "vit_medium_patch16_gap": "the mean of patches in place of a class token",
+    "vit_pe_core": "Perception Encoder's rotary positions",
+    "vit_relpos": "relative positions",
+    "vitamin": "ViTamin's convolutions",
+}
+_OTHER_TEXT_TOWERS = {
+    "google/mt5": "mT5's relative positions",
+    "facebook/nllb": "NLLB's encoder of M2M-100",
+}
+"""What there is no tower for, by the beginning of a name."""
 _TIMM_ENDS = {"attention": ("map", "none"), "places": ("avg", None), "class": ("token", None)}
 """How timm's towers pool, and whether what projects the pooled is their own classifier."""
 
@@ -105,12 +119,13 @@ def describe(raw: dict[str, Any], path: Path) -> Description:
         sigmoid=model.get("init_logit_bias") is not None,
         text=_bert(text, embed_dim, path) if is_bert else _text(text, quick, path),
     )
-    clean, no_text = _text_cleaning(text, path)
+    clean, ends_in_padding, no_text = _text_cleaning(text, path)
     return Description(
         config,
         path.name,
         *_preprocess(raw, config.vision, path),
         clean=clean,
+        ends_in_padding=ends_in_padding,
         pad_token_id=SIMPLE_PAD if config.text.sees_all else None,
         projects_text=_projects_text(text, config, path),
         scaled=frozenset(
@@ -225,14 +240,18 @@ def _refuse_other_kinds(model: dict[str, Any], vision: dict[str, Any], text: dic
         raise _other(path, "a ResNet image tower")
     if name := vision.get("timm_model_name"):
         if (tower := _timm_tower(str(name), 224)) is None:
-            raise _other(path, f"timm's {shown(name)} as its image tower")
+            raise _other(path, f"timm's {shown(name)} as its image tower{_told(str(name), _OTHER_IMAGE_TOWERS)}")
         ends = {key: vision.get(key) for key in ("timm_pool", "timm_proj")}
         if tuple(ends.values()) != _TIMM_ENDS[tower.pooling]:
             raise _other(path, ", ".join(f"{key} {shown(value)}" for key, value in ends.items()))
     if (name := text.get("hf_model_name")) and not hf_bert.is_published(str(name)):
-        raise _other(path, f"{shown(name)} as its text tower")
+        raise _other(path, f"{shown(name)} as its text tower{_told(str(name), _OTHER_TEXT_TOWERS)}")
     if model.get("multimodal_cfg") is not None:
         raise _other(path, "a text decoder, as CoCa has it")
+
+
+def _told(name: str, parts: dict[str, str]) -> str:
+    return "".join(f", which has {part}" for beginning, part in parts.items() if name.startswith(beginning))
 
 
 def _refuse_unknown(name: str, part: dict[str, Any], path: Path) -> None:
@@ -245,7 +264,7 @@ def _refuse_unknown(name: str, part: dict[str, Any], path: Path) -> None:
 def _other(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
         f"{path} with {what}",
-        expected="the ViT of CLIP with its text tower, BERT or RoBERTa, or the towers of SigLIP",
+        expected="the towers of CLIP, SigLIP or MobileCLIP, or BERT or RoBERTa beside CLIP's ViT",
         fix="give a checkpoint such as openai/clip-vit-base-patch32",
     )
 
@@ -265,18 +284,25 @@ def _mlp_act_eps(tower: dict[str, Any], width: int, quick: object, path: Path) -
     }
 
 
-def _text_cleaning(text: dict[str, Any], path: Path) -> tuple[TextCleaning, CheckpointError | None]:
-    """How open_clip cleans text for this model, and why its text cannot be had, where it can't."""
+def _text_cleaning(text: dict[str, Any], path: Path) -> tuple[TextCleaning, bool, CheckpointError | None]:
+    """How open_clip cleans a text, whether it ends in padding, and why there can be none, where there can't."""
     options = dict(section(text, "tokenizer_kwargs", path))
     is_theirs = any(text.get(key) for key in ("hf_model_name", "hf_tokenizer_name"))  # whose tokenizer.json lies beside
     clean: TextCleaning = options.pop("clean", None) or ("whitespace" if is_theirs else "lower")
+    ends_in_padding = is_theirs and options.get("strip_sep_token") is True
+    if ends_in_padding or options.get("strip_sep_token") is False:
+        del options["strip_sep_token"]
     other = {key: value for key, value in options.items() if value not in (None, "")}
     named = {"tokenizer_mode": text["tokenizer_mode"]} if text.get("tokenizer_mode") else {}
     if other or named or clean not in ("lower", "whitespace", "canonicalize"):
         odd = ", ".join(f"{k} = {shown(v)}" for k, v in {**named, **other, "clean": clean}.items())
-        return "lower", CheckpointError(
-            f"{path} with the tokenizer of {odd}",
-            expected="CLIP's own, with clean lower, whitespace or canonicalize",
-            fix="give a checkpoint such as openai/clip-vit-base-patch32 for texts",
+        return (
+            "lower",
+            False,
+            CheckpointError(
+                f"{path} with the tokenizer of {odd}",
+                expected="CLIP's own, with clean lower, whitespace or canonicalize",
+                fix="give a checkpoint such as openai/clip-vit-base-patch32 for texts",
+            ),
         )
-    return clean, None
+    return clean, ends_in_padding, None

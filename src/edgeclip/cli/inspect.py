@@ -31,7 +31,9 @@ def command(settings: InspectSettings) -> None:
     from edgeclip.measure.inspection import inspect, inspect_bundle
     from edgeclip.measure.source import is_bundle
     from edgeclip.runtime.foreign import at_hand, foreign_graphs
+    from edgeclip.runtime.joined import refuse_joined
 
+    refuse_joined(settings.model, "inspect each alone")
     source = str(at_hand(settings.model, settings.precision))
     layout = foreign_graphs(source)
     if settings.precision is not None and layout is None:

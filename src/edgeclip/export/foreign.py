@@ -17,6 +17,7 @@ from edgeclip.export.foreign_graphs import roles_by_structure, write_own_form
 from edgeclip.export.int8 import Int8Tower
 from edgeclip.export.make_bundle import write_bundle
 from edgeclip.export.samples import load_samples
+from edgeclip.graph_model import Kind
 from edgeclip.hf_config import config_from
 from edgeclip.hf_json import read_json
 from edgeclip.manifest import GRAPHS, Card, GraphPrecision, Manifest
@@ -25,7 +26,7 @@ from edgeclip.runtime.foreign import ForeignModel, read_foreign
 from edgeclip.runtime.foreign_config import FAMILIES
 from edgeclip.runtime.foreign_layouts import Layout
 from edgeclip.runtime.onnx_file import OnnxFile, read_onnx
-from edgeclip.runtime.ports import Kind, vocabulary_rows
+from edgeclip.runtime.ports import vocabulary_rows
 from edgeclip.tokenizer import ClipTokenizer
 
 KINDS: tuple[Kind, ...] = ("image", "text")

@@ -21,8 +21,9 @@ from edgeclip.errors import BundleError, ConfigError
 from edgeclip.export.graph import MAX_BYTES
 from edgeclip.export.int8 import Roles
 from edgeclip.export.surgery import load_graph, prefixed, rename
+from edgeclip.graph_model import Kind
 from edgeclip.runtime.foreign import Tower
-from edgeclip.runtime.ports import HANDED_ON, MASK, POOLED, Kind
+from edgeclip.runtime.ports import HANDED_ON, MASK, POOLED
 from edgeclip.runtime.session import RUNTIME_ERRORS
 
 OWN: dict[Kind, tuple[str, str]] = {"image": ("pixel_values", "image_embeds"), "text": ("input_ids", "text_embeds")}

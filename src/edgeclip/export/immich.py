@@ -200,7 +200,7 @@ def open_clip_config(config: ClipConfig, clean: TextCleaning) -> dict[str, Any]:
 
 def _write_visual(bundle: Bundle, path: Path) -> None:
     """Image (1, 3, S, S) float32 -> embedding (1, E)."""
-    model = prefixed(load_graph(bundle.image_graph), "tower/")
+    model = prefixed(load_graph(bundle.graph("image")), "tower/")
     rename(model, {"pixel_values": "image", model.graph.output[0].name: "embedding"})
     name_sizes(model, {"batch": 1})
     onnx.save_model(model, path)
@@ -212,7 +212,7 @@ def _write_textual(bundle: Bundle, path: Path) -> None:
     Immich pads every text to the context length. What the tower does not see is cut off first: it
     cannot change the result but for the activation scale of an int8 graph, and would cost as much time as the text.
     """
-    model = prefixed(load_graph(bundle.text_graph), "tower/")
+    model = prefixed(load_graph(bundle.graph("text")), "tower/")
     name_sizes(model, {"batch": 1})
     rename(model, {model.graph.output[0].name: "embedding"})
     config, tokenizer = bundle.config.text, bundle.tokenizer

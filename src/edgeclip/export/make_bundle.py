@@ -126,8 +126,8 @@ def _draft(model: Described, write: WriteGraphs, folder: Path, precision: GraphP
 def _write_combined(draft: ClipRuntime, folder: Path) -> None:
     bundle = draft.own_bundle
     write_combined_graph(
-        bundle.image_graph,
-        bundle.text_graph,
+        bundle.graph("image"),
+        bundle.graph("text"),
         folder / COMBINED_GRAPHS[bundle.manifest.precision],
         logit_scale=draft.logit_scale,
         logit_bias=draft.logit_bias or 0.0,

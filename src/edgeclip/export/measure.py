@@ -75,7 +75,10 @@ def open_draft(
         threads: for the graphs.
     """
     draft = unmeasured(model, precision, float_layers)
-    return ClipRuntime(Bundle(folder, draft, model.config, model.preprocess_config), threads=threads)
+    return ClipRuntime(
+        Bundle(folder=folder, image_preprocess=model.preprocess_config, manifest=draft, towers=model.config),
+        threads=threads,
+    )
 
 
 def unmeasured(model: Described, precision: GraphPrecision, float_layers: list[str]) -> Manifest:

@@ -123,7 +123,10 @@ def _draft(source: OneTower, folder: Path, samples: Samples, precision: GraphPre
         fusion=UNSET,
         tower=kind,
     )
-    return ClipRuntime(Bundle(folder, manifest, source.config, source.preprocess_config), threads=threads)
+    return ClipRuntime(
+        Bundle(folder=folder, image_preprocess=source.preprocess_config, manifest=manifest, towers=source.config),
+        threads=threads,
+    )
 
 
 def _closeness(draft: ClipRuntime, source: OneTower, pairs: Prepared) -> Closeness:

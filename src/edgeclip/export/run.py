@@ -23,6 +23,7 @@ from edgeclip.export.samples import load_samples
 from edgeclip.files import locked
 from edgeclip.manifest import Card, Closeness, Manifest
 from edgeclip.runtime.foreign import at_hand, foreign_graphs
+from edgeclip.runtime.joined import refuse_joined
 from edgeclip.shrink.fuse_tokens import fuse_tokens
 from edgeclip.shrink.fusion_schedule import FusionSchedule, read_schedule, steps_of
 from edgeclip.shrink.keep_words import keep_words, read_words
@@ -52,6 +53,7 @@ def _export(
     settings: ExportSettings, schedule: FusionSchedule | None, out: Path
 ) -> tuple[Manifest | ImmichManifest, Card | Closeness]:
     torch.set_num_threads(settings.threads)
+    refuse_joined(settings.model, "export the checkpoints that they were made from, as IMAGE+TEXT")
     source = str(at_hand(settings.model))
     if (foreign := foreign_graphs(source)) is not None:
         return export_foreign(replace(settings, model=source), foreign, out)
@@ -62,11 +64,12 @@ def _export(
             )
     words = read_words(settings.keep_words, settings.data_options) if settings.keep_words else None
     found = load_towers(settings.model, vocabulary=settings.vocabulary, model_config=settings.model_config)
+    found.require_tokenizer()  # refused before the work
     if isinstance(found, OneTower):
         return _export_one_tower(settings, found, out)
     checkpoint = found
     if schedule is not None:
-        steps_of(schedule, checkpoint.model.config.vision)  # refused before the work
+        steps_of(schedule, checkpoint.model.config.vision)  # the same
     samples = load_samples(settings, checkpoint.preprocess_config)
     precision, threads, teacher = settings.precision, settings.threads, checkpoint
     if words is not None:

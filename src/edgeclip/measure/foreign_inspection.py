@@ -6,11 +6,11 @@ from pathlib import Path
 
 from edgeclip.config import Config
 from edgeclip.cpu import SIXTEEN_BITS, int8_arithmetic
+from edgeclip.graph_model import Kind
 from edgeclip.runtime.arithmetic import Product, products, wide_pairs
 from edgeclip.runtime.foreign import ForeignModel, Tower, read_foreign
 from edgeclip.runtime.foreign_layouts import Layout, graphs
 from edgeclip.runtime.onnx_file import read_onnx
-from edgeclip.runtime.ports import Kind
 
 
 class Products(Config, frozen=True, kw_only=True):

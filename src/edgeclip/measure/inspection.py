@@ -10,7 +10,7 @@ from edgeclip.config import ClipConfig, Config, OneTowerConfig, PreprocessConfig
 from edgeclip.cpu import int8_arithmetic
 from edgeclip.evaluate.footprint import bytes_on_disk
 from edgeclip.manifest import Manifest
-from edgeclip.measure.source import load_checkpoint_or_student
+from edgeclip.measure.source import load_student
 from edgeclip.results import Inspection, Part
 from edgeclip.runtime.int8_proof import in_words
 
@@ -49,30 +49,38 @@ def inspect_bundle(folder: Path) -> BundleInspection:
 
 
 def inspect(source: str, vocabulary: str | None = None, model_config: str | None = None) -> Inspection:
-    """Describe a checkpoint or a student.
+    """Describe a checkpoint, one tower alone, or a student.
 
     Raises:
         EdgeclipError: it can't be loaded.
     """
-    from edgeclip.quantize.paper import int8_layers  # PyTorch is only needed here
+    from torch import nn  # PyTorch is only needed here
 
-    checkpoint = load_checkpoint_or_student(source, vocabulary, model_config)
-    model, path = checkpoint.model, Path(source)
-    quantized = {name: layer.in_features * layer.out_features for name, layer in int8_layers(model).items()}
-    biases = {
-        f"{name}.bias": layer.bias().numel() for name, layer in int8_layers(model).items() if layer.bias() is not None
-    }
+    from edgeclip.checkpoint.load import load_towers
+    from edgeclip.checkpoint.one_tower import OneTower
+    from edgeclip.quantize.paper import int8_layers
+
+    path = Path(source)
+    found = load_student(path) or load_towers(source, vocabulary=vocabulary, model_config=model_config)
+    if isinstance(found, OneTower):
+        model: nn.Module = nn.ModuleDict({"text" if found.config.kind == "text" else "vision": found.tower})
+        logits: tuple[float | None, float | None] = None, None
+    else:
+        model, logits = found.model, (found.logit_scale, found.logit_bias)
+    layers = int8_layers(model)
+    quantized = {name: layer.in_features * layer.out_features for name, layer in layers.items()}
+    biases = {f"{name}.bias": layer.bias().numel() for name, layer in layers.items() if layer.bias() is not None}
     floats = {name: parameter.numel() for name, parameter in model.named_parameters()} | biases
     parts = _parts(quantized, floats)
     return Inspection(
         name=source,
-        layout=checkpoint.layout,
-        stored_dtype=checkpoint.stored_dtype,
-        origins=dict(checkpoint.origins),
-        config=model.config,
-        preprocess=checkpoint.preprocess_config,
-        logit_scale=checkpoint.logit_scale,
-        logit_bias=checkpoint.logit_bias,
+        layout=found.layout,
+        stored_dtype=found.stored_dtype,
+        origins=dict(found.origins),
+        config=found.config,
+        preprocess=found.preprocess_config,
+        logit_scale=logits[0],
+        logit_bias=logits[1],
         parts=parts,
         fp32_bytes=4 * sum(part.parameters for part in parts),
         disk_bytes=bytes_on_disk(path) if path.exists() else None,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from edgeclip.bundle import is_own_layout
 from edgeclip.evaluate.encoder import Encoder
 from edgeclip.files import present
+from edgeclip.graph_model import Kind
 from edgeclip.hf_preprocess import read_preprocess
 from edgeclip.runtime import load
 from edgeclip.runtime.foreign import at_hand, foreign_graphs
-from edgeclip.runtime.ports import Kind
+from edgeclip.runtime.joined import joins_graphs
 from edgeclip.tokenizer_files import load_tokenizer
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def load_encoder(
         EdgeclipError: it can't be loaded.
     """
     source = at_hand(source)
-    if is_bundle(source) or foreign_graphs(source) is not None:
+    if is_bundle(source) or foreign_graphs(source) is not None or joins_graphs(source):
         clip = load(source, threads=threads, cache=None)  # what is measured is the bundle
         both: tuple[Kind, ...] = ("image", "text")
         for kind in both:
@@ -59,16 +60,27 @@ def load_checkpoint_or_student(
     Raises:
         EdgeclipError: it can't be loaded.
     """
-    from edgeclip.checkpoint import Checkpoint, load_checkpoint
+    from edgeclip.checkpoint import load_checkpoint
+
+    student = load_student(Path(source))
+    return student or load_checkpoint(source, vocabulary=vocabulary, model_config=model_config)
+
+
+def load_student(folder: Path) -> Checkpoint | None:
+    """A student that a reproduction has saved; None where there is something else.
+
+    Raises:
+        EdgeclipError: it can't be loaded.
+    """
+    from edgeclip.checkpoint import Checkpoint
     from edgeclip.quantize.paper import is_student, read_student
 
-    folder = Path(source)
     if not is_student(folder):
-        return load_checkpoint(source, vocabulary=vocabulary, model_config=model_config)
+        return None
     model = read_student(folder)
     text = model.config.text
     return Checkpoint(
-        name=str(source),
+        name=str(folder),
         layout="edgeclip student, dynamic int8",
         stored_dtype="int8/float32",
         model=model,

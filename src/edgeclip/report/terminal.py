@@ -108,16 +108,19 @@ def print_inspection(inspection: Inspection) -> None:
     table.add_section()
     table.add_row("all", f"{total:,}", f"{int8:,}" if int8 else "-")
     output.print(table)
-    lines = [
-        f"layout     {inspection.layout}, stored as {inspection.stored_dtype}",
-        f"image      {vision.image_size} px in patches of {vision.patch_size}, " + tower(vision),
-        *(f"FUSES      {line}" for line in fused(vision)),
-        f"text       {text.vocab_size:,} tokens, context {text.context_length}, "
-        + tower(text)
-        + f", pools {_pooled(text)}",
-        f"embedding  {inspection.config.projection_dim} wide, {judged(inspection.logit_scale, inspection.logit_bias)}",
-        f"images     {_resized(inspection.preprocess)}, mean {inspection.preprocess.mean}, "
-        f"std {inspection.preprocess.std}",
+    scale, preprocess = inspection.logit_scale, inspection.preprocess
+    lines = [f"layout     {inspection.layout}, stored as {inspection.stored_dtype}"]
+    if vision is not None:
+        lines.append(f"image      {vision.image_size} px in patches of {vision.patch_size}, {tower(vision)}")
+        lines += [f"FUSES      {line}" for line in fused(vision)]
+    if text is not None:
+        words = f"{text.vocab_size:,} tokens, context {text.context_length}"
+        lines.append(f"text       {words}, {tower(text)}, pools {_pooled(text)}")
+    how = "one tower alone" if scale is None else judged(scale, inspection.logit_bias)
+    lines.append(f"embedding  {inspection.config.projection_dim} wide, {how}")
+    if preprocess is not None:
+        lines.append(f"images     {_resized(preprocess)}, mean {preprocess.mean}, std {preprocess.std}")
+    lines += [
         f"size       {inspection.fp32_bytes / 1e6:.1f} MB as fp32"
         + (f", {inspection.disk_bytes / 1e6:.1f} MB on disk" if inspection.disk_bytes is not None else ""),
     ]

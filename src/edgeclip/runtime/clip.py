@@ -15,19 +15,20 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 
-from edgeclip.bundle import Bundle, read_bundle
+from edgeclip.bundle import Bundle
 from edgeclip.cpu import processors
 from edgeclip.errors import BundleError, ConfigError, ImageError, InputError
+from edgeclip.graph_model import Kind
 from edgeclip.image import ImageSource
 from edgeclip.inputs import check_path, check_whole, items_of, texts_of
 from edgeclip.runtime.classifier import Classifier, Label
 from edgeclip.runtime.embedding_dtype import EmbeddingDtype, as_dtype, check_dtype
-from edgeclip.runtime.foreign import ForeignModel, find_foreign, find_model, read_foreign
+from edgeclip.runtime.foreign import ForeignModel
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, images_of, images_or_flush
 from edgeclip.runtime.graph_cache import GraphCache
 from edgeclip.runtime.int8_proof import proved
+from edgeclip.runtime.joined import JoinedModel, read_model
 from edgeclip.runtime.lost_words import LostWords
-from edgeclip.runtime.ports import Kind
 from edgeclip.runtime.prompt_cache import NOWHERE, USUAL_CACHE, PromptCache, cache_folder
 from edgeclip.runtime.session import LazySession, open_graph
 from edgeclip.runtime.stream import Embedded, Flush, embedded, in_groups, in_order, threads
@@ -44,16 +45,20 @@ class ClipRuntime:
     the copy opens the same files anew. `close`, or the end of a `with` block, gives the graphs' memory back.
     """
 
-    def __init__(self, bundle: Bundle | ForeignModel, *, threads: int, cache: Path | None = None) -> None:
+    def __init__(self, bundle: Bundle | ForeignModel | JoinedModel, *, threads: int, cache: Path | None = None) -> None:
         self.bundle = bundle
         self._threads, self._cache = threads, cache
         self._graphs = {kind: self._lazy(kind, path) for kind, path in bundle.graphs.items()}
 
     def _lazy(self, kind: Kind, path: Path) -> LazySession:
-        bundle = self.bundle
+        bundle = self._of(kind)
         ports = bundle.towers[kind].ports if isinstance(bundle, ForeignModel) else None
         open_ = partial(_open, bundle=bundle, cache=self._cache)
         return LazySession(path, self._threads, proved(open_) if bundle.needs_proof else open_, ports)
+
+    def _of(self, kind: Kind) -> Bundle | ForeignModel:
+        """What a tower is of."""
+        return self.bundle.halves[kind] if isinstance(self.bundle, JoinedModel) else self.bundle
 
     @property
     def _image(self) -> LazySession:
@@ -90,7 +95,7 @@ class ClipRuntime:
     def __reduce__(self) -> tuple[object, ...]:
         self._check_not_closed()
         asked: dict[str, Any] = {}
-        if isinstance(self.bundle, ForeignModel):
+        if not isinstance(self.bundle, Bundle):
             asked = {"precision": self.bundle.asked, "logit_scale": self.bundle.told_logit_scale}
             asked |= {"logit_bias": self.bundle.told_logit_bias} if self.bundle.is_siglip else {}
         place = self.bundle.folder.resolve()
@@ -127,7 +132,7 @@ class ClipRuntime:
         """The factor on cosines that makes logits of them.
 
         Raises:
-            BundleError: graphs of another program, none of whose files tells it.
+            BundleError: graphs of another program, or towers joined, none of whose files tells it.
         """
         return self.bundle.logit_scale
 
@@ -136,9 +141,9 @@ class ClipRuntime:
         """The bundle with its manifest.
 
         Raises:
-            BundleError: it is another program's folder, which has none.
+            BundleError: it is another program's folder, or two joined, which have none.
         """
-        if isinstance(self.bundle, ForeignModel):
+        if not isinstance(self.bundle, Bundle):
             raise self.bundle.unproven()
         return self.bundle
 
@@ -301,7 +306,8 @@ class ClipRuntime:
 
     @cached_property
     def _lost_words(self) -> LostWords | None:
-        return None if isinstance(self.bundle, ForeignModel) else LostWords.read(self.bundle)
+        bundle = self._of("text")
+        return LostWords.read(bundle) if isinstance(bundle, Bundle) else None
 
     def lost_words(self, texts: str | Iterable[str]) -> list[list[str]]:
         """Of each text the words that the bundle, which keeps not all of its teacher's, encodes otherwise than it does.
@@ -412,12 +418,13 @@ def load(
         source: a folder made by `edgeclip export`; `builtin:tabletop`, the built-in teacher in int8; a folder in the
             layout of transformers.js, Immich or fastembed, see `runtime.foreign_layouts`; or a hub id (user/name) of
             any of these where there is no such folder, which is downloaded once and then taken from the hub's cache.
+            Two of these with a + between them: the image tower of the first and the text tower of the second.
         threads: for the graphs; by default what a bundle was chosen for, else all processors.
         cache: folder for opened graphs and embedded prompts, so that the next process starts sooner; by default
             XDG_CACHE_HOME/edgeclip, or ~/.cache/edgeclip. None keeps nothing on disk.
         precision: which graphs of another program's folder: fp32, fp16, q8, int8, uint8, q4, q4f16 or bnb4; by default
             the first of these that each tower has.
-        logit_scale: of another program's folder, where its files don't tell it; `classify` needs it.
+        logit_scale: of another program's folder, or of two towers, where no file tells it; `classify` needs it.
         logit_bias: the same, of a SigLIP.
 
     Raises:
@@ -430,17 +437,8 @@ def load(
     if threads is not None:
         check_whole("`threads`", threads, 1, MAX_WORKERS)
     place = cache_folder() if cache == USUAL_CACHE else None if cache is None else Path(cache)
-    folder = find_model(source, precision)
-    if (layout := find_foreign(folder)) is not None:
-        model = read_foreign(
-            folder, layout, precision=precision, logit_scale=logit_scale, logit_bias=logit_bias, cache=place
-        )
-        return ClipRuntime(model, threads=threads or processors(), cache=place)
-    given = {"precision": precision, "logit_scale": logit_scale, "logit_bias": logit_bias}
-    if odd := [name for name, value in given.items() if value is not None]:
-        raise ConfigError(f"`{odd[0]}` for {source}, a bundle", expected="its own", fix=f"leave out `{odd[0]}`")
-    bundle = read_bundle(folder)
+    model = read_model(source, precision=precision, logit_scale=logit_scale, logit_bias=logit_bias, cache=place)
+    chosen = model.manifest.threads if isinstance(model, Bundle) else UNSET
     if threads is None:
-        chosen = bundle.manifest.threads
         threads = processors() if chosen is UNSET else min(chosen, processors())
-    return ClipRuntime(bundle, threads=threads, cache=place)
+    return ClipRuntime(model, threads=threads, cache=place)

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeclip.bundle import download_bundle, find_bundle, fingerprint, is_own_layout
-from edgeclip.config import MAX_WIDTH, PreprocessConfig, TextCleaning, check_range
+from edgeclip.config import MAX_WIDTH, TextCleaning, check_range
 from edgeclip.errors import BundleError, ConfigError
+from edgeclip.graph_model import GraphModel, Kind
 from edgeclip.hub import WEIGHTS
 from edgeclip.manifest import MANIFEST, FileEntry, Manifest
 from edgeclip.runtime import foreign_config
 from edgeclip.runtime.arithmetic import precision as precision_of
 from edgeclip.runtime.foreign_layouts import (
     COMBINED,
-    EXAMPLES,
     TOKENIZER,
     TOKENIZER_CONFIG,
     Layout,
@@ -35,12 +35,11 @@ from edgeclip.runtime.foreign_layouts import (
 from edgeclip.runtime.known_hashes import entry_of
 from edgeclip.runtime.logit_scale import logits_of
 from edgeclip.runtime.onnx_file import OnnxFile
-from edgeclip.runtime.ports import Kind, Ports, foreign_ports, vocabulary_rows
+from edgeclip.runtime.ports import Ports, foreign_ports, vocabulary_rows
 from edgeclip.tokenizer import ClipTokenizer
 from edgeclip.tokenizer_files import load_tokenizer
 
 MIN_LOGIT_SCALE, MAX_LOGIT_SCALE = 0.001, 1000.0
-OTHER: dict[Kind, str] = {"image": "texts", "text": "images"}
 
 
 class Tower(NamedTuple):
@@ -52,17 +51,16 @@ class Tower(NamedTuple):
     weights: tuple[Path, ...]
 
 
-@dataclass(frozen=True)
-class ForeignModel:
-    """A folder that was read. The graphs are opened when they are needed; what is of a tower that is not there raises.
+@dataclass(frozen=True, kw_only=True)
+class ForeignModel(GraphModel):
+    """A folder of another program that was read.
 
     Attributes:
-        folder: where it is.
         layout: whose program's.
         towers: one or two.
         embedding_size: E.
-        image_preprocess: how images are made, where there is an image tower.
         text_length: the context length, where there is a text tower.
+        eos_token_id: the token of a text that is pooled, but for SigLIP; None for the highest id.
         clean: what is done to texts first; None leaves it to the tokenizer's files.
         told_logit_scale: what the folder or the caller told.
         told_logit_bias: the same.
@@ -71,12 +69,11 @@ class ForeignModel:
         cache: where hashes are kept.
     """
 
-    folder: Path
     layout: Layout
     towers: dict[Kind, Tower]
     embedding_size: int
-    image_preprocess: PreprocessConfig | None
     text_length: int | None
+    eos_token_id: int | None
     clean: TextCleaning | None
     told_logit_scale: float | None
     told_logit_bias: float | None = None
@@ -111,28 +108,6 @@ class ForeignModel:
         return {kind: tower.graph for kind, tower in self.towers.items()}
 
     @property
-    def preprocess(self) -> PreprocessConfig:
-        """How images are made.
-
-        Raises:
-            BundleError: there is no image tower.
-        """
-        if self.image_preprocess is None:
-            raise self.without("image")
-        return self.image_preprocess
-
-    @property
-    def image_size(self) -> int:
-        """Pixels of a side.
-
-        Raises:
-            BundleError: there is no image tower.
-        """
-        final = self.preprocess.crop_size or self.preprocess.resize_to
-        assert final is not None  # noqa: S101 - checked when it was read
-        return final[0]
-
-    @property
     def context_length(self) -> int:
         """Tokens of a text at most.
 
@@ -148,12 +123,19 @@ class ForeignModel:
         """Read when it is needed.
 
         Raises:
-            BundleError: there is no text tower.
+            BundleError: there is no text tower, or it pools another token than that ends texts.
             TokenizerError: its files are malformed, or not CLIP's.
         """
-        return load_tokenizer(
-            self.folder / self.layout.tokenizer, self.context_length, clean=self.clean, fixed_length=self.is_siglip
-        )
+        place = self.folder / self.layout.tokenizer
+        tokenizer = load_tokenizer(place, self.context_length, clean=self.clean, fixed_length=self.is_siglip)
+        end = max(*tokenizer.token_ids(["a"])[0]) if self.eos_token_id is None else self.eos_token_id
+        if not self.is_siglip and end != tokenizer.eos_token_id:
+            raise BundleError(
+                f"{self.folder}, whose graph pools token {end}, where {TOKENIZER} ends texts with another",
+                expected=f"token {tokenizer.eos_token_id}, the end of text",
+                fix=f"copy {TOKENIZER} and {TOKENIZER_CONFIG} from the page of this model",
+            )
+        return tokenizer
 
     @property
     def logit_scale(self) -> float:
@@ -163,11 +145,7 @@ class ForeignModel:
             BundleError: no file tells it.
         """
         if self.told_logit_scale is None:
-            raise BundleError(
-                f"{self.folder}, whose files don't tell the logit scale",
-                expected="it, to make probabilities of cosines",
-                fix="give `logit_scale`, the model's own: 100 for OpenAI's and most others",
-            )
+            raise self.unknown_scale()
         return self.told_logit_scale
 
     @property
@@ -178,11 +156,7 @@ class ForeignModel:
             BundleError: no file tells it.
         """
         if self.is_siglip and self.told_logit_bias is None:
-            raise BundleError(
-                f"{self.folder}, whose files don't tell the logit bias",
-                expected="it, to make probabilities of a SigLIP's cosines",
-                fix="give `logit_bias`, the model's own, such as -16.8",
-            )
+            raise self.unknown_bias()
         return self.told_logit_bias if self.is_siglip else None
 
     @cached_property
@@ -236,14 +210,6 @@ class ForeignModel:
             f"{self.folder}, graphs of {self.layout.name}, with nothing to verify against",
             expected="a bundle, with hashes and embeddings to compare with",
             fix=f"make one: edgeclip export {self.folder} --out {self.folder.name}-bundle",
-        )
-
-    def without(self, kind: Kind) -> BundleError:
-        """The error that says that a tower is not there."""
-        return BundleError(
-            f"{self.folder}, which has no {kind} graph",
-            expected=f"the {kind} tower of the same model beside the other, or {OTHER[kind]} alone",
-            fix=f"load a folder with both, such as Xenova/clip-vit-base-patch32, or one such as {EXAMPLES[kind]}",
         )
 
 
@@ -361,6 +327,7 @@ def read_foreign(
         embedding_size=size,
         image_preprocess=preprocess,
         text_length=length,
+        eos_token_id=said.eos_token_id,
         clean=said.clean,
         told_logit_scale=scale if logit_scale is None else logit_scale,
         told_logit_bias=bias if logit_bias is None else logit_bias,

@@ -11,11 +11,13 @@ import msgspec
 from edgeclip.config import PreprocessConfig, TextCleaning
 from edgeclip.errors import MALFORMED, BundleError, CheckpointError, TokenizerError
 from edgeclip.files import read_whole
+from edgeclip.graph_model import Kind
+from edgeclip.hf_config import LEGACY_EOS
 from edgeclip.hf_json import integer, read_json, section, shown
 from edgeclip.hf_preprocess import preprocess_from
 from edgeclip.preprocess_cfg import preprocess_from_cfg
 from edgeclip.runtime.foreign_layouts import TOKENIZER, TOKENIZER_CONFIG, Layout
-from edgeclip.runtime.ports import Kind, Ports
+from edgeclip.runtime.ports import Ports
 
 FAMILIES = ("clip", "siglip", "siglip2")
 TOWERS: dict[Kind, str] = {"image": "vision", "text": "text"}
@@ -32,13 +34,14 @@ NO_LENGTH = 10**6
 
 
 class Said(NamedTuple):
-    """What a configuration says; None where it doesn't."""
+    """What a configuration says; None where it doesn't. Of `eos_token_id` None means the highest id of a text."""
 
     embedding_size: int | None = None
     image_size: int | None = None
     context_length: int | None = None
     clean: TextCleaning | None = None
     is_siglip: bool | None = None
+    eos_token_id: int | None = None
 
 
 def read(folder: Path, layout: Layout, kinds: Collection[Kind]) -> Said:
@@ -74,7 +77,12 @@ def _hugging_face(raw: dict[str, Any], path: Path, kind: Kind) -> Said:
         embedding_size=_told(raw, "projection_dim", path),
         image_size=_told(part, "image_size", path) if kind == "image" else None,
         context_length=_told(part, "max_position_embeddings", path) if kind == "text" else None,
+        eos_token_id=_end(_told(part, "eos_token_id", path)) if kind == "text" else None,
     )
+
+
+def _end(told: int | None) -> int | None:
+    return None if told == LEGACY_EOS else told
 
 
 def _siglip(part: dict[str, Any], path: Path, kind: Kind, *, is_newer: bool) -> Said:
@@ -112,6 +120,7 @@ def _open_clip(raw: dict[str, Any], path: Path, kinds: Collection[Kind]) -> Said
         image_size=_told(vision, "image_size", path),
         context_length=integer(text, "context_length", path, OPEN_CLIP_CONTEXT),
         clean=None if clean == "lower" else clean,
+        eos_token_id=_told(text, "eos_id", path) if text.get("pool_type") == "eos" else None,
     )
 
 

@@ -19,10 +19,11 @@ from typing import NamedTuple, TypeAlias
 
 from edgeclip.errors import BundleError, ConfigError, HubError
 from edgeclip.files import printable
+from edgeclip.graph_model import Kind
 from edgeclip.hub import WEIGHTS, file_names, snapshot
 from edgeclip.manifest import CONFIGURATIONS
 from edgeclip.runtime.onnx_file import OnnxFile, read_onnx
-from edgeclip.runtime.ports import INPUTS, Kind
+from edgeclip.runtime.ports import INPUTS
 
 PRECISIONS = {
     "fp32": "",

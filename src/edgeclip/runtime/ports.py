@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from edgeclip.errors import BundleError
+from edgeclip.graph_model import Kind
 from edgeclip.runtime.onnx_file import DOUBLE, DTYPES, FLOAT, FLOAT16, INT32, INT64, OnnxFile, Port
 
-Kind = Literal["image", "text"]
 MASK = "attention_mask"
 INPUTS: dict[Kind, tuple[str, ...]] = {"image": ("pixel_values", "image"), "text": ("input_ids", "text")}
 OUTPUTS: dict[Kind, tuple[str, ...]] = {
