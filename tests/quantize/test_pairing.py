@@ -7,7 +7,7 @@ import torch
 from edgeclip.export.tower_pairs import pair_inputs_of_tower
 from edgeclip.export.towers import ExportedImageTower, ExportedTextTower
 from edgeclip.model import Clip
-from edgeclip.quantize.pairing import order
+from edgeclip.quantize.pairing import CHOOSING, order
 from edgeclip.quantize.scheme import weight_step
 from tests.byte_images import byte_images
 
@@ -30,6 +30,20 @@ def test_it_is_nearly_as_good_as_no_pairs_at_all(size: int):
     alone = float((np.abs(weight.numpy()).max(axis=1) ** 2).sum() / 127**2)
     assert alone <= after < 1.15 * alone
     assert before > 1.5 * alone
+
+
+@pytest.mark.parametrize("size", [CHOOSING, 2 * CHOOSING + 301])
+def test_each_chooses_the_cheapest_that_is_left_however_many_there_are(size: int):
+    weight = torch.randn(6, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight[:, 3:9] = 0  # all as cheap: the first of them
+    scaled = weight / weight.abs().amax(dim=1, keepdim=True)
+    left, found = scaled.pow(8).sum(dim=0).argsort(descending=True, stable=True).tolist(), []
+    while len(left) > 1:
+        one, others = left[0], torch.tensor(sorted(left[1:]))
+        other = int(others[(scaled[:, one, None] + scaled[:, others]).pow(8).sum(dim=0).argmin()])
+        found += [one, other]
+        left = [index for index in left if index not in (one, other)]
+    assert order(weight).tolist() == found + left
 
 
 @torch.no_grad()
