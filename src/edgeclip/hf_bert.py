@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from edgeclip.config import Bert, Config, TextConfig
-from edgeclip.errors import MALFORMED, CheckpointError
-from edgeclip.hf_json import integer, number, shown
+from edgeclip.errors import CheckpointError
+from edgeclip.hf_json import integer, number, own, shown
 
 HEAD_KEY = "text_head"
 """The key of our own in text_config for what follows the blocks, where transformers has no class for it."""
@@ -143,14 +143,7 @@ def read_head(raw: dict[str, Any], path: Path) -> Head:
     Raises:
         CheckpointError: it is malformed.
     """
-    try:
-        return msgspec.convert(raw[HEAD_KEY], Head) if HEAD_KEY in raw else DUAL_ENCODER
-    except MALFORMED as error:
-        raise CheckpointError(
-            f"{path} with {HEAD_KEY} {shown(raw[HEAD_KEY])} ({error})",
-            expected="what an export has written",
-            fix="export it again",
-        ) from error
+    return own(raw, HEAD_KEY, path, Head) if HEAD_KEY in raw else DUAL_ENCODER
 
 
 def head_of(text: TextConfig) -> Head:

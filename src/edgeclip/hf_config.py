@@ -16,8 +16,8 @@ from edgeclip.config import (
     TowerConfig,
     VisionConfig,
 )
-from edgeclip.errors import MALFORMED, CheckpointError
-from edgeclip.hf_json import integer, number, read_json, section, shown
+from edgeclip.errors import CheckpointError
+from edgeclip.hf_json import integer, number, own, read_json, section, shown
 
 CHINESE_CLIP, DUAL_ENCODER = "chinese_clip", "vision-text-dual-encoder"
 LEGACY_EOS = 2
@@ -148,7 +148,7 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
     """
     model_type = raw.get("model_type")
     if model_type == OWN:
-        return _own_config(raw, path)
+        return own(raw, OWN_CONFIG, path, ClipConfig)
     family = _FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
         raise CheckpointError(
@@ -160,7 +160,8 @@ def config_from(raw: dict[str, Any], path: Path) -> ClipConfig:
     vision, text = (tower(raw, name, path) for name in ("vision_config", "text_config"))
     _refuse_parts(raw, vision, text, path)
     v: dict[str, Any] = {key: integer(vision, key, path, default) for key, default in family.vision.items()}
-    v |= {**_act_and_eps(vision, family, path), "fusion": _fusion(vision, path)}
+    v |= _act_and_eps(vision, family, path)
+    v["fusion"] = None if vision.get(FUSION_KEY) is None else own(vision, FUSION_KEY, path, Fusion)
     if family.is_siglip:
         _refuse_other_siglips(model_type, vision, path)
         read = TextConfig(**_text_sizes(text, family, path), pooling="last", projection_bias=True)
@@ -208,17 +209,6 @@ def _clip_text(model_type: object, text: dict[str, Any], family: _Family, path: 
     return TextConfig(**t)
 
 
-def _own_config(raw: dict[str, Any], path: Path) -> ClipConfig:
-    try:
-        return msgspec.convert(raw.get(OWN_CONFIG), ClipConfig)
-    except MALFORMED as error:
-        raise CheckpointError(
-            f"{path} with {OWN_CONFIG} {shown(raw.get(OWN_CONFIG))} ({error})",
-            expected="what edgeclip has written",
-            fix="export it again",
-        ) from error
-
-
 def is_one_tower(raw: dict[str, Any]) -> bool:
     """Whether a configuration is of one tower alone, with its projection."""
     return raw.get("model_type") in TOWER_TYPES or hf_bert.HEAD_KEY in raw
@@ -260,10 +250,10 @@ def write_tower(config: OneTowerConfig) -> dict[str, Any]:
             text=config.text or usual.text,
         )
     )
-    own: dict[str, Any] = {"projection_dim": config.projection_dim}
+    head: dict[str, Any] = {"projection_dim": config.projection_dim}
     if config.text is not None and config.text.bert is not None:
-        own[hf_bert.HEAD_KEY] = msgspec.to_builtins(hf_bert.head_of(config.text))
-    return {**whole["vision_config" if config.kind == "image" else "text_config"], **own}
+        head[hf_bert.HEAD_KEY] = msgspec.to_builtins(hf_bert.head_of(config.text))
+    return {**whole["vision_config" if config.kind == "image" else "text_config"], **head}
 
 
 def _bert(model_type: object, vision: dict[str, Any], text: dict[str, Any], path: Path) -> TextConfig:
@@ -310,17 +300,6 @@ def _act_and_eps(raw: dict[str, Any], family: _Family, path: Path) -> dict[str, 
         "hidden_act": _SAME_ACTIVATION.get(act := str(raw.get("hidden_act", family.hidden_act)), act),
         "layer_norm_eps": number(raw, "layer_norm_eps", path, family.layer_norm_eps),
     }
-
-
-def _fusion(vision: dict[str, Any], path: Path) -> Fusion | None:
-    try:
-        return msgspec.convert(vision.get(FUSION_KEY), Fusion | None)
-    except MALFORMED as error:
-        raise CheckpointError(
-            f"{path} with {FUSION_KEY} {shown(vision[FUSION_KEY])} ({error})",
-            expected="what `fuse_tokens` has written",
-            fix="export it again",
-        ) from error
 
 
 def is_own(config: ClipConfig) -> bool:

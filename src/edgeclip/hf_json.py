@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import reprlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from edgeclip.errors import MALFORMED, CheckpointError
 from edgeclip.files import read_whole
+
+T = TypeVar("T")
 
 
 def shown(value: object) -> str:
@@ -79,3 +83,15 @@ def triple(
             fix=f"write {key} as [0.5, 0.5, 0.5] or the like",
         )
     return (float(value[0]), float(value[1]), float(value[2]))
+
+
+def own(raw: dict[str, Any], key: str, path: Path, type: type[T]) -> T:
+    """The value of a key of ours, which others pass over."""
+    try:
+        return msgspec.convert(raw.get(key), type)
+    except MALFORMED as error:
+        raise CheckpointError(
+            f"{path} with {key} {shown(raw.get(key))} ({error})",
+            expected="what edgeclip has written",
+            fix="export it again",
+        ) from error
