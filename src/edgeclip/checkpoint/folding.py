@@ -53,9 +53,9 @@ def convolution(name: str, shape: Shape) -> Branch:
     return Branch((f"{name}.weight", f"{name}.bias"), (tuple(shape), shape[:1]), lambda tensors: Folded(*tensors))
 
 
-def normalised(name: str, shape: Shape, conv: str = "conv", norm: str = "bn") -> Branch:
+def normalised(name: str, shape: Shape) -> Branch:
     """One without a bias, and a batch normalisation of what it gives."""
-    names = (f"{name}.{conv}.weight", *(f"{name}.{norm}.{part}" for part in _NORM))
+    names = (f"{name}.conv.weight", *(f"{name}.bn.{part}" for part in _NORM))
 
     def fold(tensors: Sequence[Tensor]) -> Folded:
         factor_O, shift_O = _affine(tensors[1:])

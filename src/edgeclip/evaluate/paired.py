@@ -35,7 +35,7 @@ class Drop(Config, frozen=True, kw_only=True):
         return max(self.r1.high, self.r5.high, self.r10.high)
 
 
-def drop(teacher: Found, model: Found, seed: int = 0) -> Drop:
+def drop(teacher: Found, model: Found) -> Drop:
     """The loss at 1, 5 and 10.
 
     The interval counts one image more that the teacher alone finds, and one more that the model alone finds: without
@@ -44,10 +44,9 @@ def drop(teacher: Found, model: Found, seed: int = 0) -> Drop:
     Args:
         teacher: what it finds on some pairs.
         model: what the model finds on the same.
-        seed: of the resampling.
     """
     I = teacher.shape[-1]
-    draws_RI = np.random.default_rng(seed).integers(I + 2, size=(RESAMPLES, I + 2))
+    draws_RI = np.random.default_rng(0).integers(I + 2, size=(RESAMPLES, I + 2))
     intervals = {}
     for k, found_DI, found_by_model_DI in zip(KS, teacher, model, strict=True):
         lost_I = (found_DI - found_by_model_DI).mean(axis=0)

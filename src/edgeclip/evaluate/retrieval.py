@@ -49,12 +49,12 @@ def ranks(
     return image_ranks, caption_ranks
 
 
-def recalls(ranks_Q: NDArray[np.int64], cluster_Q: NDArray[np.int64], seed: int = 0) -> Recalls:
+def recalls(ranks_Q: NDArray[np.int64], cluster_Q: NDArray[np.int64]) -> Recalls:
     """Recall at 1, 5 and 10 in per cent, see `mean_found`; `ranks_Q` as `ranks` gives them."""
-    return mean_found(np.array([ranks_Q < k for k in KS]), cluster_Q, seed)
+    return mean_found(np.array([ranks_Q < k for k in KS]), cluster_Q)
 
 
-def mean_found(found_KQ: NDArray[Any], cluster_Q: NDArray[np.int64], seed: int = 0) -> Recalls:
+def mean_found(found_KQ: NDArray[Any], cluster_Q: NDArray[np.int64]) -> Recalls:
     """The mean of what queries find in per cent, with 95 % percentile bootstrap intervals.
 
     Images are resampled, each with all of its queries, since captions of one image are not independent.
@@ -62,11 +62,10 @@ def mean_found(found_KQ: NDArray[Any], cluster_Q: NDArray[np.int64], seed: int =
     Args:
         found_KQ: by k of `KS`, how much of what it should find each query finds, 0 to 1.
         cluster_Q: the image of each query, 0 .. I-1, every image present.
-        seed: of the resampling.
     """
     I = int(cluster_Q.max()) + 1
     queries_I = np.bincount(cluster_Q, minlength=I).astype(np.float64)
-    draws_RI = np.random.default_rng(seed).integers(I, size=(RESAMPLES, I))
+    draws_RI = np.random.default_rng(0).integers(I, size=(RESAMPLES, I))
     totals_R = queries_I[draws_RI].sum(axis=1)
     intervals = {}
     for k, found_Q in zip(KS, found_KQ, strict=True):

@@ -27,6 +27,8 @@ from edgeclip.runtime.clip import ClipRuntime
 
 Tower: TypeAlias = Literal["image", "text"]
 TOWERS: tuple[Tower, ...] = ("image", "text")
+THROUGHPUT_S = 2.0
+"""How long images are counted for."""
 
 
 class BundleProcess(Child):
@@ -72,9 +74,9 @@ class BundleProcess(Child):
         """Milliseconds of each call, by tower: a decoded image to its embedding, and a text."""
         return self.ask(do="time", calls=calls, warmup=warmup, seconds=seconds)
 
-    def throughput(self, workers: int, *, seconds: float = 2) -> dict[str, float]:
+    def throughput(self, workers: int) -> dict[str, float]:
         """`images` a second, by so many workers, each with the process's threads."""
-        return self.ask(do="throughput", workers=workers, seconds=seconds)
+        return self.ask(do="throughput", workers=workers)
 
     def memory(self) -> dict[str, float | None]:
         """`rss_mb` at its peak, and `pss_mb` now, where the system tells it."""
@@ -111,7 +113,7 @@ def _main() -> None:
                     calls, repeats=command["calls"], warmup=command["warmup"], budget_s=command["seconds"]
                 )
             case "throughput":
-                answer = {"images": _images_a_second(clip, crops, command["workers"], command["seconds"])}
+                answer = {"images": _images_a_second(clip, crops, command["workers"])}
             case "memory":
                 answer = {"rss_mb": peak_rss_mb(), "pss_mb": pss_mb()}
             case _:
@@ -124,9 +126,9 @@ def _next() -> dict[str, Any] | None:
     return json.loads(line) if line else None
 
 
-def _images_a_second(clip: ClipRuntime, crops: Any, workers: int, seconds: float) -> float:
+def _images_a_second(clip: ClipRuntime, crops: Any, workers: int) -> float:
     crop, done, start = Crop(np.asarray(crops[0])), 0, time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds:
+    while (passed := time.perf_counter() - start) < THROUGHPUT_S:
         done += len(clip.encode_image([crop] * (4 * workers), workers=workers))
     return done / passed
 

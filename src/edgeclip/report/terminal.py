@@ -14,6 +14,9 @@ from edgeclip.report.results_table import WHOLE_WIDTH, results_table
 from edgeclip.report.row_order import interval
 from edgeclip.results import Evaluation, Inspection, Recalls, Results
 
+SHOWN_NAMES = 6
+"""Of the many that layers and tensors have."""
+
 
 def console() -> Console:
     """As wide as the terminal; wide enough for a whole row where the output is none."""
@@ -153,7 +156,7 @@ def fused(config: VisionConfig) -> list[str]:
     return [f"{before} tokens to {steps}, by {config.fusion.criterion}: lossy"]
 
 
-def _shortened(names: list[str], shown: int = 6) -> str:
-    return ", ".join(names[:shown]) + (
-        f" and {len(names) - shown} more (--json lists all)" if len(names) > shown else ""
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN_NAMES]) + (
+        f" and {len(names) - SHOWN_NAMES} more (--json lists all)" if len(names) > SHOWN_NAMES else ""
     )

@@ -18,7 +18,7 @@ from edgeclip.results import EngineTime, GradientReach
 PROBE_PAIRS = 16
 
 
-def fastest_engine(teacher: Clip, *, repeats: int = 15) -> str:
+def fastest_engine(teacher: Clip) -> str:
     """Time a whole image and a text of 16 tokens on each engine, in turn, and name the fastest."""
     size = teacher.config.vision.image_size
     pixel_values = torch.zeros(1, teacher.config.vision.num_channels, size, size)
@@ -27,13 +27,13 @@ def fastest_engine(teacher: Clip, *, repeats: int = 15) -> str:
     with torch.inference_mode():
         times = time_calls(
             {engine: partial(student, pixel_values, input_ids) for engine, student in students.items()},
-            repeats=repeats,
+            repeats=15,
             budget_s=20,
         )
     return min(times, key=lambda engine: float(np.median(times[engine])))
 
 
-def time_engines(teacher: Clip, *, repeats: int = 50) -> list[EngineTime]:
+def time_engines(teacher: Clip) -> list[EngineTime]:
     """Time the image tower's widest layer (the first of an MLP) in float and on each engine, side by side."""
     layer = _first_mlp_layer(teacher)
     rows = teacher.config.vision.num_tokens
@@ -41,7 +41,7 @@ def time_engines(teacher: Clip, *, repeats: int = 50) -> list[EngineTime]:
     modules: dict[str, nn.Module] = {"float": nn.Sequential(layer)}
     modules |= {engine: quantize(nn.Sequential(layer), engine) for engine in available_engines()}
     with torch.inference_mode():
-        times = time_calls({name: partial(module, x) for name, module in modules.items()}, repeats=repeats, budget_s=20)
+        times = time_calls({name: partial(module, x) for name, module in modules.items()}, repeats=50, budget_s=20)
     return [
         EngineTime(
             engine=name,
