@@ -17,9 +17,6 @@ from edgeclip.errors import CheckpointError
 from tests import mobileclip
 from tests.oracles.weights import pixels, texts_with_ends
 
-FOLDED = "MobileCLIP-S1, folded"
-
-
 APPLES = "MobileCLIP-S1, Apple's"
 
 
