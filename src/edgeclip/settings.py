@@ -16,6 +16,7 @@ from msgspec import Meta
 from edgeclip.config import Config, check_range
 from edgeclip.cpu import processors
 from edgeclip.errors import ConfigError
+from edgeclip.files import printable
 
 T = TypeVar("T", bound=Config)
 
@@ -117,6 +118,11 @@ def decode_settings(given: Mapping[str, object], type_: type[T]) -> T:
         raise ConfigError(
             f"`{name}` {present.get(name)!r} ({message})", expected=" or ".join(allowed), fix=f"give {allowed[0]}"
         ) from error
+
+
+def shown_settings(settings: Settings) -> dict[str, Any]:
+    """The values by name, for a report."""
+    return {key: printable(v) if isinstance(v, str) else v for key, v in msgspec.to_builtins(settings).items()}
 
 
 def _allowed(type_: type[Config], name: str) -> list[str]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import logging
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -35,16 +32,16 @@ from edgeclip.distill.trainer import start_accelerator
 from edgeclip.distill.training_stage import StageContext, train_stage
 from edgeclip.errors import ConfigError, DataError
 from edgeclip.evaluate.environment import environment
-from edgeclip.evaluate.table import Contender, jpeg
+from edgeclip.evaluate.table import Contender, shown_image
 from edgeclip.export import export_bundle
 from edgeclip.export.export_settings import CARD_PAIRS
 from edgeclip.export.samples import Samples
-from edgeclip.files import output_folder, printable
+from edgeclip.files import output_folder, printable, scratch_folder
 from edgeclip.manifest import MANIFEST
 from edgeclip.measure.rows import bundle_contender, measured_rows
 from edgeclip.progress import task
-from edgeclip.results import REPORT, RESULTS, SCHEMA, DataInfo, Results, Row, TestImage
-from edgeclip.settings import OnBadImage
+from edgeclip.results import REPORT, RESULTS, SCHEMA, DataInfo, Results, Row
+from edgeclip.settings import OnBadImage, shown_settings
 from edgeclip.shrink.plan import explain
 
 logger = logging.getLogger(__name__)
@@ -83,11 +80,6 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
         *data.calibration.bad_images,
         *data.measured.bad_images,
     ]
-    test_image = TestImage(
-        name=printable(data.measured.names[0]),
-        jpeg_base64=base64.b64encode(jpeg(data.measured.pixels[0])).decode(),
-        captions=[*map(printable, data.measured.captions[0])],
-    )
     return Results(
         schema=SCHEMA,
         environment=environment(settings.threads),
@@ -102,7 +94,7 @@ def distill(settings: DistillSettings, out: Path, *, resume: bool = False) -> Re
         ),
         rows=rows,
         losses=losses,
-        test_image=test_image,
+        test_image=shown_image(data.measured.pixels[0], data.measured.names[0], data.measured.captions[0]),
     )
 
 
@@ -148,7 +140,7 @@ def carry_out(
         return None
     for name in (RESULTS, REPORT):  # an earlier run's would stand beside another model
         (out / name).unlink(missing_ok=True)
-    with _scratch(out / ".measured") as scratch:
+    with scratch_folder(out) as scratch:
         contenders = _export(settings, recipe, teacher, student, data, out, scratch)
         save_checkpoint(student.model, student.preprocess_config, student.tokenizer, out / "checkpoint")
         rows = measured_rows(contenders, data.measured, test_crop, threads=settings.threads, repeats=settings.repeats)
@@ -158,8 +150,7 @@ def carry_out(
 def _shown(settings: DistillSettings, recipe: DistillRecipe) -> dict[str, Any]:
     """Settings and recipe for the report."""
     named = {"name": _name(settings), "weights": recipe.loss.weights}
-    given = {key: printable(v) if isinstance(v, str) else v for key, v in msgspec.to_builtins(settings).items()}
-    return given | {"recipe": named | msgspec.to_builtins(recipe)}
+    return shown_settings(settings) | {"recipe": named | msgspec.to_builtins(recipe)}
 
 
 def _name(settings: DistillSettings) -> str:
@@ -289,17 +280,6 @@ def _state_folder(out: Path, resume: bool, is_main: bool) -> Path:
     for file in earlier:
         file.unlink()
     return folder
-
-
-@contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder of a fixed name, so that what a killed run has left in it goes too."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 def _captions_to_keep(recipe: DistillRecipe, data: TrainingData) -> list[str] | None:

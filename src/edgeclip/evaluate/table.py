@@ -5,6 +5,7 @@ Shape legend: I images, C captions, E embedding size.
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from PIL import Image
 
 from edgeclip.evaluate.latency import percentiles
 from edgeclip.evaluate.retrieval import retrieval
-from edgeclip.results import Latency, Row, Standard
+from edgeclip.files import printable
+from edgeclip.results import Latency, Row, Standard, TestImage
 
 ROUNDS = 3
 FEW_REPEATS = 10
@@ -107,6 +109,15 @@ def make_row(
         latency_ms=cost.latency,
         caption=captions[first[best]],
         standard=Standard(captions=len(captions), i2t=standard_i2t, t2i=standard_t2i),
+    )
+
+
+def shown_image(crop: NDArray[np.uint8], name: str, captions: Sequence[str]) -> TestImage:
+    """An image (H, W, 3) uint8 as the results show it."""
+    return TestImage(
+        name=printable(name),
+        jpeg_base64=base64.b64encode(jpeg(crop)).decode(),
+        captions=[*map(printable, captions)],
     )
 
 

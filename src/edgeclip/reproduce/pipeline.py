@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,7 +14,7 @@ from edgeclip.data.prepare import Prepared, prepare_parts
 from edgeclip.data.split import Part, to_make_a_bundle, to_reproduce
 from edgeclip.distill.batches import check_batch_size
 from edgeclip.evaluate.environment import environment
-from edgeclip.evaluate.table import Contender, jpeg
+from edgeclip.evaluate.table import Contender, shown_image
 from edgeclip.export import export_bundle
 from edgeclip.export.export_settings import CARD_PAIRS
 from edgeclip.export.samples import Samples
@@ -30,6 +28,7 @@ from edgeclip.reproduce.paper_distillation import DistillData
 from edgeclip.reproduce.paper_settings import Settings
 from edgeclip.reproduce.variants import Paper
 from edgeclip.results import SCHEMA, DataInfo, Results, TestImage
+from edgeclip.settings import shown_settings
 
 
 def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results:
@@ -61,7 +60,7 @@ def reproduce(settings: Settings, out: Path, *, resume: bool = False) -> Results
     return Results(
         schema=SCHEMA,
         environment=environment(settings.threads),
-        settings={key: printable(v) if isinstance(v, str) else v for key, v in msgspec.to_builtins(settings).items()},
+        settings=shown_settings(settings),
         data=DataInfo(
             name=printable(settings.data),
             pairs=len(train) + len(samples.measure),
@@ -114,7 +113,5 @@ def _edgeclip(settings: Settings, teacher: Checkpoint, samples: Samples, models:
 def _test_image(settings: Settings, teacher: Checkpoint, validation: Prepared) -> tuple[NDArray[np.uint8], TestImage]:
     if settings.test_image:
         crop = crop_uint8(settings.test_image, teacher.preprocess_config)
-        name, captions = printable(Path(settings.test_image).name), []
-    else:
-        crop, name, captions = validation.pixels[0], validation.names[0], list(validation.captions[0])
-    return crop, TestImage(name=name, jpeg_base64=base64.b64encode(jpeg(crop)).decode(), captions=captions)
+        return crop, shown_image(crop, Path(settings.test_image).name, [])
+    return validation.pixels[0], shown_image(validation.pixels[0], validation.names[0], validation.captions[0])
