@@ -130,30 +130,36 @@ def describe(state: dict[str, Tensor], source: str, *, is_apples: bool) -> Descr
     vision = _vision(state, is_apples)
     if vision is None:
         return None
-    table, projection = state.get("text.token_embedding.weight"), state.get("text.text_projection")
+    text, projection_dim = _text(state, source, sees_all=vision.convolutions is not None)
+    config = ClipConfig(projection_dim=projection_dim, vision=vision, text=text)
+    own = PreprocessConfig.mobileclip(vision.image_size) if vision.stem else fastvit_preprocess(vision)
+    origin = ORIGIN if is_apples else "the shapes of MobileCLIP"
+    return Description(config, origin, own, origin, "lower", pad_token_id=0)
+
+
+def _text(state: dict[str, Tensor], source: str, *, sees_all: bool) -> tuple[TextConfig, int]:
+    """The text tower, and the width of the embeddings."""
     if any(".token_mixer." in name for name in state if name.startswith("text.")):
         raise CheckpointError(
             f"{source} with convolutions in its text tower, as MobileCLIP-S0",
             expected="a text tower of attention blocks",
             fix="give MobileCLIP2-S0, whose image tower is the same",
         )
-    positions = state.get("text.positional_embedding")
-    if (
-        table is None
-        or projection is None
-        or positions is None
-        or {t.ndim for t in (table, projection, positions)} != {2}
-    ):
+    tables = [
+        state.get(f"text.{name}") for name in ("token_embedding.weight", "positional_embedding", "text_projection")
+    ]
+    words, positions, projection = (None if table is None or table.ndim != 2 else table.shape for table in tables)
+    if words is None or positions is None or projection is None:
         raise CheckpointError(
             f"{source} with MobileCLIP's image tower, and another text tower than it has",
             expected="a token embedding, positions and a projection",
             fix="give a folder with open_clip_config.json",
         )
-    width = table.shape[1]
+    vocab_size, width = words
     layers = {match[1] for name in state if (match := re.match(r"text\.transformer\.resblocks\.(\d+)\.", name))}
     text = TextConfig(
-        vocab_size=table.shape[0],
-        context_length=positions.shape[0],
+        vocab_size=vocab_size,
+        context_length=positions[0],
         eos_token_id=None,
         hidden_size=width,
         num_hidden_layers=len(layers),
@@ -161,12 +167,9 @@ def describe(state: dict[str, Tensor], source: str, *, is_apples: bool) -> Descr
         intermediate_size=4 * width,
         hidden_act="gelu",
         layer_norm_eps=EPS,
-        sees_all=vision.convolutions is not None,
+        sees_all=sees_all,
     )
-    config = ClipConfig(projection_dim=projection.shape[1], vision=vision, text=text)
-    own = PreprocessConfig.mobileclip(vision.image_size) if vision.stem else fastvit_preprocess(vision)
-    origin = ORIGIN if is_apples else "the shapes of MobileCLIP"
-    return Description(config, origin, own, origin, "lower", pad_token_id=0)
+    return text, projection[1]
 
 
 def _vision(state: dict[str, Tensor], is_apples: bool) -> VisionConfig | None:
