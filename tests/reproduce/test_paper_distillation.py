@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from edgeclip.distill.train_config import TrainConfig
+from edgeclip.distill.trainer import RunFiles
 from edgeclip.errors import TrainingError
 from edgeclip.model import Clip
 from edgeclip.model.encode import encode_images
@@ -56,14 +57,15 @@ def test_a_resumed_int8_student_stays_on_its_engine_and_ends_the_same(
     whole, interrupted, resumed = student(), student(), student()
     losses = distill_as_paper(whole, data, LOSS, train, seed=0)
     with pytest.raises(KilledError):
-        distill_as_paper(interrupted, data, LOSS, train, seed=0, state_file=tmp_path / "s.pt", on_step=stop)
-    assert distill_as_paper(resumed, data, LOSS, train, seed=0, state_file=tmp_path / "s.pt", resume=True) == losses
+        distill_as_paper(interrupted, data, LOSS, train, seed=0, files=RunFiles(tmp_path / "s.pt"), on_step=stop)
+    files = RunFiles(tmp_path / "s.pt", resume=True)
+    assert distill_as_paper(resumed, data, LOSS, train, seed=0, files=files) == losses
     embeds = [encode_images(model, data.pixels, data.preprocess, batch_size=1) for model in (whole, resumed)]
     np.testing.assert_array_equal(*embeds)
     for other in ({"seed": 1}, {"settings": PaperLoss(0.9, 1.0)}):
         arguments = {"settings": LOSS, "seed": 0, **other}
         with pytest.raises(TrainingError, match=r"another (seed|alpha)"):
-            distill_as_paper(student(), data, train=train, state_file=tmp_path / "s.pt", resume=True, **arguments)
+            distill_as_paper(student(), data, train=train, files=files, **arguments)
 
 
 def test_a_float_student_is_trained_whole(clip: Clip, data: DistillData):

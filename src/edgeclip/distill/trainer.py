@@ -100,6 +100,9 @@ class RunFiles:
     identity: Mapping[str, Any] = field(default_factory=dict)
 
 
+NOT_KEPT = RunFiles()
+
+
 def fit(
     model: nn.Module,
     batches: Callable[[range], Iterable[B]],
@@ -107,7 +110,7 @@ def fit(
     config: TrainConfig,
     *,
     steps: int,
-    files: RunFiles = RunFiles(),
+    files: RunFiles = NOT_KEPT,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     accelerator: Accelerator | None = None,
 ) -> list[float]:
@@ -123,7 +126,7 @@ def fit(
             several that are averaged.
         config: rates and regularisation.
         steps: how many steps in all.
-        files: where the run is kept; by default nowhere.
+        files: where the run is kept.
         on_step: called with (steps done, loss), also for the steps of a state that is taken up.
         accelerator: of `start_accelerator`; by default this process's CPU, in full precision.
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from edgeclip.config import PreprocessConfig
 from edgeclip.distill.batches import Sampler
 from edgeclip.distill.state import digest
 from edgeclip.distill.train_config import TrainConfig
-from edgeclip.distill.trainer import RunFiles, fit
+from edgeclip.distill.trainer import NOT_KEPT, RunFiles, fit
 from edgeclip.image import normalize
 from edgeclip.model import Clip
 from edgeclip.reproduce.paper_loss import paper_loss
@@ -63,11 +62,12 @@ def distill_as_paper(
     train: TrainConfig,
     *,
     seed: int,
-    state_file: Path | None = None,
-    resume: bool = False,
+    files: RunFiles = NOT_KEPT,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> list[float]:
     """Train a student in place with the paper's loss; a dynamically quantized one trains only what is left in float.
+
+    What tells the run from others is added to `files`.
 
     Returns:
         The loss of every step.
@@ -90,7 +90,7 @@ def distill_as_paper(
             lambda indices: batch_loss(student, data, indices, settings),
             train,
             steps=train.epochs * sampler.steps_per_epoch,
-            files=RunFiles(state=state_file, resume=resume, identity=_identity(student, data, settings, train, seed)),
+            files=replace(files, identity=_identity(student, data, settings, train, seed)),
             on_step=on_step,
         )
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgeclip.checkpoint import Checkpoint, save_checkpoint
 from edgeclip.data.prepare import Prepared
+from edgeclip.distill.trainer import RunFiles
 from edgeclip.evaluate.encoder import embed_images, embed_texts
 from edgeclip.evaluate.footprint import bytes_on_disk
 from edgeclip.evaluate.retrieval import retrieval
@@ -121,8 +122,8 @@ class Paper:
 
     def _train(self, student: Clip, label: str, loss: PaperLoss) -> list[float]:
         config = self.settings.train
-        state_file = self.state_folder / f"{label.replace(', ', '-').replace(' ', '-')}.pt"
-        state_file.parent.mkdir(exist_ok=True)
+        state = self.state_folder / f"{label.replace(', ', '-').replace(' ', '-')}.pt"
+        state.parent.mkdir(exist_ok=True)
         with task(f"distilling {label}", config.epochs * (len(self.data.pixels) // config.batch_size)) as advance:
             return distill_as_paper(
                 student,
@@ -130,8 +131,7 @@ class Paper:
                 loss,
                 config,
                 seed=self.settings.seed,
-                state_file=state_file,
-                resume=self.resume and state_file.is_file(),
+                files=RunFiles(state, resume=self.resume and state.is_file()),
                 on_step=lambda step, value: advance(1, note=f"loss {value:.3f}"),
             )
 
