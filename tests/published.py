@@ -202,13 +202,13 @@ def write_metaclip2(folder: Path) -> Path:
     return write(metaclip2(), pieces(roberta=True), folder, tokenizer_class="XLMRobertaTokenizerFast", **ROBERTA_CONFIG)
 
 
-def wordpieces() -> Tokenizer:
+def wordpieces(sentences: list[str] = SENTENCES) -> Tokenizer:
     """A small vocabulary of BERT's kind, with letters made small."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(SENTENCES * 5, trainers.WordPieceTrainer(vocab_size=WORDS, special_tokens=special))
+    tokenizer.train_from_iterator(sentences * 5, trainers.WordPieceTrainer(vocab_size=WORDS, special_tokens=special))
     ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
     tokenizer.decoder = decoders.WordPiece()

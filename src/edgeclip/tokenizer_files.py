@@ -18,6 +18,7 @@ from edgeclip.files import read_whole
 from edgeclip.malloc import trim
 from edgeclip.text_cleaning import EOS
 from edgeclip.tokenizer import CLEANING, ClipTokenizer, build_tokenizer, library_errors, vocabulary
+from edgeclip.tokenizer_json import read_tokenizer
 from edgeclip.wordpiece import VOCABULARY, end_in_padding, wordpiece
 
 OPENAI_MERGES = 49152 - 256 - 2
@@ -178,7 +179,7 @@ def _parse(path: Path, *, for_others: bool) -> Tokenizer:
     """Read tokenizer.json; `for_others` leaves out what `save` has added to the normaliser for other clients."""
     content = _read(path)
     with library_errors(str(path)):
-        tokenizer = Tokenizer.from_str(content.decode("utf-8", "replace"))
+        tokenizer = read_tokenizer(content)
         if for_others:
             msgspec.json.decode(content, type=_Normalized)
             tokenizer.normalizer = tokenizer.normalizer[1]

@@ -143,11 +143,30 @@ class FastViT(nn.Module):
         self.last = depthwise(width, WIDENED * width, MIXER)
         self.squeeze = Squeeze(WIDENED * width, LAST_SQUEEZE)
         self.projection = nn.Linear(WIDENED * width, projection_dim, bias=config.projection_bias)
+        self._draw()
+
+    def _draw(self) -> None:
+        """Start with layers that keep the size of what they read, as batch normalisations do until they are folded.
+
+        Those into which a branch that only passes its input on is folded start near that.
+        """
+        sized: list[nn.Conv2d | nn.Linear] = [self.stem, self.stem_depthwise, self.stem_pointwise, self.last]
+        passing: list[nn.Module] = [*self.positions]
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+            elif isinstance(module, Halving):
+                sized += [module.context, module.pointwise]
+            elif isinstance(module, ConvBlock) and not isinstance(module, AttendingBlock):
+                passing.append(module.mixer)
+        for layer in sized:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        for module in passing:
+            if isinstance(module, nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                module.weight.data[:, :, module.kernel_size[0] // 2, module.kernel_size[1] // 2] += 1
 
     def embed(self, pixel_values_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) float -> (B, D, H / 4, W / 4), what the first stage is given.
