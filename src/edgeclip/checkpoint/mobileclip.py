@@ -61,6 +61,7 @@ _TEXT = {
     "pre_norm_ffn.4": "mlp.c_proj",
     "transformer.": "transformer.resblocks.",
 }
+_TEXT_MIXER = "text.transformer.resblocks.0.convffn.conv.conv.weight"
 _TEXT_POSITIONS = ("text.positional_embedding", "text.positional_embedding", 2)
 _VIT_POSITIONS = ("visual.trunk.pos_embed.pos_embed.pos_embed", "visual.trunk.pos_embed", 3)
 """Tables with more axes of size 1 before their own than open_clip's, and how many those have."""
@@ -125,18 +126,12 @@ def describe(state: dict[str, Tensor], source: str, *, is_apples: bool) -> Descr
     Apple's, and in its eps.
 
     Raises:
-        CheckpointError: its text tower has convolutions, as MobileCLIP-S0's, or is another.
+        CheckpointError: its text tower is another.
     """
     vision = _vision(state, is_apples)
     if vision is None:
         return None
     table, projection = state.get("text.token_embedding.weight"), state.get("text.text_projection")
-    if any(".token_mixer." in name for name in state if name.startswith("text.")):
-        raise CheckpointError(
-            f"{source} with convolutions in its text tower, as MobileCLIP-S0",
-            expected="a text tower of attention blocks",
-            fix="give MobileCLIP2-S0, whose image tower is the same",
-        )
     positions = state.get("text.positional_embedding")
     if (
         table is None
@@ -150,18 +145,20 @@ def describe(state: dict[str, Tensor], source: str, *, is_apples: bool) -> Descr
             fix="give a folder with open_clip_config.json",
         )
     width = table.shape[1]
+    mixer = state.get(_TEXT_MIXER)  # MobileCLIP-S0's
     layers = {match[1] for name in state if (match := re.match(r"text\.transformer\.resblocks\.(\d+)\.", name))}
     text = TextConfig(
         vocab_size=table.shape[0],
         context_length=positions.shape[0],
         eos_token_id=None,
         hidden_size=width,
-        num_hidden_layers=len(layers),
+        num_hidden_layers=len(layers) - (0 if mixer is None else 2),
         num_attention_heads=max(width // HEAD_SIZE, 1),
         intermediate_size=4 * width,
         hidden_act="gelu",
         layer_norm_eps=EPS,
         sees_all=vision.convolutions is not None,
+        mixer=None if mixer is None else mixer.shape[-1],
     )
     config = ClipConfig(projection_dim=projection.shape[1], vision=vision, text=text)
     own = PreprocessConfig.mobileclip(vision.image_size) if vision.stem else fastvit_preprocess(vision)
