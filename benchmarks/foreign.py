@@ -104,7 +104,7 @@ def _measured(folder: Path, bundle: Path, repeats: int) -> dict[str, Any]:
         }
         seconds = _in_turn(calls, repeats)
         unit = {name: (row := np.asarray(call())[0]) / np.linalg.norm(row) for name, call in calls.items()}
-        graph = clip.bundle.image_graph if kind == "vision" else clip.bundle.text_graph
+        graph = clip.bundle.graph("image") if kind == "vision" else clip.bundle.graph("text")
         found[kind] = {
             "ms": {name: round(1e3 * value, 2) for name, value in seconds.items()},
             "times faster than quantize_dynamic": round(seconds["quantize_dynamic"] / seconds["edgeclip"], 3),

@@ -29,8 +29,8 @@ def bounds(work: Path, photos: Photos, threads: int) -> dict[str, Any]:
     import onnxruntime
 
     bundle = read_bundle(work / "bundle-int8")
-    ours = onnxruntime.InferenceSession(str(bundle.image_graph), session_options(1))
-    text = onnxruntime.InferenceSession(str(bundle.text_graph), session_options(1))
+    ours = onnxruntime.InferenceSession(str(bundle.graph("image")), session_options(1))
+    text = onnxruntime.InferenceSession(str(bundle.graph("text")), session_options(1))
     input_ids = np.arange(320, 320 + CAPTION_TOKENS)[None]
     pixel_values = np.random.default_rng(0).standard_normal((1, 3, SIDE, SIDE), np.float32)
     products = image_products(bundle.config)
@@ -62,7 +62,7 @@ def bounds(work: Path, photos: Photos, threads: int) -> dict[str, Any]:
         "JPEG decoder alone, ms": {
             name.removeprefix("decode "): round(ms, 2) for name, ms in fastest.items() if name.startswith("decode")
         },
-        "waiting threads, median ms": waiting(bundle.image_graph, bundle.text_graph, threads),
+        "waiting threads, median ms": waiting(bundle.graph("image"), bundle.graph("text"), threads),
     }
 
 

@@ -191,7 +191,7 @@ def _ours(folder: Path, threads: int) -> Peer:
     from edgeclip.runtime.session import LazySession
 
     clip = edgeclip.load(folder, threads=threads)
-    image, text = LazySession(clip.bundle.image_graph, threads), LazySession(clip.bundle.text_graph, threads)
+    image, text = LazySession(clip.bundle.graph("image"), threads), LazySession(clip.bundle.graph("text"), threads)
     return Peer(lambda path: clip.encode_image([path]), image.run, text.run)
 
 

@@ -45,7 +45,9 @@ def test_it_embeds_as_this_runtime_does(bundles: dict[str, Path], tmp_path: Path
     card = test_card(clip.bundle.config.vision.image_size)
     pixel_values = normalize(card[None], clip.bundle.preprocess)
     input_ids = clip.bundle.tokenizer([GOLDEN_TEXT], pad_to_longest=True).astype(np.int64)
-    image, text = in_wasm([(clip.bundle.image_graph, pixel_values), (clip.bundle.text_graph, input_ids)], tmp_path)
+    image, text = in_wasm(
+        [(clip.bundle.graph("image"), pixel_values), (clip.bundle.graph("text"), input_ids)], tmp_path
+    )
     # A value at the border of two levels may fall either way.
     np.testing.assert_allclose(image, clip.encode_image([card])[0], atol=2e-3)
     np.testing.assert_allclose(text, clip.encode_text([GOLDEN_TEXT])[0], atol=2e-3)

@@ -30,8 +30,8 @@ def combined_graph(bundle: Bundle) -> Path:
 def test_the_joint_graph_has_the_towers_bits(joint_bundle: Bundle):
     input_ids = joint_bundle.tokenizer(TEXTS, pad_to_longest=True)
     per_image, per_text, text, image = run(combined_graph(joint_bundle), input_ids=input_ids, pixel_values=PIXELS)
-    np.testing.assert_array_equal(image, run(joint_bundle.image_graph, pixel_values=PIXELS)[0])
-    np.testing.assert_array_equal(text, run(joint_bundle.text_graph, input_ids=input_ids)[0])
+    np.testing.assert_array_equal(image, run(joint_bundle.graph("image"), pixel_values=PIXELS)[0])
+    np.testing.assert_array_equal(text, run(joint_bundle.graph("text"), input_ids=input_ids)[0])
     logit_scale = joint_bundle.manifest.logit_scale
     assert logit_scale == pytest.approx(1 / 0.07, rel=1e-4)  # CLIP's initial temperature
     np.testing.assert_allclose(per_image, logit_scale * image @ text.T, rtol=1e-5, atol=1e-5)
@@ -75,6 +75,6 @@ def test_towers_too_large_for_one_file_are_refused(
     monkeypatch.setattr("edgeclip.export.combined_graph.MAX_BYTES", 1000)
     with pytest.raises(ConfigError, match="limit of an ONNX file"):
         write_combined_graph(
-            joint_bundle.image_graph, joint_bundle.text_graph, tmp_path / "joint.onnx", logit_scale=1.0
+            joint_bundle.graph("image"), joint_bundle.graph("text"), tmp_path / "joint.onnx", logit_scale=1.0
         )
     assert not list(tmp_path.iterdir())

@@ -80,7 +80,9 @@ def test_a_float_bundle_is_the_checkpoint(checkpoint: Checkpoint, once: MadeOnce
         np.testing.assert_allclose(images, checkpoint.encode_image(PICTURES), atol=5e-6)
         np.testing.assert_allclose(texts, checkpoint.encode_text(published.HARD), atol=5e-6)
         assert clip.logit_scale == pytest.approx(checkpoint.logit_scale)
-        outputs = [onnx.load(path).graph.output[0].name for path in (clip.bundle.image_graph, clip.bundle.text_graph)]
+        outputs = [
+            onnx.load(path).graph.output[0].name for path in (clip.bundle.graph("image"), clip.bundle.graph("text"))
+        ]
         siglip = checkpoint.model.config.sigmoid
         assert outputs == (["pooler_output"] * 2 if siglip else ["image_embeds", "text_embeds"])
 
@@ -92,7 +94,7 @@ def test_an_int8_bundle_points_where_the_checkpoint_does(checkpoint: Checkpoint,
         assert (images * checkpoint.encode_image(PICTURES)).sum(axis=1).min() > 0.995
         assert (texts * checkpoint.encode_text(published.HARD)).sum(axis=1).min() > 0.995
         assert min(self_test(clip).values()) > 0.999
-        graph = onnx.load(clip.bundle.text_graph).graph
+        graph = onnx.load(clip.bundle.graph("text")).graph
         tables = [tensor for tensor in graph.initializer if list(tensor.dims) == [published.WORDS, 64]]
         assert [tensor.data_type for tensor in tables] == [onnx.TensorProto.INT8]
 

@@ -78,7 +78,7 @@ def test_an_int8_bundle_points_where_the_checkpoint_does(checkpoint: Checkpoint,
 @pytest.mark.slow
 def test_convolutions_stay_in_float_and_are_stored_in_half(checkpoint: Checkpoint, once: MadeOnce):
     with exported(checkpoint, once, "int8") as clip:
-        graph = onnx.load(clip.bundle.image_graph).graph
+        graph = onnx.load(clip.bundle.graph("image")).graph
     kinds, weights = Counter(node.op_type for node in graph.node), {t.name: t for t in graph.initializer}
     linears = sum(isinstance(m, torch.nn.Linear) for m in checkpoint.model.vision.modules()) - 1  # the projection
     assert kinds["MatMulInteger"] + len(clip.bundle.manifest.float_layers) == linears
@@ -93,7 +93,7 @@ def test_every_gelu_is_one_operation_once_a_graph_is_open(checkpoint: Checkpoint
     with exported(checkpoint, once, "fp32") as clip:
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-        onnxruntime.InferenceSession(str(clip.bundle.image_graph), options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(str(clip.bundle.graph("image")), options, providers=["CPUExecutionProvider"])
     kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
     squeezes = sum(isinstance(module, Squeeze) for module in checkpoint.model.vision.modules())
     assert kinds["Erf"] <= squeezes  # what is weighed by a squeeze is small, and not fused
