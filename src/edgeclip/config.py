@@ -251,7 +251,8 @@ class TextConfig(TowerConfig, frozen=True, kw_only=True):
     bias. "first" and "mean" are those of BERT's kind, which are told by `bert`: every token sees every other but
     padding, and the first one, or the mean of all, is projected. Only "end" has a use for `eos_token_id`. `sees_all` is
     for those of its kind whose tokens see every other too, as in most MobileCLIPs; CLIPA's text tower pools the last,
-    without `projection_bias`.
+    without `projection_bias`. `mixer` is MobileCLIP-S0's: before the blocks, and after them, stands one of convolutions
+    over so many tokens.
     """
 
     vocab_size: int
@@ -261,6 +262,7 @@ class TextConfig(TowerConfig, frozen=True, kw_only=True):
     sees_all: bool = False
     projection_bias: bool = False
     bert: Bert | None = None
+    mixer: int | None = None
 
     @property
     def causal(self) -> bool:
@@ -289,6 +291,12 @@ class TextConfig(TowerConfig, frozen=True, kw_only=True):
                 expected="first or mean with it, end or last without",
                 fix='write pooling = "end", or a table [text.bert]',
             )
+        if self.mixer is not None and (self.mixer % 2 == 0 or not self.sees_all):
+            raise ConfigError(
+                f"convolutions over {self.mixer} tokens of a text",
+                expected="an odd number, in a tower whose tokens see each other all",
+                fix="leave out mixer, or take the configuration from the checkpoint's page",
+            )
         if self.bert is not None:
             check_range("pad_token_id", self.bert.pad_token_id, 0, self.vocab_size - 1)
             if self.bert.projection_units is not None:
@@ -312,6 +320,7 @@ class ClipConfig(Config, frozen=True, kw_only=True):
         check_range("image_size", self.vision.image_size, 1, MAX_IMAGE_SIZE)
         check_range("num_channels", self.vision.num_channels, 3, 3)
         check_range("context_length", self.text.context_length, 3, MAX_WIDTH)
+        check_range("mixer", self.text.mixer or 1, 1, self.text.context_length)
         check_range("vocab_size", self.text.vocab_size, 3, 2**24)
         for name, tower in (("vision", self.vision), ("text", self.text)):
             check_range(f"{name} hidden_size", tower.hidden_size, 1, MAX_WIDTH)

@@ -14,8 +14,15 @@ from edgeclip.checkpoint.fastvit import fastvit_tower
 from edgeclip.checkpoint.mobileclip import describe
 from edgeclip.config import CLIP_MEAN, PreprocessConfig
 from edgeclip.errors import CheckpointError
+from edgeclip.export.export_settings import ExportSettings
+from edgeclip.export.run import export
+from edgeclip.export.towers import ExportedTextTower
+from edgeclip.quantize.deployed import DeployedClip
+from edgeclip.shrink.plan import count_parameters
 from tests import mobileclip
-from tests.oracles.weights import pixels, texts_with_ends
+from tests.oracles.weights import lively, pixels, texts_with_ends
+
+S0_TEXT = json.loads((Path(__file__).parents[1] / "oracles" / "mobileclip_s0_text.json").read_text())["models"]
 
 APPLES = "MobileCLIP-S1, Apple's"
 
@@ -142,7 +149,7 @@ def test_apples_file_tells_all_of_itself(apples: Path):
     [
         (
             lambda state: state.update({"text_encoder.transformer.0.token_mixer.layer_scale": torch.zeros(1)}),
-            "convolutions in its text tower, as MobileCLIP-S0",
+            r"unknown text\.transformer\.resblocks\.0\.token_mixer\.layer_scale",
         ),
         (lambda state: state.pop("text_encoder.projection_layer"), "another text tower than it has"),
         (lambda state: state.pop("image_encoder.model.head.proj"), "missing visual.trunk.head.fc"),
@@ -155,6 +162,39 @@ def test_what_is_not_apples_is_named(change, expected: str, apples: Path):
     torch.save(state, apples)
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(apples)
+
+
+def as_s0(file: Path, kind: str) -> Path:
+    """The same image tower with a text tower as MobileCLIP-S0's, which has convolutions."""
+    state = {name: tensor for name, tensor in torch.load(file).items() if not name.startswith("text_encoder.")}
+    torch.save(state | lively({name: tuple(shape) for name, shape in S0_TEXT[kind]["shapes"].items()}), file)
+    return file
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", S0_TEXT)
+def test_s0_s_text_tower_is_that_of_apples_code(apples: Path, kind: str, tmp_path: Path):
+    checkpoint, texts = load_checkpoint(as_s0(apples, kind)), texts_with_ends(16, 600)
+    found = checkpoint.model.encode_text(texts)
+    torch.testing.assert_close(found[:, :6], torch.tensor(S0_TEXT[kind]["text_embeds"]), atol=1e-5, rtol=0)
+    assert (checkpoint.config.text.mixer, checkpoint.config.text.num_hidden_layers) == (11, 2)
+    assert count_parameters(checkpoint.config) == sum(p.numel() for p in checkpoint.model.parameters())
+    exported = ExportedTextTower(checkpoint.model).eval()
+    torch.testing.assert_close(exported(texts), found, atol=5e-6, rtol=0)
+    int8 = DeployedClip(checkpoint.model, checkpoint.preprocess_config).encode_text(texts)
+    assert torch.nn.functional.cosine_similarity(int8, found).min() > 0.995
+    save_checkpoint(checkpoint.model, checkpoint.preprocess_config, checkpoint.tokenizer, tmp_path / "saved")
+    saved = load_checkpoint(tmp_path / "saved")
+    assert saved.config == checkpoint.config
+    torch.testing.assert_close(saved.model.encode_text(texts), found, atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+def test_s0_s_bundle(apples: Path, tmp_path: Path):
+    settings = ExportSettings(model=str(as_s0(apples, "branches")), samples=6, workers=0, threads=1)
+    manifest, card = export(settings, tmp_path / "bundle")
+    assert manifest.precision == "int8"
+    assert card.text_cosine.smallest > 0.995
 
 
 def test_a_file_of_open_clips_tells_all_of_itself_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

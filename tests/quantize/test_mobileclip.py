@@ -87,5 +87,5 @@ def test_a_student_is_equalized_without_changing_it(checkpoint: Checkpoint, pair
 
 def test_convolutions_are_counted_and_not_shrunk(checkpoint: Checkpoint, pairs: Prepared):
     assert count_parameters(checkpoint.config) == sum(p.numel() for p in checkpoint.model.parameters())
-    with pytest.raises(ConfigError, match="an image tower with convolutions"):
+    with pytest.raises(ConfigError, match="a tower with convolutions"):
         make_student(checkpoint, Share(0.5, 1.0, 1.0), checkpoint, pairs, None)

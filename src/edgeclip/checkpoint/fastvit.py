@@ -201,7 +201,7 @@ def rules(vision: VisionConfig, convolutions: ConvStages, trunk: str, present: C
         trunk: what its names begin with.
         present: the names in the file, which has a block's one convolution, `reparam_conv`, or its branches.
     """
-    folded = any(".reparam_conv." in name for name in present)
+    folded = any(".reparam_conv." in name for name in present if name.startswith(f"{trunk}."))
     names, ratio = _Names(trunk, convolutions, folded=folded), vision.intermediate_size // vision.hidden_size
     table = [*names.stem(), *names.ends()]
     for index, stage in enumerate(names.stages):

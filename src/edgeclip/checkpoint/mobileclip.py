@@ -61,6 +61,7 @@ _TEXT = {
     "pre_norm_ffn.4": "mlp.c_proj",
     "transformer.": "transformer.resblocks.",
 }
+_TEXT_MIXER = "text.transformer.resblocks.0.convffn.conv.conv.weight"
 _TEXT_POSITIONS = ("text.positional_embedding", "text.positional_embedding", 2)
 _VIT_POSITIONS = ("visual.trunk.pos_embed.pos_embed.pos_embed", "visual.trunk.pos_embed", 3)
 """Tables with more axes of size 1 before their own than open_clip's, and how many those have."""
@@ -125,7 +126,7 @@ def describe(state: dict[str, Tensor], source: str, *, is_apples: bool) -> Descr
     Apple's, and in its eps.
 
     Raises:
-        CheckpointError: its text tower has convolutions, as MobileCLIP-S0's, or is another.
+        CheckpointError: its text tower is another.
     """
     vision = _vision(state, is_apples)
     if vision is None:
@@ -139,12 +140,6 @@ def describe(state: dict[str, Tensor], source: str, *, is_apples: bool) -> Descr
 
 def _text(state: dict[str, Tensor], source: str, *, sees_all: bool) -> tuple[TextConfig, int]:
     """The text tower, and the width of the embeddings."""
-    if any(".token_mixer." in name for name in state if name.startswith("text.")):
-        raise CheckpointError(
-            f"{source} with convolutions in its text tower, as MobileCLIP-S0",
-            expected="a text tower of attention blocks",
-            fix="give MobileCLIP2-S0, whose image tower is the same",
-        )
     tables = [
         state.get(f"text.{name}") for name in ("token_embedding.weight", "positional_embedding", "text_projection")
     ]
@@ -156,18 +151,20 @@ def _text(state: dict[str, Tensor], source: str, *, sees_all: bool) -> tuple[Tex
             fix="give a folder with open_clip_config.json",
         )
     vocab_size, width = words
+    mixer = state.get(_TEXT_MIXER)  # MobileCLIP-S0's
     layers = {match[1] for name in state if (match := re.match(r"text\.transformer\.resblocks\.(\d+)\.", name))}
     text = TextConfig(
         vocab_size=vocab_size,
         context_length=positions[0],
         eos_token_id=None,
         hidden_size=width,
-        num_hidden_layers=len(layers),
+        num_hidden_layers=len(layers) - (0 if mixer is None else 2),
         num_attention_heads=max(width // HEAD_SIZE, 1),
         intermediate_size=4 * width,
         hidden_act="gelu",
         layer_norm_eps=EPS,
         sees_all=sees_all,
+        mixer=None if mixer is None else mixer.shape[-1],
     )
     return text, projection[1]
 

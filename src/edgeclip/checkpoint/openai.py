@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgeclip.checkpoint import bert, timm
+from edgeclip.checkpoint import bert, timm, token_blocks
 from edgeclip.checkpoint.keys import Rule, constant, convolution, linear, one_number, same, scaled_linear, transposed
 from edgeclip.config import ClipConfig, TextConfig, VisionConfig
 from edgeclip.errors import CheckpointError
@@ -164,7 +164,7 @@ def rules(
             same("text.token_embedding.weight", f"{text_prefix}token_embedding.weight"),
             same("text.position_embedding", f"{text_prefix}positional_embedding"),
             *linear("text.final_norm", f"{text_prefix}ln_final"),
-            *_blocks("text", text_prefix, config.text.num_hidden_layers, scaled),
+            *_text_blocks(config.text, text_prefix, present, scaled),
             *_text_projection(config, f"{text_prefix}text_projection" if projects_text else None),
         ]
     if vision.pools_by_attention or vision.projection_bias:  # which open_clip's own towers have not
@@ -190,10 +190,17 @@ def _text_projection(config: ClipConfig, name: str | None) -> list[Rule]:
     return linear(ours, name) if config.text.projection_bias else [transposed(f"{ours}.weight", name)]
 
 
-def _blocks(tower: str, prefix: str, layers: int, scaled: Collection[str]) -> list[Rule]:
-    """The blocks of a tower; what scales a branch of one is folded into the last layer of that branch."""
+def _text_blocks(text: TextConfig, prefix: str, present: Collection[str], scaled: Collection[str]) -> list[Rule]:
+    if text.mixer is None:
+        return _blocks("text", prefix, text.num_hidden_layers, scaled)
+    mixers = token_blocks.rules(text, f"{prefix}transformer.resblocks", present)
+    return [*mixers, *_blocks("text", prefix, text.num_hidden_layers, scaled, first=1)]
+
+
+def _blocks(tower: str, prefix: str, layers: int, scaled: Collection[str], *, first: int = 0) -> list[Rule]:
+    """The blocks of a tower, from the `first` on; what scales a branch is folded into the last layer of it."""
     table: list[Rule] = []
-    for i in range(layers):
+    for i in range(first, first + layers):
         ours, theirs = f"{tower}.transformer.blocks.{i}", f"{prefix}transformer.resblocks.{i}"
         table += linear(f"{ours}.norm1", f"{theirs}.ln_1")
         table += linear(f"{ours}.norm2", f"{theirs}.ln_2")

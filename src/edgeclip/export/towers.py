@@ -68,11 +68,11 @@ class ExportedTextTower(nn.Module):
     def __init__(self, model: HasText) -> None:
         super().__init__()
         tower = copy.deepcopy(model.text)
-        plain_attention.rewrite(tower.transformer.blocks)
+        plain_attention.rewrite(block for block in tower.transformer.blocks if isinstance(block, Block))
         fusable_gelu.rewrite(tower)
         self.tower, self.blocks = tower, tower.transformer.blocks
         self.last: PooledBlock | None = None
-        if tower.config.pooling != "mean":
+        if tower.config.pooling != "mean" and tower.config.mixer is None:
             self.blocks, self.last = _split(tower.transformer)
         del tower.transformer
 

@@ -30,9 +30,10 @@ from edgeclip.config import (
 from edgeclip.model.layers import MLP, Attention, Tokens, activation
 
 
-def depthwise(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def depthwise(inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int = 1) -> nn.Conv2d:
     """A convolution of each channel alone, whose places stay where they are."""
-    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=inputs)
+    padding = kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=inputs)
 
 
 def places_last(x_BCHW: Tensor) -> Tensor:
@@ -72,11 +73,13 @@ class Squeeze(nn.Module):
 class ConvBlock(nn.Module):
     """A mixture of places, then x + mlp(context(x))."""
 
-    def __init__(self, config: TowerConfig) -> None:
+    def __init__(
+        self, config: TowerConfig, mixer: int | tuple[int, int] = MIXER, context: int | tuple[int, int] = CONTEXT
+    ) -> None:
         super().__init__()
         width = config.hidden_size
-        self.mixer: nn.Module = depthwise(width, width, MIXER)
-        self.context, self.mlp = depthwise(width, width, CONTEXT), MLP(config)
+        self.mixer: nn.Module = depthwise(width, width, mixer)
+        self.context, self.mlp = depthwise(width, width, context), MLP(config)
 
     def mix(self, x_BCHW: Tensor) -> Tensor:
         """(B, D, H, W) -> (B, D, H, W)."""
@@ -86,6 +89,17 @@ class ConvBlock(nn.Module):
         """(B, D, H, W) -> (B, D, H, W)."""
         x_BCHW = self.mix(x_BCHW)
         return x_BCHW + places_apart(self.mlp(places_last(self.context(x_BCHW))), x_BCHW)
+
+
+class TokenBlock(ConvBlock):
+    """The same over the tokens of a text, of which it sees so many: MobileCLIP-S0's (Vasu et al. 2024, section 4.2)."""
+
+    def __init__(self, config: TowerConfig, tokens: int) -> None:
+        super().__init__(config, (1, tokens), (1, tokens))
+
+    def forward(self, x_BTD: Tensor, causal: bool = False, size_BT: Tensor | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D), as `Block` is called; all tokens are seen."""
+        return places_last(super().forward(x_BTD.transpose(1, 2)[:, :, None]))
 
 
 class AttendingBlock(ConvBlock):

@@ -155,8 +155,7 @@ class Block(nn.Module):
 
 def through(block: nn.Module, x_BTD: Tensor, size_BT: Tensor | None, causal: bool) -> tuple[Tensor, Tensor | None]:
     """A block, with its fusing if it does any: (B, T, D) and the sizes of tokens -> fewer, and theirs."""
-    assert isinstance(block, Block)  # noqa: S101 - for the type checker
-    if block.step is None:
+    if not isinstance(block, Block) or block.step is None:
         return block(x_BTD, causal, size_BT), size_BT
     x_BMD, size_BM = fuse(block.attention, block.norm1, x_BTD, size_BT, block.step)
     return x_BMD + block.mlp(block.norm2(x_BMD)), size_BM

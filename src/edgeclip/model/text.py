@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from edgeclip.config import TextConfig
 from edgeclip.model.anatomy import mean_of, places, pooled_index, seen, take
+from edgeclip.model.fastvit import TokenBlock
 from edgeclip.model.layers import Tokens, Transformer, init_transformer
 
 
@@ -39,6 +40,9 @@ class TextTower(nn.Module):
             self.projection = nn.Linear(D, units or projection_dim, bias=has_bias)
             self.projection_out = nn.Linear(units, projection_dim, bias=has_bias) if units else None
         init_transformer(self.transformer, config)
+        if config.mixer is not None:
+            first, last = (TokenBlock(config, config.mixer) for _ in range(2))
+            self.transformer.blocks = nn.ModuleList([first, *self.transformer.blocks, last])
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         for layer in (self.pooler, self.projection, self.projection_out):
             if layer is not None:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from edgeclip.config import PreprocessConfig
 from edgeclip.model import Clip
-from edgeclip.model.anatomy import mean_of, places, pooled_index, seen
+from edgeclip.model.anatomy import mean_of, places, pooled_index, seen, take
 from edgeclip.model.fastvit import FastViT
 from edgeclip.model.fusion import fuse, log_size
 from edgeclip.model.layers import MLP, Attention, AttentionPooling, Block, Transformer
@@ -81,6 +81,8 @@ class DeployedClip(nn.Module):
         pooled_B = pooled_index(input_ids_BT, tower.config)
         if tower.config.sees_padding:
             x_BTD = functional.embedding(input_ids_BT, table_VD) + position_TD[: input_ids_BT.shape[1]]
+            if tower.config.mixer is not None:
+                return _project_text(tower, take(_all_blocks(tower.transformer, x_BTD), pooled_B))
             return _project_text(tower, _run(tower.transformer, x_BTD, pooled_B, None))
         position_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
         if (seen_BT := seen(input_ids_BT, tower.config)) is not None:
@@ -117,11 +119,16 @@ class _Int8Linear(nn.Module):
 
 def _convolutional(tower: nn.Module, pixel_values_BCHW: Tensor) -> Tensor:
     """A tower that is computed in float but for its Linear layers: (B, C, H, W) -> (B, E) L2-normalised."""
-    layers = {name: module for name, module in tower.named_modules() if isinstance(module, nn.Linear)}
-    projection = layers.pop(PROJECTION)
-    with replaced(tower, {name: _Int8Linear(layer) for name, layer in layers.items()} | {PROJECTION: nn.Identity()}):
+    projection = tower.get_submodule(PROJECTION)
+    assert isinstance(projection, nn.Linear)  # noqa: S101 - for the type checker
+    with replaced(tower, _int8_layers(tower) | {PROJECTION: nn.Identity()}):
         pooled_BD = tower(pixel_values_BCHW)
     return _project(projection, pooled_BD)
+
+
+def _int8_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """What stands in place of a module's Linear layers."""
+    return {name: _Int8Linear(layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
 
 
 def _int8(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
@@ -192,8 +199,11 @@ class _Int8Attention:
 def _all_blocks(transformer: Transformer, x_BTD: Tensor, seen_B1TT: Tensor | None = None) -> Tensor:
     """All blocks, every token of which is pooled: (B, T, D) -> (B, T, D)."""
     for block in transformer.blocks:
-        assert isinstance(block, Block)  # noqa: S101 - for the type checker
-        x_BTD = _block(block, x_BTD, seen_B1TT)
+        if isinstance(block, Block):
+            x_BTD = _block(block, x_BTD, seen_B1TT)
+        else:  # of convolutions
+            with replaced(block, _int8_layers(block)):
+                x_BTD = block(x_BTD)
     return x_BTD
 
 

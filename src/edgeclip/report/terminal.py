@@ -140,8 +140,9 @@ def tower(config: TowerConfig) -> str:
     if isinstance(config, VisionConfig) and config.convolutions is not None:
         stages = config.convolutions.stages
         return f"stages of {', '.join(f'{s.depth} blocks of {s.width}' for s in stages)}, {config.hidden_act}"
+    between = " between two of convolutions" if isinstance(config, TextConfig) and config.mixer is not None else ""
     return (
-        f"{config.num_hidden_layers} layers of width {config.hidden_size}, {config.num_attention_heads} heads,"
+        f"{config.num_hidden_layers} layers of width {config.hidden_size}{between}, {config.num_attention_heads} heads,"
         f" {config.hidden_act}, eps {config.layer_norm_eps:g}"
     )
 

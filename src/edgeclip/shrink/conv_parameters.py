@@ -1,4 +1,4 @@
-"""How many parameters an image tower of convolutions has: see `model.fastvit`."""
+"""How many parameters a tower of convolutions has: see `model.fastvit`."""
 
 from __future__ import annotations
 
@@ -37,3 +37,8 @@ def of_convolutions(vision: VisionConfig, convolutions: ConvStages, E: int) -> i
         mixing = 4 * pointwise(width) + 2 * width if stage.attends else of_channels(width, MIXER)
         total += stage.depth * (mlp + mixing) + (of_channels(width, CONTEXT) if stage.attends else 0)
     return total + of_channels(last, MIXER) + squeeze(last, LAST_SQUEEZE) + E * (last + vision.projection_bias)
+
+
+def of_token_block(width: int, units: int, tokens: int) -> int:
+    """Of a block of convolutions over tokens: two of each channel alone, with biases, and an MLP."""
+    return 2 * width * (tokens + 1) + 2 * width * units + units + width

@@ -23,7 +23,7 @@ from edgeclip.config import (
     check_range,
 )
 from edgeclip.errors import ConfigError
-from edgeclip.shrink.conv_parameters import of_convolutions
+from edgeclip.shrink.conv_parameters import of_convolutions, of_token_block
 from edgeclip.shrink.depth import spread_layers
 
 UNIT_STEP = 16
@@ -88,10 +88,10 @@ def student_config(teacher: ClipConfig, plan: ShrinkPlan, vocab_size: int | None
 
 
 def _refuse_convolutions(teacher: ClipConfig) -> None:
-    if teacher.vision.convolutions or teacher.vision.stem:
+    if teacher.vision.convolutions or teacher.vision.stem or teacher.text.mixer:
         raise ConfigError(
-            "a smaller student of an image tower with convolutions",
-            expected="a teacher whose image tower is a ViT",
+            "a smaller student of a tower with convolutions",
+            expected="a teacher of transformers alone, as CLIP's",
             fix="leave out [shrink], as the recipes int8 and qad do",
         )
 
@@ -170,7 +170,8 @@ def _outside_blocks(tower: TowerConfig, E: int) -> int:
     assert isinstance(tower, TextConfig)  # noqa: S101 - a tower is one of the two
     embeddings, bert = D * (tower.vocab_size + tower.context_length + 2), tower.bert
     if bert is None:
-        return embeddings + D * E + E * tower.projection_bias
+        mixing = 2 * of_token_block(D, tower.intermediate_size, tower.mixer) if tower.mixer else 0
+        return embeddings + mixing + D * E + E * tower.projection_bias
     units = bert.projection_units
     layers = [(D, D, True)] if bert.pooler else []
     layers += [(D, units or E, bert.projection_bias), *([(units, E, bert.projection_bias)] if units else [])]
