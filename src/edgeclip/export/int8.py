@@ -5,7 +5,7 @@ Shape legend: O output channels, I input channels; "..." the rows of one call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from edgeclip.errors import ConfigError
 from edgeclip.export.graph import MAX_BYTES, SCOPES
+from edgeclip.export.static_int8 import Range, static_nodes, static_patch_nodes
 from edgeclip.export.stored import gather_stored, is_transposed, store_positions, store_product
 from edgeclip.export.surgery import load_graph
 from edgeclip.quantize.pixels import PATCH_EMBEDDING, PixelBytes
@@ -98,8 +99,16 @@ class Int8Tower:
     def _pixels_of(self, module: str) -> PixelBytes | None:
         return self._pixels if module.endswith(PATCH_EMBEDDING) else None
 
-    def write(self, target: Path, *, float_layers: Collection[str] = ()) -> None:
+    def write(
+        self, target: Path, *, float_layers: Collection[str] = (), ranges: Mapping[str, Range] | None = None
+    ) -> None:
         """Write the graph with every Linear layer in int8 but the projection and the modules of the tower named.
+
+        Args:
+            target: where to.
+            float_layers: those modules.
+            ranges: of each layer's input, for activations that are rounded by them, see `static_int8`; None for those
+                that are rounded by each call's own.
 
         Raises:
             ConfigError: it is too large for one ONNX file.
@@ -114,10 +123,12 @@ class Int8Tower:
                 used = [] if layer is None else [self._float[node.input[1]]]
             else:
                 if self._pixels_of(layer) is None:
-                    model.graph.node.extend(_int8_nodes(node, rounded))
+                    extremes = ranges and ranges[layer]
+                    nodes = static_nodes(node, extremes, rounded) if extremes else _int8_nodes(node, rounded)
                 else:
                     _make_bytes(model.graph, node)
-                    model.graph.node.extend(_patch_nodes(node))
+                    nodes = static_patch_nodes(node) if ranges else _patch_nodes(node)
+                model.graph.node.extend(nodes)
                 used = self._int8[node.input[1]]
             weights |= {tensor.name: tensor for tensor in used}  # which layers may share
         model.graph.initializer.extend(weights.values())

@@ -11,6 +11,7 @@ from edgeclip.data.prepare import Prepared
 from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.float_graphs import FloatGraphs
 from edgeclip.export.int8 import HEAD
+from edgeclip.export.static_int8 import Range
 from edgeclip.export.stored import round_what_is_stored
 from edgeclip.export.towers import Tower
 from edgeclip.quantize.pixels import PixelBytes
@@ -58,3 +59,34 @@ def _of(
     cosine, divergence = sensitivities(stored, int8, batches, [all_directions, ranking])
     found = {name: LayerLoss(cosine=cosine[name], ranking=divergence[name]) for name in linears}
     return dict(sorted(found.items(), key=lambda item: -getattr(item[1], ORDER)))
+
+
+def input_ranges(floats: FloatGraphs, pairs: Prepared) -> dict[str, dict[str, Range]]:
+    """By tower and layer, the smallest and the largest value that the layer is given.
+
+    Args:
+        floats: the towers, equalized.
+        pairs: what is embedded.
+    """
+    images = image_batches(pairs, floats.checkpoint.preprocess_config)
+    texts = text_batches(pairs, floats.checkpoint.tokenizer)
+    return {"image": _ranges(floats.image.tower, images), "text": _ranges(floats.text.tower, texts)}
+
+
+def _ranges(tower: Tower, batches: list[Tensor]) -> dict[str, Range]:
+    found: dict[str, Range] = {}
+
+    def note(name: str, given: tuple[Tensor, ...]) -> None:
+        low, high = (value.item() for value in given[0].aminmax())
+        before = found.get(name, (low, high))
+        found[name] = min(low, before[0]), max(high, before[1])
+
+    hooks = [
+        module.register_forward_pre_hook(lambda _, given, name=name: note(name, given))
+        for name, module in tower.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    embed(tower, batches)
+    for hook in hooks:
+        hook.remove()
+    return found
