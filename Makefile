@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compress,data,heic,raw,mcp,scale,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compress,data,heic,raw,mcp,openvino,scale,dev]'
 	touch $(STAMP)
 
 demo: setup

@@ -18,6 +18,8 @@ CARD_MAX_LOSS = 1.0
 CARD_MIN_COSINE = 0.995
 GraphPrecision = Literal["fp32", "fp16", "int8", "int4"]
 """What most weights of a graph are stored as; fp16 is multiplied in float32."""
+Engine = Literal["onnxruntime", "openvino"]
+"""What runs graphs."""
 GRAPHS: dict[str, tuple[str, str]] = {
     "fp32": ("onnx/vision_model.onnx", "onnx/text_model.onnx"),
     "fp16": ("onnx/vision_model_fp16.onnx", "onnx/text_model_fp16.onnx"),
@@ -138,13 +140,13 @@ class KeptWords(Config, frozen=True, kw_only=True):
 class Manifest(Config, frozen=True, kw_only=True):
     """The content of edgeclip.json.
 
-    `precision` is the image graph's, and the text graph's too unless there is a `text_precision`. `threads` is what
-    the bundle was chosen for, where it was. `card` is None only while it is being measured; `float_layers` are Linear
-    layers that int8 would have cost too much, as "image: name" or "text: name", and `int4_layers` those of int8 graphs
-    that have weights of 4 bits; `logit_bias` is there where the model
-    is `sigmoid`, see `ClipConfig`; `tower` where there is one alone, which has no logit scale, and in place of a card
-    the `closeness` of its embeddings to those in float; `fusion` where the image tower fuses tokens; `words` where it
-    has not all of its teacher's; `files` by path within the bundle, all but edgeclip.json itself and what is `ABOUT`
+    `precision` is the image graph's, and the text graph's too unless there is a `text_precision`. `threads` is what the
+    bundle was chosen for, where it was, and so is `engine` where it is another than ONNX Runtime. `card` is None only
+    while it is being measured; `float_layers` are Linear layers that int8 would have cost too much, as "image: name" or
+    "text: name", and `int4_layers` those of int8 graphs that have weights of 4 bits; `logit_bias` is there where the
+    model is `sigmoid`, see `ClipConfig`; `tower` where there is one alone, which has no logit scale, and in place of a
+    card the `closeness` of its embeddings to those in float; `fusion` where the image tower fuses tokens; `words` where
+    it has not all of its teacher's; `files` by path within the bundle, all but edgeclip.json itself and what is `ABOUT`
     it; `seal` is the hash of all other fields.
     """
 
@@ -167,6 +169,7 @@ class Manifest(Config, frozen=True, kw_only=True):
     threads: Annotated[int, Meta(ge=1, le=256)] | UnsetType = UNSET
     words: KeptWords | UnsetType = UNSET
     int4_layers: list[str] | UnsetType = UNSET
+    engine: Engine | UnsetType = UNSET
 
     @property
     def graphs(self) -> dict[str, str]:
@@ -177,7 +180,7 @@ class Manifest(Config, frozen=True, kw_only=True):
 
     @property
     def precisions(self) -> str:
-        """In words: "int8", or "int8 for images, fp32 for texts"."""
-        if self.text_precision is UNSET:
-            return self.precision
-        return f"{self.precision} for images, {self.text_precision} for texts"
+        """In words: "int8", "int8 for images, fp32 for texts", or "int8, in OpenVINO"."""
+        text = self.text_precision
+        words = self.precision if text is UNSET else f"{self.precision} for images, {text} for texts"
+        return f"{words}, in OpenVINO" if self.engine == "openvino" else words

@@ -4,12 +4,15 @@ import platform
 import signal
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from edgeclip.manifest import Engine
+from edgeclip.runtime.engine import why_not_openvino
 from tests.e2e import without_sockets
 
 pytestmark = pytest.mark.skipif(
@@ -59,8 +62,11 @@ def test_commands_keep_to_themselves(home: Path, tmp_path: Path, mini_checkpoint
     assert [name for name in left_in(home) if not name.startswith(".cache/edgeclip/")] == []
 
 
-def test_a_program_that_loads_a_bundle_keeps_to_itself(home: Path):
-    code = "import edgeclip; print(edgeclip.load('builtin:tabletop').encode_text(['a']).shape)"
+@pytest.mark.parametrize("engine", get_args(Engine))
+def test_a_program_that_loads_a_bundle_keeps_to_itself(home: Path, engine: Engine):
+    if engine == "openvino" and (reason := why_not_openvino()) is not None:
+        pytest.skip(f"OpenVINO can't be used here: {reason}")
+    code = f"import edgeclip; print(edgeclip.load('builtin:tabletop', engine='{engine}').encode_text(['a']).shape)"
     done = without_sockets.run(code, home=home)
     assert done.returncode == 0, done.stderr
     assert left_in(home) == []

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeclip.cpu import cpu_flags, granted_processors, processor_name
 
-PACKAGES = ("edgeclip", "numpy", "pillow", "torch", "onnxruntime", "tokenizers")
+PACKAGES = ("edgeclip", "numpy", "pillow", "torch", "onnxruntime", "openvino", "tokenizers")
 INT8_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
 """Processor features that decide how fast int8 is."""
 

@@ -21,14 +21,17 @@ from edgeclip.errors import BundleError, ConfigError, ImageError, InputError
 from edgeclip.graph_model import Kind
 from edgeclip.image import ImageSource
 from edgeclip.inputs import check_path, check_whole, items_of, texts_of
+from edgeclip.manifest import Engine
 from edgeclip.runtime.classifier import Classifier, Label
 from edgeclip.runtime.embedding_dtype import EmbeddingDtype, as_dtype, check_dtype
+from edgeclip.runtime.engine import usable_engine
 from edgeclip.runtime.foreign import ForeignModel
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, images_of, images_or_flush
 from edgeclip.runtime.graph_cache import GraphCache
 from edgeclip.runtime.int8_proof import proved
 from edgeclip.runtime.joined import JoinedModel, read_model
 from edgeclip.runtime.lost_words import LostWords
+from edgeclip.runtime.openvino_session import OpenVinoSession
 from edgeclip.runtime.prompt_cache import NOWHERE, USUAL_CACHE, PromptCache, cache_folder
 from edgeclip.runtime.session import LazySession, open_graph
 from edgeclip.runtime.stream import Embedded, Flush, embedded, in_groups, in_order, threads
@@ -45,14 +48,23 @@ class ClipRuntime:
     the copy opens the same files anew. `close`, or the end of a `with` block, gives the graphs' memory back.
     """
 
-    def __init__(self, bundle: Bundle | ForeignModel | JoinedModel, *, threads: int, cache: Path | None = None) -> None:
-        self.bundle = bundle
+    def __init__(
+        self,
+        bundle: Bundle | ForeignModel | JoinedModel,
+        *,
+        threads: int,
+        cache: Path | None = None,
+        engine: Engine = "onnxruntime",
+    ) -> None:
+        self.bundle, self.engine = bundle, engine
         self._threads, self._cache = threads, cache
         self._graphs = {kind: self._lazy(kind, path) for kind, path in bundle.graphs.items()}
 
     def _lazy(self, kind: Kind, path: Path) -> LazySession:
         bundle = self._of(kind)
         ports = bundle.towers[kind].ports if isinstance(bundle, ForeignModel) else None
+        if self.engine == "openvino":
+            return LazySession(path, self._threads, OpenVinoSession, ports)
         open_ = partial(_open, bundle=bundle, cache=self._cache)
         return LazySession(path, self._threads, proved(open_) if bundle.needs_proof else open_, ports)
 
@@ -88,15 +100,15 @@ class ClipRuntime:
         texts = f", texts of {bundle.context_length} tokens" if "text" in self._graphs else ""
         return (
             f"<ClipRuntime {bundle.name}: {bundle.precision}, {bundle.bytes / 1e6:.1f} MB, embeddings of "
-            f"{self.embedding_size}{images}{texts}, {self._threads} threads, {bundle.folder}"
+            f"{self.embedding_size}{images}{texts}, {self._threads} threads, {self.engine}, {bundle.folder}"
             f"{', closed' if self.closed else ''}>"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
         self._check_not_closed()
-        asked: dict[str, Any] = {}
+        asked: dict[str, Any] = {"engine": self.engine}
         if not isinstance(self.bundle, Bundle):
-            asked = {"precision": self.bundle.asked, "logit_scale": self.bundle.told_logit_scale}
+            asked |= {"precision": self.bundle.asked, "logit_scale": self.bundle.told_logit_scale}
             asked |= {"logit_bias": self.bundle.told_logit_bias} if self.bundle.is_siglip else {}
         place = self.bundle.folder.resolve()
         return partial(_reopen, **asked), (place, self.bundle.fingerprint, self._threads, self._cache)
@@ -408,6 +420,7 @@ def load(
     *,
     threads: int | None = None,
     cache: str | Path | None = USUAL_CACHE,
+    engine: Engine | None = None,
     precision: str | None = None,
     logit_scale: float | None = None,
     logit_bias: float | None = None,
@@ -422,14 +435,16 @@ def load(
         threads: for the graphs; by default what a bundle was chosen for, else all processors.
         cache: folder for opened graphs and embedded prompts, so that the next process starts sooner; by default
             XDG_CACHE_HOME/edgeclip, or ~/.cache/edgeclip. None keeps nothing on disk.
+        engine: "onnxruntime" or "openvino", which takes the extra `openvino` and a processor with VNNI; by default what
+            a bundle was chosen for, or ONNX Runtime, with a warning, where that can't be used.
         precision: which graphs of another program's folder: fp32, fp16, q8, int8, uint8, q4, q4f16 or bnb4; by default
             the first of these that each tower has.
         logit_scale: of another program's folder, or of two towers, where no file tells it; `classify` needs it.
         logit_bias: the same, of a SigLIP.
 
     Raises:
-        EdgeclipError: the bundle is incomplete, of a newer version, or a file is malformed; it can't be downloaded; or
-            a number of threads that no machine has.
+        EdgeclipError: the bundle is incomplete, of a newer version, or a file is malformed; it can't be downloaded; a
+            number of threads that no machine has; or an engine that can't be used here.
     """
     check_path("`source`", source)
     if cache is not None:
@@ -438,7 +453,8 @@ def load(
         check_whole("`threads`", threads, 1, MAX_WORKERS)
     place = cache_folder() if cache == USUAL_CACHE else None if cache is None else Path(cache)
     model = read_model(source, precision=precision, logit_scale=logit_scale, logit_bias=logit_bias, cache=place)
-    chosen = model.manifest.threads if isinstance(model, Bundle) else UNSET
+    chosen = model.manifest if isinstance(model, Bundle) else None
     if threads is None:
-        threads = processors() if chosen is UNSET else min(chosen, processors())
-    return ClipRuntime(model, threads=threads, cache=place)
+        threads = processors() if chosen is None or chosen.threads is UNSET else min(chosen.threads, processors())
+    usable = usable_engine(engine, UNSET if chosen is None else chosen.engine, source)
+    return ClipRuntime(model, threads=threads, cache=place, engine=usable)
