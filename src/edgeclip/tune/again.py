@@ -16,8 +16,8 @@ from edgeclip.measure.bundle_process import BundleProcess
 from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card
 from edgeclip.tune.record import Figures, read_card
 
-DECIDING = ("processor", "cpu_flags", "granted_processors", "onnxruntime")
-"""Of the environment, what decides how fast and how large a bundle is."""
+DECIDING = ("processor", "cpu_flags", "granted_processors")
+"""Of the environment, what decides with the engine's version how fast and how large a bundle is."""
 CALLS, WARMUP = 25, 3
 
 
@@ -54,8 +54,8 @@ def changes(bundle: Bundle) -> list[str]:
     card = read_card(bundle.folder)
     here, threads = environment(card.winner.threads), card.winner.threads
     lines = [
-        f"{name}: {_words(card.environment.get(name))} where it was chosen, {_words(here[name])} here"
-        for name in DECIDING
+        f"{name}: {_words(card.environment.get(name))} where it was chosen, {_words(here.get(name))} here"
+        for name in (*DECIDING, bundle.manifest.engine or "onnxruntime")
         if card.environment.get(name) != here.get(name)
     ]
     then, now = card.figures, measured_again(bundle, threads)
@@ -75,4 +75,4 @@ def changes(bundle: Bundle) -> list[str]:
 
 
 def _words(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)

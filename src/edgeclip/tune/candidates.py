@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from edgeclip.cpu import granted_processors
 from edgeclip.export.int4 import write_int4
 from edgeclip.export.int8 import Int8Tower
+from edgeclip.export.static_int8 import Range
 from edgeclip.export.stored_fp16 import write_fp16
-from edgeclip.manifest import GraphPrecision
+from edgeclip.manifest import Engine, GraphPrecision
 from edgeclip.measure.bundle_process import TOWERS, Tower
 from edgeclip.quantize.pixels import PixelBytes
+from edgeclip.runtime.engine import why_not_openvino
 
 TEACHER = "teacher"
 """The source of kinds that are made of the teacher as it is."""
@@ -28,11 +30,13 @@ class FloatGraph:
         path: its float graph.
         layers: its Linear layers, the most sensitive first, where that is known.
         pixels: of an image tower, what its patches were made of.
+        ranges: of the layers' inputs, where they are known.
     """
 
     path: Path
     layers: Sequence[str]
     pixels: PixelBytes | None
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
 
 class Apart(NamedTuple):
@@ -56,6 +60,7 @@ class Kind:
         write: writes it.
         fuse: of the teacher with its images' tokens fused so, see `shrink.fusion_schedule`.
         recipe: of the student that this recipe of `edgeclip distill` makes.
+        engine: what runs it.
     """
 
     name: str
@@ -63,6 +68,7 @@ class Kind:
     write: Write
     fuse: str | None = None
     recipe: str | None = None
+    engine: Engine = "onnxruntime"
 
     @property
     def source(self) -> str:
@@ -75,8 +81,13 @@ class Kind:
         return ("image",) if self.fuse else TOWERS
 
     def pairs_with(self, text: Kind) -> bool:
-        """Whether a text graph of that kind gives embeddings of the same model as this one's image graph."""
-        return "text" in text.towers and self.recipe == text.recipe
+        """Whether a text graph of that kind makes a bundle with this one's image graph: of one model and engine."""
+        return "text" in text.towers and (self.recipe, self.engine) == (text.recipe, text.engine)
+
+    @property
+    def can_run(self) -> bool:
+        """Whether its engine can be used here."""
+        return self.engine == "onnxruntime" or why_not_openvino() is None
 
 
 def _fp32(source: FloatGraph, target: Path) -> Apart:
@@ -96,6 +107,11 @@ def _int4(source: FloatGraph, target: Path) -> Apart:
 
 def _int8(source: FloatGraph, target: Path) -> Apart:
     Int8Tower(source.path, source.pixels).write(target)
+    return Apart()
+
+
+def _static_int8(source: FloatGraph, target: Path) -> Apart:
+    Int8Tower(source.path, source.pixels).write(target, ranges=source.ranges)
     return Apart()
 
 
@@ -133,6 +149,7 @@ KINDS = {
         Kind("int8, 1/4 int4", "int8", _int8_and_int4(4)),
         Kind("int8, 1/2 int4", "int8", _int8_and_int4(2)),
         Kind("int4", "int4", _int4),
+        Kind("static int8, OpenVINO", "int8", _static_int8, engine="openvino"),
         Kind("fp32, 25% fused", "fp32", _fp32, fuse="25%"),
         Kind("fp32, 50% fused", "fp32", _fp32, fuse="50%"),
         Kind("int8, 25% fused", "int8", _int8, fuse="25%"),
@@ -151,8 +168,8 @@ RECIPES = tuple(dict.fromkeys(kind.recipe for kind in KINDS.values() if kind.rec
 
 
 def kinds_of(source: str) -> list[Kind]:
-    """The kinds that are made of a model."""
-    return [kind for kind in KINDS.values() if kind.source == source]
+    """The kinds that are made of a model and can be tried here."""
+    return [kind for kind in KINDS.values() if kind.source == source and kind.can_run]
 
 
 def thread_counts() -> tuple[int, ...]:

@@ -20,14 +20,15 @@ from edgeclip.data.prepare import Prepared
 from edgeclip.errors import ConfigError
 from edgeclip.export.float_graphs import pixels_of, write_float_graphs
 from edgeclip.export.measure import unmeasured
+from edgeclip.export.static_int8 import Range
 from edgeclip.files import as_json, folder_written_atomically
-from edgeclip.manifest import GRAPHS, MANIFEST, Golden, GraphPrecision, Manifest
+from edgeclip.manifest import GRAPHS, MANIFEST, Golden, Manifest
 from edgeclip.measure.bundle_process import TOWERS
 from edgeclip.progress import task
 from edgeclip.runtime.selftest import GOLDEN_TEXT
 from edgeclip.tune.apart import called_apart
 from edgeclip.tune.candidates import KINDS, TEACHER, Apart, FloatGraph, Kind
-from edgeclip.tune.layers import layer_sensitivity
+from edgeclip.tune.layers import input_ranges, layer_sensitivity
 from edgeclip.tune.record import Candidate, LayerLoss, Student
 from edgeclip.tune.trials import Trials
 
@@ -42,6 +43,7 @@ class Drafts:
         models: what drafts were written of, by the `source` of their kinds.
         kinds: the names of those that were written.
         sensitivity: of the teacher's layers, by tower, the most sensitive first.
+        ranges: of their inputs, by tower.
         students: by kind, what it is made of where that is not the teacher.
     """
 
@@ -50,6 +52,7 @@ class Drafts:
     models: dict[str, Checkpoint] = field(default_factory=dict)
     kinds: list[str] = field(default_factory=list)
     sensitivity: dict[str, dict[str, LayerLoss]] = field(default_factory=dict)
+    ranges: dict[str, dict[str, Range]] = field(default_factory=dict)
     students: dict[str, Student] = field(default_factory=dict)
 
     def export(self, source: str, model: Checkpoint, calibrate: Prepared | None) -> bool:
@@ -58,8 +61,8 @@ class Drafts:
         Args:
             source: what its kinds call it.
             model: the model.
-            calibrate: pairs to equalize the channels on, and of the teacher, to measure the layers' sensitivity on;
-                None for one that was trained for int8 as it is.
+            calibrate: pairs to equalize the channels on, and of the teacher, to measure the layers' sensitivity and
+                the ranges of their inputs on; None for one that was trained for int8 as it is.
 
         Raises:
             ConfigError: the teacher's float graphs, of which most others are made, can't be written.
@@ -78,13 +81,15 @@ class Drafts:
                 )
             return False
         if source == TEACHER:
-            self.sensitivity = msgspec.convert(floats.found, dict[str, dict[str, LayerLoss]])
+            self.sensitivity = msgspec.convert(floats.found["sensitivity"], dict[str, dict[str, LayerLoss]])
+            self.ranges = msgspec.convert(floats.found["ranges"], dict[str, dict[str, Range]])
         return True
 
     def write(self, source: str, kinds: Sequence[Kind]) -> None:
         """Write a draft of each kind of a model whose float graphs were written, each in a process of its own."""
         model, place = self.models[source], self.trials.folder
-        layers = {tower: list(found) for tower, found in self.sensitivity.items()} if source == TEACHER else {}
+        known = {tower: (list(found), self.ranges[tower]) for tower, found in self.sensitivity.items()}
+        layers = known if source == TEACHER else {}
         with task(f"making candidates of {source}", len(kinds)) as advance:
             for kind in kinds:
                 work = partial(_write_draft, kind, model, place, layers, self._apart)
@@ -96,15 +101,17 @@ class Drafts:
         return called_apart(function, *arguments, place=self.trials.folder, cap_mb=self.cap_mb)
 
 
-def write_floats(model: Checkpoint, target: Path, calibrate: Prepared | None, with_sensitivity: bool) -> dict[str, Any]:
-    """Write a model's float graphs into a folder; what `layer_sensitivity` finds, as JSON has it, where it is asked."""
+def write_floats(model: Checkpoint, target: Path, calibrate: Prepared | None, with_layers: bool) -> dict[str, Any]:
+    """Write a model's float graphs into a folder; where it is asked, what is known of its layers, as JSON has it."""
     with folder_written_atomically(target) as folder:
         (folder / "onnx").mkdir()
         written = write_float_graphs(model, folder, calibrate=calibrate)
-        if calibrate is None or not with_sensitivity:
+        if calibrate is None or not with_layers:
             return {}
-        found: dict[str, Any] = msgspec.to_builtins(layer_sensitivity(written, calibrate))
-        return found
+        return {
+            "sensitivity": msgspec.to_builtins(layer_sensitivity(written, calibrate)),
+            "ranges": input_ranges(written, calibrate),
+        }
 
 
 def _write_graphs(kind: str, graphs: Mapping[str, tuple[FloatGraph, Path]]) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def _write_draft(
     kind: Kind,
     checkpoint: Checkpoint,
     place: Path,
-    layers: Mapping[str, Sequence[str]],
+    layers: Mapping[str, tuple[Sequence[str], Mapping[str, Range]]],
     apart: Callable[..., dict[str, Any]],
 ) -> dict[str, Any]:
     with folder_written_atomically(draft_folder(place, kind.name)) as folder:
@@ -126,9 +133,10 @@ def _write_draft(
         for tower, source, target in zip(TOWERS, GRAPHS["fp32"], GRAPHS[kind.precision], strict=True):
             pixels = pixels_of(checkpoint.model.vision, checkpoint.preprocess_config) if tower == "image" else None
             path = float_folder(place, kind.source) / source
-            graphs[tower] = FloatGraph(path, layers.get(tower, ()), pixels), folder / target
+            by_loss, ranges = layers.get(tower, ((), {}))
+            graphs[tower] = FloatGraph(path, by_loss, pixels, ranges), folder / target
         written = apart(_write_graphs, kind.name, graphs)
-        write_draft_manifest(checkpoint, folder, kind.precision, kind.precision, written, threads=None)
+        write_draft_manifest(checkpoint, folder, kind, kind, written, threads=None)
     return written
 
 
@@ -149,8 +157,8 @@ def _as_name(words: str) -> str:
 def write_draft_manifest(
     checkpoint: Checkpoint,
     folder: Path,
-    image: GraphPrecision,
-    text: GraphPrecision,
+    image: Kind,
+    text: Kind,
     apart: Mapping[str, list[str]],
     *,
     threads: int | None,
@@ -159,9 +167,10 @@ def write_draft_manifest(
     files = entries(folder)
     blank = [0.0] * checkpoint.model.config.projection_dim
     manifest = replace(
-        unmeasured(checkpoint, image, apart["float_layers"]),
+        unmeasured(checkpoint, image.precision, apart["float_layers"]),
         int4_layers=apart["int4_layers"] or UNSET,
-        text_precision=UNSET if text == image else text,
+        text_precision=UNSET if text.precision == image.precision else text.precision,
+        engine=UNSET if image.engine == "onnxruntime" else image.engine,
         threads=UNSET if threads is None else threads,
         fingerprint=fingerprint(files),
         golden=Golden(text=GOLDEN_TEXT, image_embeds=blank, text_embeds=blank),
@@ -184,4 +193,4 @@ def put_together(drafts: Drafts, candidate: Candidate, folder: Path) -> None:
         written = drafts.trials.done[f"graphs of {kind.name}"].found or {}
         for how, layers in apart.items():
             layers += [layer for layer in written[how] if layer.startswith(tower)]
-    write_draft_manifest(model, folder, image.precision, text.precision, apart, threads=candidate.threads)
+    write_draft_manifest(model, folder, image, text, apart, threads=candidate.threads)

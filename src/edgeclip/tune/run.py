@@ -9,19 +9,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import msgspec
 import numpy as np
-import onnxruntime
 import torch
 
 from edgeclip.checkpoint import Checkpoint, load_checkpoint
 from edgeclip.cpu import cpu_flags, granted_processors
 from edgeclip.data.prepare import Prepared, prepare_parts
 from edgeclip.data.split import CALIBRATE
+from edgeclip.evaluate.environment import environment
 from edgeclip.files import as_json, locked, write_atomically
-from edgeclip.manifest import Truth
+from edgeclip.manifest import Engine, Truth
 from edgeclip.runtime.selftest import GOLDEN_TEXT, test_card
 from edgeclip.shrink.plan import count_parameters
 from edgeclip.tune.arguments import check_enough, check_size, parts_of
@@ -133,7 +133,11 @@ def plan(settings: CompressSettings) -> list[Step]:
         _seconds(lambda: checkpoint.encode_image(test_card(size))),
         _seconds(lambda: checkpoint.encode_text(GOLDEN_TEXT)),
     )
-    kinds = [kind for kind in KINDS.values() if not kind.recipe and (not kind.fuse or has_many_tokens(checkpoint))]
+    kinds = [
+        kind
+        for kind in KINDS.values()
+        if kind.can_run and not kind.recipe and (not kind.fuse or has_many_tokens(checkpoint))
+    ]
     graphs, pairs = sum(len(kind.towers) for kind in kinds) * len(thread_counts()), settings.pairs
     one, parameters = image + text, count_parameters(checkpoint.config)
     return [
@@ -174,7 +178,9 @@ def load_roles(settings: CompressSettings, checkpoint: Checkpoint) -> Roles:
 
 def _depends_on(checkpoint: Checkpoint, roles: Roles) -> str:
     """A hash of all that a trial's figures come from: model, pairs, versions, processor."""
-    total = hashlib.sha256(" ".join((__version__, onnxruntime.__version__, *sorted(cpu_flags()))).encode())
+    here = environment(granted_processors())
+    engines = (str(here.get(engine)) for engine in get_args(Engine))
+    total = hashlib.sha256(" ".join((__version__, *engines, *sorted(cpu_flags()))).encode())
     for name, tensor in checkpoint.model.state_dict().items():
         total.update(name.encode())
         total.update(tensor.contiguous().numpy().data)
