@@ -97,7 +97,7 @@ def test_what_is_no_graph_is_one_line(bundles: dict[str, Path], tmp_path: Path):
         LazySession(damaged, 1, OpenVinoSession).run(PICTURES)
     with pytest.raises(BundleError, match="expected a graph of this bundle"):
         LazySession(empty, 1, OpenVinoSession).run(PICTURES)
-    whole = LazySession(read_bundle(bundles["fp32"]).image_graph, 1, OpenVinoSession)
+    whole = LazySession(read_bundle(bundles["fp32"]).graphs["image"], 1, OpenVinoSession)
     with pytest.raises(BundleError, match=r"with a batch of shape \(1, 4, 2, 2\)"):
         whole.run(np.zeros((1, 4, 2, 2), np.float32))
 
@@ -127,6 +127,6 @@ def test_weights_are_read_from_no_other_folder(tmp_path: Path):
 
 @pytest.mark.usefixtures("vnni")
 def test_sizes_that_are_free_are_told_as_such(bundles: dict[str, Path]):
-    session = OpenVinoSession(read_bundle(bundles["fp32"]).image_graph, 1)
+    session = OpenVinoSession(read_bundle(bundles["fp32"]).graphs["image"], 1)
     (given,), (output,) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.shape[:2], output.name) == ("pixel_values", [None, 3], "image_embeds")
