@@ -60,7 +60,7 @@ def main() -> None:
 def write_graphs(model: str, folder: Path) -> dict[str, list[np.ndarray]]:
     """Write every form of both towers; what to embed with each."""
     checkpoint = load_checkpoint(model)
-    samples = load_samples(SampleSettings(data="builtin:tabletop", samples=100, seed=3), checkpoint.preprocess_config)
+    samples = load_samples(SampleSettings(data="builtin:tabletop", samples=24, seed=3), checkpoint.preprocess_config)
     (folder / "onnx").mkdir()
     floats = write_float_graphs(checkpoint, folder, calibrate=samples.calibrate)
     ranges = input_ranges(floats, samples.calibrate)
