@@ -23,7 +23,7 @@ from edgeclip.data.load_data import load_data
 from edgeclip.data.prepare import Prepared, prepare
 from edgeclip.distill.learn_vocabulary import learn_vocabulary
 from edgeclip.distill.losses.mix import LossMix
-from edgeclip.distill.recipe import DistillRecipe
+from edgeclip.distill.recipe import CacheConfig, DistillRecipe
 from edgeclip.distill.teacher import build_cache
 from edgeclip.distill.train_config import TrainConfig
 from edgeclip.distill.trainer import start_accelerator
@@ -156,9 +156,7 @@ def context(pictures: Path, once: MadeOnce, tmp_path_factory: pytest.TempPathFac
     teacher, records = load_checkpoint("builtin:tabletop"), load_data(str(pictures), samples=0, seed=0).records
 
     def cached(folder: Path) -> Any:
-        return build_cache(
-            teacher.model, teacher.tokenizer, teacher.preprocess_config, records, folder, augmentations=1, seed=0
-        )
+        return build_cache(teacher, records, folder, CacheConfig(), seed=0)
 
     return StageContext(
         recipe=DistillRecipe(
