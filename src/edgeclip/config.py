@@ -425,6 +425,8 @@ class PreprocessConfig(Config, frozen=True, kw_only=True):
             if size is not None:
                 check_range("image size", size, 1, MAX_IMAGE_SIZE)
         check_range("resample", self.resample, 0, 5)
+        if self.rescale_factor == 0:
+            raise ConfigError("rescale_factor 0", expected="1/255 or the like", fix="write 0.00392156862745098")
         for value in (self.rescale_factor, *self.mean):
             check_range("image normalisation", value, -1e6, 1e6)
         if not all(1e-6 <= value <= 1e6 for value in self.std):

@@ -96,12 +96,23 @@ def test_siglip_s_towers_alone(tmp_path: Path, prefixed: bool):
         if prefixed:
             weights = load_file(folder / "model.safetensors")
             save_file({f"{tower}.{name}": tensor for name, tensor in weights.items()}, folder / "model.safetensors")
-    joined = load_checkpoint("+".join(map(str, folders)))
-    expected = normalize(published.siglip_vision()(PIXELS).pooler_output, dim=-1)
-    torch.testing.assert_close(joined.model.encode_image(PIXELS), expected, atol=1e-5, rtol=0)
-    input_ids = joined.tokenize(published.SENTENCES)
-    expected = normalize(published.siglip_text()(input_ids).pooler_output, dim=-1)
-    torch.testing.assert_close(joined.model.encode_text(input_ids), expected, atol=1e-5, rtol=0)
+    image, text = map(load_towers, folders)
+    expected = published.siglip_vision()(PIXELS).pooler_output
+    torch.testing.assert_close(image.vision(PIXELS), expected, atol=1e-5, rtol=0)
+    input_ids = torch.from_numpy(text.tokenizer(published.SENTENCES))
+    expected = published.siglip_text()(input_ids).pooler_output
+    torch.testing.assert_close(text.text(input_ids), expected, atol=1e-5, rtol=0)
+    with pytest.raises(CheckpointError, match="neither of which has a logit scale and bias; expected the whole model"):
+        load_checkpoint("+".join(map(str, folders)))
+    whole = published.write_siglip(tmp_path / "whole")
+    assert load_checkpoint(f"{whole}+{folders[1]}").logit_bias == load_checkpoint(whole).logit_bias
+    published.write(published.clip_vision(), published.pieces(), tmp_path / "clip", tokenizer_class="")
+    weights = load_file(folders[1] / "model.safetensors")
+    heads = {name: tensor[:48].clone() for name, tensor in weights.items() if "head." in name}
+    save_file(weights | heads, folders[1] / "model.safetensors")
+    edited(folders[1] / "config.json", lambda c: c.update(projection_size=48))
+    with pytest.raises(CheckpointError, match="CLIP's image tower and SigLIP's text tower"):
+        load_checkpoint(f"{tmp_path / 'clip'}+{folders[1]}")
 
 
 def test_siglips_that_take_images_of_any_shape(tmp_path: Path):

@@ -14,9 +14,12 @@ from torch.nn.functional import normalize
 
 from edgeclip.bundle import read_bundle
 from edgeclip.checkpoint import load_checkpoint
+from edgeclip.checkpoint.load import load_towers
 from edgeclip.errors import BundleError, EdgeclipError
 from edgeclip.export.export_settings import ExportSettings
 from edgeclip.export.run import export
+from edgeclip.image import crop_uint8
+from edgeclip.image import normalize as normalize_pixels
 from edgeclip.report.model_card import write_model_card
 from edgeclip.runtime.clip import ClipRuntime, load
 from edgeclip.runtime.selftest import self_test
@@ -105,15 +108,21 @@ def test_siglip_s_towers_join_again(once: MadeOnce, precision: str):
     _, clip_text = bundle_of("text", once, precision)
     (image, _), (text, _) = (bundle_of(f"siglip {kind}", once, precision) for kind in ("vision", "text"))
     folders = [once(f"one tower siglip {kind} {precision}", lambda _: None) / "bundle" for kind in ("vision", "text")]
-    expected = load_checkpoint(f"{image}+{text}")
+    towers = load_towers(image), load_towers(text)
     joined = load("+".join(map(str, folders)), threads=1, logit_scale=10, logit_bias=-1.5)
-    for found, exact in (
-        (joined.encode_image(PICTURES), expected.encode_image(PICTURES)),
-        (joined.encode_text(published.SENTENCES), expected.encode_text(published.SENTENCES)),
+    crops = np.stack([crop_uint8(picture, towers[0].preprocess_config) for picture in PICTURES])
+    pixels = torch.from_numpy(normalize_pixels(crops, towers[0].preprocess_config))
+    input_ids = torch.from_numpy(towers[1].tokenizer(published.SENTENCES))
+    with torch.no_grad():
+        exacts = published.siglip_vision()(pixels).pooler_output, published.siglip_text()(input_ids).pooler_output
+    for found, exact in zip(
+        (joined.encode_image(PICTURES), joined.encode_text(published.SENTENCES)),
+        (normalize(exact, dim=-1).numpy() for exact in exacts),
+        strict=True,
     ):
         assert (found * exact).sum(axis=1).min() > (0.99999 if precision == "fp32" else 0.995)
     (labels,) = joined.classify(PICTURES[:1], ["a cat", "a dog"])
-    cosine = joined.encode_image(PICTURES[:1])[0] @ joined.encode_text("a photo of a cat")[0]
+    cosine = joined.encode_image(PICTURES[:1])[0] @ joined.encode_text("a photo of a a cat")[0]
     of_cat = next(label.probability for label in labels if label.name == "a cat")
     assert of_cat == pytest.approx(1 / (1 + np.exp(-(10 * cosine - 1.5))), abs=0.05)
     with pytest.raises(BundleError, match="the logit bias; expected it"):

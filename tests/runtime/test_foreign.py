@@ -428,6 +428,22 @@ class TestExternalData:
         with pytest.raises(BundleError, match=r"with weights in .*; expected a file in its own folder"):
             edgeclip.load(folder)
 
+    def test_ones_that_are_too_short_are_told(self, folder: Path):
+        weights = folder / "onnx" / "vision_model.onnx_data"
+        weights.write_bytes(weights.read_bytes()[:-1])
+        with pytest.raises(BundleError, match=r"vision_model\.onnx_data of \d+ bytes; expected \d+, as vision_model"):
+            edgeclip.load(folder)
+
+    @pytest.mark.parametrize(("key", "value"), [("offset", "-4"), ("length", "many"), ("offset", str(2**62))])
+    def test_places_that_are_none(self, folder: Path, key: str, value: str):
+        path = folder / "onnx" / "vision_model.onnx"
+        graph = onnx.load(path, load_external_data=False)
+        (tensor, *_) = (tensor for tensor in graph.graph.initializer if tensor.external_data)
+        tensor.external_data.append(onnx.StringStringEntryProto(key=key, value=value))
+        path.write_bytes(graph.SerializeToString())
+        with pytest.raises(BundleError, match=r"weights at offset|vision_model\.onnx_data of \d+ bytes; expected \d+"):
+            edgeclip.load(folder)
+
     def test_missing_ones_are_named(self, folder: Path):
         (folder / "onnx" / "vision_model.onnx_data").unlink()
         with pytest.raises(BundleError, match=r"without vision_model\.onnx_data, which holds its weights"):

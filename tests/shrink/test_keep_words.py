@@ -156,10 +156,24 @@ def test_texts_and_scripts_are_told_apart(tmp_path: Path):
     assert scripts == ["latin", "han"]
 
 
-@pytest.mark.parametrize("given", ["german", "no/such/file.txt", "builtin:tabletop", ""])
+@pytest.mark.parametrize("given", ["german", "no/such/file.txt", "builtin:tabletop", "", "\0"])
 def test_what_is_neither_is_refused_with_the_scripts(given: str):
     with pytest.raises(ConfigError, match=r"one of the scripts arabic, .*latin for German"):
-        read_words([given] if given else ["\0"])
+        read_words([given])
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "without a text; expected one a line"),
+        ("\n \n", "without a text"),
+        ("a" * 1_000_001, "of 1,000,001"),
+    ],
+)
+def test_a_file_without_texts_or_with_a_book_is_refused(tmp_path: Path, content: str, expected: str):
+    (tmp_path / "words.txt").write_text(content)
+    with pytest.raises(ConfigError, match=expected):
+        read_words([str(tmp_path / "words.txt")])
 
 
 def test_a_folder_without_captions_is_refused(tmp_path: Path):

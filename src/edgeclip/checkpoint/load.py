@@ -30,13 +30,13 @@ from edgeclip.hf_json import read_json
 from edgeclip.hub import download_checkpoint
 from edgeclip.image import ImageSource, crop_uint8, normalize
 from edgeclip.inputs import texts_of
-from edgeclip.model import Clip
-from edgeclip.model.clip import MAX_LOGIT_SCALE
+from edgeclip.model import Clip, clip
 from edgeclip.model.encode import encode_images, encode_texts
 from edgeclip.model.fastvit import FastViT
 from edgeclip.model.text import TextTower
 from edgeclip.model.vision import VisionTower
 from edgeclip.names import BUILTIN, is_hub_id, joined_parts
+from edgeclip.runtime.foreign import MAX_LOGIT_SCALE, MIN_LOGIT_SCALE
 from edgeclip.runtime.given_images import Images, OnError, OnSkip, Skips, crops_of
 from edgeclip.runtime.lost_words import LostWords
 from edgeclip.tokenizer import ClipTokenizer
@@ -225,7 +225,7 @@ def _joined(name: str, image: Checkpoint | OneTower, text: Checkpoint | OneTower
     texts = text if isinstance(text, OneTower) else _half(text, text.model.text)
     scaled = next((part.model for part in (image, text) if isinstance(part, Checkpoint)), None)
     if scaled is None:
-        logger.warning("%s has no logit scale: %g is used, which CLIPs end with", name, MAX_LOGIT_SCALE)
+        logger.warning("%s has no logit scale: %g is used, which CLIPs end with", name, clip.MAX_LOGIT_SCALE)
     model = join(name, images, texts, scaled)
     preprocess, tokenizer = images.preprocess_config, texts.tokenizer_or_reason
     assert preprocess is not None and tokenizer is not None  # noqa: S101, PT018 - each tower has its own
@@ -347,16 +347,17 @@ def build(name: str, config: ClipConfig, weights: dict[str, Tensor], rules: list
     """A model of a checkpoint's tensors, by a key table.
 
     Raises:
-        CheckpointError: see `to_ours`; or its logit_scale is not finite.
+        CheckpointError: see `to_ours`; or its logit_scale is out of range.
     """
     with torch.device("meta"):
         model = Clip(config)
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
     model.load_state_dict(to_ours(weights, rules, shapes, name), assign=True)
-    if not bool(model.logit_scale.isfinite()):
+    least, most = MIN_LOGIT_SCALE, MAX_LOGIT_SCALE
+    if not least <= model.logit_scale.item() <= most:
         raise CheckpointError(
             f"{name} with the logit_scale {model.log_logit_scale.item():g}",
-            expected="the logarithm of a finite scale, such as 4.6",
+            expected=f"the logarithm of a scale from {least:g} to {most:g}, such as 4.6",
             fix="download it again",
         )
     return model.eval()

@@ -186,6 +186,20 @@ def join(name: str, image: OneTower, text: OneTower, scaled: Clip | None) -> Cli
             expected="towers that were trained for each other",
             fix=f"give a text tower whose embeddings have {image.projection_dim} numbers",
         )
+    vision, texts = image.tower.config, text.tower.config
+    if texts.bert is None and vision.is_siglips != texts.is_siglips:
+        kinds = ("SigLIP" if tower.is_siglips else "CLIP" for tower in (vision, texts))
+        raise CheckpointError(
+            "{} with {}'s image tower and {}'s text tower".format(name, *kinds),
+            expected="towers that were trained for each other",
+            fix="give both of one model",
+        )
+    if vision.is_siglips and scaled is None:
+        raise CheckpointError(
+            f"{name}, two towers of SigLIP's, neither of which has a logit scale and bias",
+            expected="the whole model in place of one",
+            fix="give it, or export each and give both: edgeclip.load('IMAGE+TEXT', logit_scale=..., logit_bias=...)",
+        )
     config = ClipConfig(
         projection_dim=image.projection_dim,
         vision=image.tower.config,

@@ -44,14 +44,20 @@ def write_own_form(tower: Tower, kind: Kind, target: Path) -> None:
 
     Raises:
         ConfigError: it is too large for one ONNX file.
-        BundleError: ONNX Runtime can't open it.
+        BundleError: ONNX Runtime can't open it, or its weights are not finite.
     """
     size = sum(path.stat().st_size for path in (tower.graph, *tower.weights))
     if size >= MAX_BYTES:
         raise ConfigError(
             f"{tower.graph}, of {size / 1e9:.1f} GB with its weights", expected="at most 2 GB", fix="load it as it is"
         )
-    model = prefixed(load_graph(tower.graph), "foreign/")
+    model = load_graph(tower.graph)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and not np.isfinite(numpy_helper.to_array(tensor)).all():
+            raise BundleError(
+                f"{tower.graph}, whose {tensor.name} is not finite", expected="finite weights", fix="download it again"
+            )
+    model = prefixed(model, "foreign/")
     _rewire(model, tower, kind)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         renamed = Path(scratch) / "graph.onnx"

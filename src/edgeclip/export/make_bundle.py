@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,12 +11,11 @@ from typing import Literal
 
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.checkpoint.save import write_model_files
-from edgeclip.errors import CheckpointError
 from edgeclip.evaluate.encoder import Encoder
 from edgeclip.export.combined_graph import write_combined_graph
 from edgeclip.export.float_graphs import write_float_graphs
 from edgeclip.export.int8_graphs import Int8Graphs, float_layers_of
-from edgeclip.export.measure import Described, card_on, measured, open_draft
+from edgeclip.export.measure import Described, card_on, check_golden, measured, open_draft
 from edgeclip.export.samples import Samples
 from edgeclip.files import as_json, folder_written_atomically
 from edgeclip.manifest import CARD_MAX_LOSS, COMBINED_GRAPHS, MANIFEST, Card, GraphPrecision, Manifest
@@ -56,7 +54,7 @@ def export_bundle(
 
     Raises:
         ConfigError: the combined graph would be too large.
-        CheckpointError: the embeddings are not finite.
+        CheckpointError: the embeddings are zero or not finite.
     """
 
     def write(folder: Path, wanted: GraphPrecision) -> list[str]:
@@ -111,7 +109,7 @@ def write_bundle(
         if combined_graph:
             _write_combined(draft, folder)
         manifest, card = measured(draft, teacher or encoder, samples)
-        _check_finite(manifest, model.name)
+        check_golden(manifest)
         (folder / MANIFEST).write_bytes(as_json(manifest))
     return manifest, card
 
@@ -132,15 +130,6 @@ def _write_combined(draft: ClipRuntime, folder: Path) -> None:
         logit_scale=draft.logit_scale,
         logit_bias=draft.logit_bias or 0.0,
     )
-
-
-def _check_finite(manifest: Manifest, name: str) -> None:
-    if not all(map(math.isfinite, manifest.golden.image_embeds + manifest.golden.text_embeds)):
-        raise CheckpointError(
-            f"{manifest.precision} graphs, made from {name}, whose embeddings are not finite",
-            expected="finite ones",
-            fix="download the checkpoint again, or train it at a lower rate",
-        )
 
 
 def _write_int8(checkpoint: Checkpoint, folder: Path, samples: Samples, as_trained: bool) -> list[str]:

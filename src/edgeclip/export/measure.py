@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from edgeclip.bundle import Bundle, entries, fingerprint, sealed
 from edgeclip.config import ClipConfig, PreprocessConfig
 from edgeclip.data.prepare import Prepared
+from edgeclip.errors import CheckpointError
 from edgeclip.evaluate.encoder import Encoder
 from edgeclip.evaluate.release_card import release_card
 from edgeclip.export.samples import Samples
@@ -121,6 +123,22 @@ def finished(draft: ClipRuntime, card: Card) -> Manifest:
     )
     files = entries(bundle.folder)
     return sealed(replace(bundle.manifest, fingerprint=fingerprint(files), golden=golden, card=card, files=files))
+
+
+def check_golden(manifest: Manifest) -> None:
+    """Refuse embeddings without a direction.
+
+    Raises:
+        CheckpointError: those of a tower are zero or not finite.
+    """
+    golden = {"image": manifest.golden.image_embeds, "text": manifest.golden.text_embeds}
+    for kind in manifest.graphs:
+        if not math.isclose(math.hypot(*golden[kind]), 1, abs_tol=0.01):
+            raise CheckpointError(
+                f"{manifest.precision} graphs, made from {manifest.teacher}, whose {kind} embeddings have no direction",
+                expected="embeddings that are finite and not zero",
+                fix="download the checkpoint again, or train it at a lower rate",
+            )
 
 
 def shortened(embeds_E: NDArray[Any]) -> list[float]:

@@ -10,7 +10,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -20,14 +19,13 @@ from torch.nn import functional
 from edgeclip.bundle import Bundle, entries, fingerprint, sealed
 from edgeclip.checkpoint.one_tower import OneTower
 from edgeclip.data.prepare import Prepared
-from edgeclip.errors import CheckpointError
 from edgeclip.export.calibration_batches import image_batches, text_batches
 from edgeclip.export.float_graphs import equalized, pixels_of, write_text
 from edgeclip.export.graph import write_image_graph
 from edgeclip.export.int8 import Int8Tower
 from edgeclip.export.int8_graphs import IMAGE, TEXT, chosen_layers
 from edgeclip.export.make_bundle import Wanted
-from edgeclip.export.measure import shortened
+from edgeclip.export.measure import check_golden, shortened
 from edgeclip.export.samples import Samples
 from edgeclip.export.towers import ExportedTextTower, Tower, exported_image_tower
 from edgeclip.files import as_json, folder_written_atomically
@@ -46,7 +44,7 @@ def export_one_tower(
     """Write the bundle, whole or not at all; the arguments are those of `export_bundle`.
 
     Raises:
-        CheckpointError: its embeddings are not finite.
+        CheckpointError: its embeddings are zero or not finite.
         EdgeclipError: it is a text tower without a usable tokenizer.
     """
     with folder_written_atomically(out) as folder:
@@ -56,12 +54,7 @@ def export_one_tower(
             draft = _draft(source, folder, samples, "fp32", threads)
         closeness = _closeness(draft, source, samples.measure)
         manifest = _finished(draft, closeness)
-        if not np.isfinite([*manifest.golden.image_embeds, *manifest.golden.text_embeds]).all():
-            raise CheckpointError(
-                f"{manifest.precision} graph, made from {source.name}, whose embeddings are not finite",
-                expected="finite ones",
-                fix="download the checkpoint again",
-            )
+        check_golden(manifest)
         (folder / MANIFEST).write_bytes(as_json(manifest))
     return manifest, closeness
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeclip.config import PreprocessConfig
-from edgeclip.errors import ConfigError
 from edgeclip.quantize.fake_quant import fake_quant_weight, round_weight
 from edgeclip.quantize.scheme import ACTIVATION_LEVELS
 
@@ -43,8 +42,6 @@ class PixelBytes:
         Raises:
             ConfigError: the preprocessing makes the same of every byte.
         """
-        if config.rescale_factor == 0:
-            raise ConfigError("rescale_factor 0", expected="1/255 or the like", fix="use `precision` fp32")
         mean_C, std_C = torch.tensor(config.mean), torch.tensor(config.std)
         step_C, zero_C = config.rescale_factor / std_C, -mean_C / std_C
         step_I, zero_I = (values_C.repeat_interleave(inputs // len(mean_C)) for values_C in (step_C, zero_C))

@@ -161,11 +161,11 @@ def check_external(graph: OnnxFile) -> list[Path]:
     """The files beside a graph that hold its weights.
 
     Raises:
-        BundleError: one of them is elsewhere, or missing.
+        BundleError: one of them is elsewhere, missing, or too short.
     """
     folder, found = graph.path.parent, []
     homes = (folder.resolve(), graph.path.resolve().parent)  # in the hub's cache all files are links to one folder
-    for location in graph.locations:
+    for location, length in graph.locations.items():
         path = folder / location
         if not _is_inside(location) or not any(path.resolve().is_relative_to(home) for home in homes):
             raise BundleError(
@@ -178,6 +178,12 @@ def check_external(graph: OnnxFile) -> list[Path]:
                 f"{graph.path} without {printable(location)}, which holds its weights",
                 expected="both files",
                 fix="copy or download it too",
+            )
+        if path.stat().st_size < length:
+            raise BundleError(
+                f"{path} of {path.stat().st_size} bytes",
+                expected=f"{length}, as {graph.path.name} has it",
+                fix="copy or download both again",
             )
         found.append(path)
     return found

@@ -45,6 +45,8 @@ class Tensor(NamedTuple):
     data: memoryview
     location: str | None
     """The file beside this one that holds the values."""
+    end: int = 0
+    """How long that file must be for it."""
 
     @property
     def size(self) -> int:
@@ -91,9 +93,13 @@ class OnnxFile:
     left: int = MOST_FIELDS
 
     @property
-    def locations(self) -> list[str]:
-        """Names of the files beside this one that hold weights."""
-        return sorted({tensor.location for tensor in self.tensors.values() if tensor.location is not None})
+    def locations(self) -> dict[str, int]:
+        """Names of the files beside this one that hold weights, and how long each must be."""
+        ends: dict[str, int] = {}
+        for tensor in self.tensors.values():
+            if tensor.location is not None:
+                ends[tensor.location] = max(tensor.end, ends.get(tensor.location, 0))
+        return dict(sorted(ends.items()))
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -220,7 +226,7 @@ def _attribute(data: memoryview, found: OnnxFile, numbers: dict[str, int], const
 
 def _tensor(data: memoryview, found: OnnxFile) -> tuple[str, Tensor]:
     name, dtype, shape = "", 0, list[int]()
-    values, location, is_external = memoryview(b""), None, False
+    values, told, is_external = memoryview(b""), dict[str, str](), False
     for number, value in _fields(data, found):
         if number == 1:
             shape += [_number(value)] if isinstance(value, int) else _packed(value)
@@ -232,12 +238,17 @@ def _tensor(data: memoryview, found: OnnxFile) -> tuple[str, Tensor]:
             values = _bytes(value)
         elif number == 13:
             entry = {n: _text(v) for n, v in _fields(_bytes(value), found)}
-            location = entry.get(2, "") if entry.get(1) == "location" else location
+            told[entry.get(1, "")] = entry.get(2, "")
         elif number == 14:
             is_external = value == EXTERNAL
     if any(length < 0 for length in shape):
         raise ValueError("a constant of a negative size")
-    return name, Tensor(dtype, tuple(shape), values, location or "" if is_external else None)
+    if not is_external:
+        return name, Tensor(dtype, tuple(shape), values, None)
+    place = [told.get(key, "0") for key in ("offset", "length")]
+    if not all(number.isdecimal() for number in place):
+        raise ValueError(f"weights at offset {place[0]}, {place[1]} bytes long")
+    return name, Tensor(dtype, tuple(shape), values, told.get("location", ""), sum(map(int, place)))
 
 
 def _packed(data: memoryview) -> list[int]:

@@ -24,6 +24,9 @@ from edgeclip.shrink.scripts import SCRIPTS
 from edgeclip.shrink.trim_vocabulary import trim_vocabulary
 from edgeclip.text_files import decoded, read_bytes
 
+MAX_LETTERS = 1_000_000
+"""Of one text, which takes a hundred bytes a letter while it is divided into tokens."""
+
 
 def read_words(given: Sequence[str], options: DataOptions | None = None) -> tuple[list[str], list[str]]:
     """The texts and the scripts that are given.
@@ -33,7 +36,7 @@ def read_words(given: Sequence[str], options: DataOptions | None = None) -> tupl
         options: how captions files are read.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: neither, a file without a text, or one that is too long.
         DataError: a file that can't be read.
     """
     texts: list[str] = []
@@ -43,8 +46,11 @@ def read_words(given: Sequence[str], options: DataOptions | None = None) -> tupl
         if name.lower() in SCRIPTS and not path.exists():
             scripts.append(name.lower())
         elif path.is_file() and path.suffix == ".txt" and not _is_table(path):
-            texts += [line for line in decoded(read_bytes(path), name).splitlines() if line.strip()]
-        elif path.exists():
+            lines = [line for line in decoded(read_bytes(path), name).splitlines() if line.strip()]
+            if not lines:
+                raise ConfigError(f"`keep_words` {name}, without a text", expected="one a line", fix="write some")
+            texts += lines
+        elif name and path.exists():
             texts += _captions(name, options)
         else:
             raise ConfigError(
@@ -52,6 +58,9 @@ def read_words(given: Sequence[str], options: DataOptions | None = None) -> tupl
                 expected=f"a file of texts or captions, or one of the scripts {', '.join(SCRIPTS)}",
                 fix="give a file with one text a line; for a language its script, such as latin for German",
             )
+    if (letters := max(map(len, texts), default=0)) > MAX_LETTERS:
+        most = f"at most {MAX_LETTERS:,}"
+        raise ConfigError(f"`keep_words` with a text of {letters:,} letters", expected=most, fix="give one a line")
     return list(dict.fromkeys(texts)), list(dict.fromkeys(scripts))
 
 
