@@ -357,6 +357,17 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, mini_checkpoint
         load_checkpoint(folder)
 
 
+@pytest.mark.parametrize("scale", [-1000.0, 1000.0, -8.0, 8.0])
+def test_a_logit_scale_that_no_model_has(tmp_path: Path, mini_checkpoint: Path, scale: float):
+    folder = copy_of(mini_checkpoint, tmp_path / "a")
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"logit_scale": torch.tensor(scale)}, folder / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=rf"with the logit_scale {scale:g}; expected the logarithm of a scale from"
+    ):
+        load_checkpoint(folder)
+
+
 def test_a_tokenizer_whose_end_of_text_the_model_does_not_pool(tmp_path: Path, mini_checkpoint: Path):
     folder = copy_of(mini_checkpoint, tmp_path / "a")
     raw = json.loads((folder / "config.json").read_text())

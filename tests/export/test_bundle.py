@@ -1,6 +1,7 @@
 """Export as a whole: what is measured, what is refused, and what auto chooses."""
 
 import copy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+import edgeclip
 from edgeclip.bundle import read_bundle
 from edgeclip.checkpoint import Checkpoint
 from edgeclip.data.split import CALIBRATE
-from edgeclip.errors import CheckpointError, ConfigError, DataError
+from edgeclip.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from edgeclip.export import export_bundle
 from edgeclip.export.export_settings import SampleSettings
 from edgeclip.export.samples import Samples, load_samples
@@ -69,6 +71,26 @@ def test_embeddings_that_are_not_finite_make_no_bundle(
     with pytest.raises(CheckpointError, match=f"{precision} graphs, made from .*, whose image embeddings have no"):
         export_bundle(broken, tmp_path / "bundle", few_pairs, precision=precision, threads=1)
     assert (tmp_path / "bundle" / "edgeclip.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("tower", ["vision", "text"])
+def test_embeddings_of_zero_make_no_bundle(checkpoint: Checkpoint, few_pairs: Samples, tmp_path: Path, tower: str):
+    broken = replace(checkpoint, model=copy.deepcopy(checkpoint.model))
+    broken.model.state_dict()[f"{tower}.projection.weight"].zero_()
+    kind = "image" if tower == "vision" else "text"
+    with pytest.raises(CheckpointError, match=f"whose {kind} embeddings have no direction; expected .* not zero"):
+        export_bundle(broken, tmp_path / "bundle", few_pairs, precision="fp32", threads=1)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused_before_the_work(
+    mini_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = Path(shutil.copytree(mini_checkpoint, tmp_path / "a"))
+    (folder / "tokenizer.json").write_bytes(b"")
+    monkeypatch.setattr("edgeclip.export.run.load_samples", lambda *_: pytest.fail("the work was begun"))
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
+        edgeclip.export(folder, tmp_path / "bundle")
 
 
 def test_samples_do_not_overlap(captioned_folder: Path, checkpoint: Checkpoint):

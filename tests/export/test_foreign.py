@@ -1,6 +1,7 @@
 """Bundles from other programs' float graphs: int8, in a bundle's form, and close to what transformers computes."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -14,7 +15,7 @@ from transformers import CLIPModel
 
 import edgeclip
 from edgeclip.bundle import read_bundle
-from edgeclip.errors import EdgeclipError
+from edgeclip.errors import BundleError, EdgeclipError
 from edgeclip.manifest import SCHEMA, Manifest
 from edgeclip.quantize.scheme import PAIR_LIMIT
 from edgeclip.runtime import self_test
@@ -174,6 +175,21 @@ def test_a_configuration_of_another_model(
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(EdgeclipError, match=rf"config\.json with .*{key}.*as the graphs have"):
         edgeclip.export(folder, tmp_path / "out", **FEW)
+
+
+def test_weights_that_are_not_finite_are_named(copied: Callable[[str], Path], tmp_path: Path):
+    path = copied("transformers.js") / "onnx" / "vision_model.onnx"
+    model = onnx.load(path)
+    (tensor, *_) = (t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) > 1)
+    broken = numpy_helper.to_array(tensor).copy()
+    broken.flat[0] = np.nan
+    tensor.CopyFrom(numpy_helper.from_array(broken, tensor.name))
+    onnx.save_model(model, path)
+    with pytest.raises(
+        BundleError, match=rf"vision_model\.onnx, whose {re.escape(tensor.name)} is not finite; expected"
+    ):
+        edgeclip.export(path.parents[1], tmp_path / "out", **FEW)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_has_its_own_logit_scale(mini_checkpoint: Path, tmp_path: Path):
