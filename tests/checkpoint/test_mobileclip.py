@@ -13,7 +13,7 @@ from edgeclip.checkpoint import load_checkpoint, save_checkpoint
 from edgeclip.checkpoint.fastvit import fastvit_tower
 from edgeclip.checkpoint.mobileclip import describe
 from edgeclip.config import CLIP_MEAN, PreprocessConfig
-from edgeclip.errors import CheckpointError
+from edgeclip.errors import CheckpointError, EdgeclipError
 from edgeclip.export.export_settings import ExportSettings
 from edgeclip.export.run import export
 from edgeclip.export.towers import ExportedTextTower
@@ -22,6 +22,7 @@ from edgeclip.shrink.plan import count_parameters
 from tests import mobileclip
 from tests.oracles.weights import lively, pixels, texts_with_ends
 
+MIXER = "text_encoder.transformer.0.convffn.conv.conv.weight"
 S0_TEXT = json.loads((Path(__file__).parents[1] / "oracles" / "mobileclip_s0_text.json").read_text())["models"]
 
 APPLES = "MobileCLIP-S1, Apple's"
@@ -187,6 +188,28 @@ def test_s0_s_text_tower_is_that_of_apples_code(apples: Path, kind: str, tmp_pat
     saved = load_checkpoint(tmp_path / "saved")
     assert saved.config == checkpoint.config
     torch.testing.assert_close(saved.model.encode_text(texts), found, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda state: state.update({MIXER: torch.zeros(())}), "misshapen|missing"),
+        (lambda state: state.update({MIXER: torch.zeros(64, 1, 1, 12)}), "convolutions over 12 tokens of a text"),
+        (lambda state: state.update({MIXER: torch.zeros(64, 1, 1, 99)}), "mixer 99; expected 1 to 16"),
+        (
+            lambda state: state.pop("text_encoder.transformer.3.layer_scale"),
+            r"missing text\..*\.3\.layer_scale",
+        ),
+        (lambda state: state.pop(MIXER), "missing text.transformer.resblocks.0.attn"),
+        (lambda state: [state.pop(n) for n in list(state) if ".transformer.1." in n], "missing|num_hidden_layers"),
+    ],
+)
+def test_s0_s_that_are_damaged(change, expected: str, apples: Path):
+    state = torch.load(as_s0(apples, "branches"))
+    change(state)
+    torch.save(state, apples)
+    with pytest.raises(EdgeclipError, match=expected):
+        load_checkpoint(apples)
 
 
 @pytest.mark.slow

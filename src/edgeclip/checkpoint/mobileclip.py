@@ -151,20 +151,20 @@ def _text(state: dict[str, Tensor], source: str, *, sees_all: bool) -> tuple[Tex
             fix="give a folder with open_clip_config.json",
         )
     vocab_size, width = words
-    mixer = state.get(_TEXT_MIXER)  # MobileCLIP-S0's
+    mixer = [tensor.shape[-1] for name, tensor in state.items() if name == _TEXT_MIXER and tensor.ndim]  # S0's
     layers = {match[1] for name in state if (match := re.match(r"text\.transformer\.resblocks\.(\d+)\.", name))}
     text = TextConfig(
         vocab_size=vocab_size,
         context_length=positions[0],
         eos_token_id=None,
         hidden_size=width,
-        num_hidden_layers=len(layers) - (0 if mixer is None else 2),
+        num_hidden_layers=len(layers) - 2 * len(mixer),
         num_attention_heads=max(width // HEAD_SIZE, 1),
         intermediate_size=4 * width,
         hidden_act="gelu",
         layer_norm_eps=EPS,
         sees_all=sees_all,
-        mixer=None if mixer is None else mixer.shape[-1],
+        mixer=next(iter(mixer), None),
     )
     return text, projection[1]
 
