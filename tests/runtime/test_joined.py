@@ -17,6 +17,7 @@ import edgeclip
 from edgeclip.bundle import sealed
 from edgeclip.errors import BundleError, ConfigError
 from edgeclip.manifest import MANIFEST, Manifest
+from edgeclip.search import Index
 
 PICTURES = np.random.default_rng(3).integers(0, 256, (3, 40, 60, 3), np.uint8)
 TEXTS = ["a red ball", "two boxes on a table"]
@@ -94,6 +95,17 @@ def test_commands_take_both_or_say_what_to_do(
     for command, *rest in (("export", "--out", tmp_path / "out"), ("inspect",)):
         assert "two models of graphs; expected one, or two checkpoints" in mistake(command, towers, *rest)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_index_finds_both_again_from_anywhere(
+    foreign_folders: dict[str, Path], captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(foreign_folders["image"].parent)
+    with Index.open(tmp_path / "db", "image+text") as index:
+        index.add([captioned_folder / "images" / "000.jpg"])
+    monkeypatch.chdir(tmp_path)
+    with Index.open(tmp_path / "db") as index:
+        assert index.search("a red ball").results[0].path.endswith("000.jpg")
 
 
 def test_a_missing_tower_says_how_to_give_it(foreign_folders: dict[str, Path]):

@@ -16,6 +16,7 @@ from edgeclip.errors import DataError
 from edgeclip.files import locked, printable
 from edgeclip.inputs import check_path, check_whole, texts_of
 from edgeclip.runtime.clip import ClipRuntime, load
+from edgeclip.runtime.joined import JoinedModel
 from edgeclip.search.adding import Adding
 from edgeclip.search.confidence import Confidence
 from edgeclip.search.database import Database, check_file, create
@@ -298,6 +299,8 @@ def _loaded(path: Path, bundle: str | Path | ClipRuntime | None) -> ClipRuntime:
 def _meta(clip: ClipRuntime, bundle: str | Path | ClipRuntime | None) -> dict[str, Any]:
     """What a new index says of the bundle: where it is, so that a search finds it again, and which it is."""
     source = clip.bundle.folder if isinstance(bundle, ClipRuntime) or bundle is None else bundle
+    if isinstance(clip.bundle, JoinedModel):  # which names two places
+        source = clip.bundle.folder
     if Path(source).exists():
         source = os.path.realpath(source)
     return {
