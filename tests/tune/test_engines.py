@@ -30,13 +30,18 @@ def fastest(stand_in: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fastest")
 def test_it_is_chosen_where_it_is_fastest_and_the_bundle_says_so(
-    mini_checkpoint: Path, tmp_path: Path, edgeclip_here, monkeypatch: pytest.MonkeyPatch
+    mini_checkpoint: Path, tmp_path: Path, edgeclip_here, stand_in: type[StandIn], monkeypatch: pytest.MonkeyPatch
 ):
     pytest.importorskip("openvino", reason="needs the extra openvino")
     out = tmp_path / "out"
     card = tune.compress(mini_checkpoint, out, **SETTINGS)
     assert (card.winner.image, card.winner.text) == (KIND.name, KIND.name)
     assert "openvino" in card.environment
+    opened = draft_folder(Path(), KIND.name).name
+    assert (stand_in.asked[f"open  {opened} 1"], stand_in.asked["open  fp32 1"]) == (
+        1,
+        1,
+    )  # each engine without a graph
     for tried in card.tried:
         assert (tried.candidate.image == KIND.name) == (tried.candidate.text == KIND.name), REFUSED
     manifest = read_bundle(out).manifest

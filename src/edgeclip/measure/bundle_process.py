@@ -24,6 +24,7 @@ from edgeclip.image import Crop
 from edgeclip.measure.child import Child, first_line
 from edgeclip.runtime import load
 from edgeclip.runtime.clip import ClipRuntime
+from edgeclip.runtime.openvino_session import openvino_core
 
 Tower: TypeAlias = Literal["image", "text"]
 TOWERS: tuple[Tower, ...] = ("image", "text")
@@ -97,6 +98,8 @@ def _main() -> None:
         "text": lambda: clip.encode_text(texts[:1]),
     }
     calls = {tower: calls[tower] for tower in job["towers"]}
+    if clip.engine == "openvino":
+        openvino_core()
     for call in calls.values():
         call()
     opened = {

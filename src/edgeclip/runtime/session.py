@@ -29,6 +29,7 @@ KEEPING = {
 }
 """How an opened graph is written: its weights, as the processor's kernels want them, in a file that can be mapped."""
 Open = Callable[[Path, int], onnxruntime.InferenceSession]
+"""What opens a graph with so many threads; a session of another engine has to be asked as this one is."""
 
 
 def session_options(threads: int, *, precise: bool = False) -> onnxruntime.SessionOptions:

@@ -67,7 +67,7 @@ class Costs:
         return self.trials.run(_tower_trial(tower, kind, threads), measure).found
 
     def nothing_opened(self, kind: str) -> dict[str, float] | None:
-        """`rss_mb` and `open_ms` of a process that has opened no graph, and `size_mb` of what is no graph."""
+        """`rss_mb` and `open_ms` of a process with a kind's engine and no graph, and `size_mb` of what is no graph."""
         folder = draft_folder(self.trials.folder, kind)
 
         def measure() -> dict[str, float]:
@@ -76,7 +76,7 @@ class Costs:
             rest = bytes_on_disk(folder) - bytes_on_disk(folder / "onnx")
             return {"rss_mb": opened["rss_mb"], "open_ms": opened["open_ms"], "size_mb": rest / 1e6}
 
-        return self.trials.run("nothing opened", measure).found
+        return self.trials.run(f"nothing opened, {KINDS[kind].engine}", measure).found
 
     def whole(self, candidate: Candidate, folder: Path) -> Figures | None:
         """The figures of a bundle that was put together; None where it failed."""

@@ -53,11 +53,14 @@ class Search:
                 if figures := self.costs.tower(tower, kind, threads):
                     found[tower, kind, threads] = figures
                 advance(1)
-        rest = self.costs.nothing_opened(WHOLE) or {"rss_mb": 0.0, "open_ms": 0.0, "size_mb": 0.0}
+        nothing = {"rss_mb": 0.0, "open_ms": 0.0, "size_mb": 0.0}
+        rests = {KINDS[kind].engine: kind for kind in reversed(written)}
+        none_open = {engine: self.costs.nothing_opened(kind) or nothing for engine, kind in rests.items()}
         for image, text, threads in product(written, written, thread_counts()):
             if not KINDS[image].pairs_with(KINDS[text]):
                 continue
             one, other = found.get(("image", image, threads)), found.get(("text", text, threads))
+            rest = none_open[KINDS[image].engine]
             if one and other:
                 self.figures[Candidate(image=image, text=text, threads=threads)] = Figures(
                     image_ms=round(one["ms"], 3),
