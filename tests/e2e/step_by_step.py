@@ -75,5 +75,6 @@ def wait_after(place: str, parent: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are started without
     wait_after(sys.argv.pop(2), socket.socket(fileno=int(sys.argv.pop(1))))
     main()
