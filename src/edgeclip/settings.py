@@ -23,6 +23,8 @@ T = TypeVar("T", bound=Config)
 Seed = Annotated[
     int, Meta(ge=0, le=2**63 - 1, description="Which sample and split, and which scenes of the built-in world.")
 ]
+MOST_PAIRS = 100_000
+"""That may be asked for at once: they are decoded into memory, and take 150 KB each at 224 pixels."""
 Threads = Annotated[int, Meta(ge=1, le=256, description="Threads that run the model; all processors by default.")]
 Workers = Annotated[int, Meta(ge=0, le=256, description="Processes that decode images; 0 decodes in this one.")]
 Vocabulary = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from edgeclip.data.data_settings import DataSettings
-from edgeclip.settings import ModelConfig, Repeats, Threads, Vocabulary, default_threads
+from edgeclip.settings import MOST_PAIRS, ModelConfig, Repeats, Threads, Vocabulary, default_threads
 
 
 class DistillSettings(DataSettings, frozen=True, kw_only=True):
@@ -23,9 +23,9 @@ class DistillSettings(DataSettings, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=2, le=2**40)] | None,
         Meta(description="Images to train on; the recipe's number by default."),
     ] = None
-    pairs: Annotated[int, Meta(ge=2, le=2**31, description="Others to measure on; at most a fifth of a data set.")] = (
-        1000
-    )
+    pairs: Annotated[
+        int, Meta(ge=2, le=MOST_PAIRS, description="Others to measure on; at most a fifth of a data set.")
+    ] = 1000
     threads: Threads = default_threads
     vocabulary: Vocabulary = None
     model_config: ModelConfig = None

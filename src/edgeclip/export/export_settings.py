@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from edgeclip.data.data_settings import DataSettings
-from edgeclip.settings import KeepWords, LogitBias, LogitScale, ModelConfig, Threads, Vocabulary, default_threads
+from edgeclip.settings import (
+    MOST_PAIRS,
+    KeepWords,
+    LogitBias,
+    LogitScale,
+    ModelConfig,
+    Threads,
+    Vocabulary,
+    default_threads,
+)
 
 CARD_PAIRS = 200
 """For a release card, where nothing else is asked for."""
@@ -17,7 +26,7 @@ class SampleSettings(DataSettings, frozen=True, kw_only=True):
     """Which data, and how many image-caption pairs to measure on."""
 
     samples: Annotated[
-        int, Meta(ge=2, le=2**31, description="Pairs for the release card; up to 32 others calibrate and choose.")
+        int, Meta(ge=2, le=MOST_PAIRS, description="Pairs for the release card; up to 32 others calibrate and choose.")
     ] = CARD_PAIRS
 
 

@@ -12,7 +12,7 @@ from edgeclip.data.data_settings import DataSettings
 from edgeclip.distill.train_config import TrainConfig
 from edgeclip.errors import ConfigError
 from edgeclip.names import BUILTIN
-from edgeclip.settings import ModelConfig, Repeats, Threads, Vocabulary, default_threads
+from edgeclip.settings import MOST_PAIRS, ModelConfig, Repeats, Threads, Vocabulary, default_threads
 
 Alpha = Annotated[float, Meta(ge=0, le=1)]
 
@@ -21,7 +21,7 @@ class Settings(DataSettings, frozen=True, kw_only=True):
     """Settings of `reproduce`: the paper's where they are known; `lr` is the usual default of Adam."""
 
     model: Annotated[str, Meta(description="builtin:tabletop, a checkpoint, or a hub id.")] = BUILTIN
-    samples: Annotated[int, Meta(ge=2, le=2**40, description="Image-caption pairs to sample.")] = 1000
+    samples: Annotated[int, Meta(ge=2, le=MOST_PAIRS, description="Image-caption pairs to sample.")] = 1000
     val_fraction: Annotated[float, Meta(ge=0, le=1, description="Part of them that is only evaluated on.")] = 0.2
     alpha: Annotated[Alpha, Meta(description="Weight of the teacher in the distillation loss.")] = 0.3
     temperature: Annotated[float, Meta(description="Softens both distributions.")] = 1.0

@@ -10,7 +10,7 @@ from msgspec import Meta
 from edgeclip.data.data_settings import DataSettings
 from edgeclip.errors import ConfigError
 from edgeclip.names import BUILTIN
-from edgeclip.settings import ModelConfig, Vocabulary
+from edgeclip.settings import MOST_PAIRS, ModelConfig, Vocabulary
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 Limit = Annotated[float, Meta(ge=1e-3, le=1e9)] | None
@@ -39,7 +39,8 @@ class CompressSettings(DataSettings, frozen=True, kw_only=True):
     ] = 1.0
     time_budget: Annotated[str, Meta(description="After so long (90s, 20m, 1h) nothing new is tried.")] = "20m"
     pairs: Annotated[
-        int, Meta(ge=2, le=2**31, description="Pairs to choose on, and as many others for the figures on the card.")
+        int,
+        Meta(ge=2, le=MOST_PAIRS, description="Pairs to choose on, and as many others for the figures on the card."),
     ] = 1000
     distill: Annotated[
         bool, Meta(description="Also train smaller students, for most of the time budget, on pairs of their own.")
