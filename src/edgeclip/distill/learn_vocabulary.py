@@ -9,6 +9,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from edgeclip.tokenizer import ClipTokenizer, build_tokenizer, split_as_clip, vocabulary
 
+END = "</w>"
+"""What the last letter of a word has."""
+
 
 def learn_vocabulary(
     captions: Iterable[str], vocab_size: int, context_length: int, *, fixed_length: bool = False
@@ -16,14 +19,18 @@ def learn_vocabulary(
     """Train byte-pair merges until the vocabulary has at most `vocab_size` tokens; `fixed_length` as `ClipTokenizer`.
 
     CLIP's numbering is kept (bytes, bytes at the end of a word, merges, special tokens last), so that the end-of-text
-    token has the highest id and every CLIP implementation can read the result.
+    token has the highest id and every CLIP implementation can read the result. The same captions give the same merges
+    in every process.
     """
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix=END))
     split_as_clip(tokenizer)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        end_of_word_suffix="</w>",
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        end_of_word_suffix=END,
+        initial_alphabet=alphabet,
+        # Numbered as they are met, which is another order in each process, they would decide among equal counts.
+        special_tokens=[f"{letter}{END}" for letter in alphabet],
         show_progress=False,
     )
     tokenizer.train_from_iterator(captions, trainer)
