@@ -75,18 +75,49 @@ class GraphModel(ABC):
             fix=f"give a folder that has it too, as {both}",
         )
 
-    def unknown_scale(self) -> BundleError:
-        """The error that says that no file tells the logit scale."""
-        return BundleError(
-            f"{self.folder}, whose files don't tell the logit scale",
-            expected="it, to make probabilities of cosines",
-            fix="give `logit_scale`, the model's own: 100 for OpenAI's and most others",
-        )
 
-    def unknown_bias(self) -> BundleError:
-        """The error that says that no file tells a SigLIP's logit bias."""
-        return BundleError(
-            f"{self.folder}, whose files don't tell the logit bias",
-            expected="it, to make probabilities of a SigLIP's cosines",
-            fix="give `logit_bias`, the model's own, such as -16.8",
-        )
+@dataclass(frozen=True, kw_only=True)
+class ToldModel(GraphModel):
+    """Graphs whose logit scale and bias a file or the caller tells, or nobody.
+
+    Attributes:
+        told_logit_scale: what was told.
+        told_logit_bias: the same.
+        is_siglip: whether texts are padded, and pairs judged each for itself.
+        asked: the precision that was asked for.
+    """
+
+    told_logit_scale: float | None
+    told_logit_bias: float | None = None
+    is_siglip: bool = False
+    asked: str | None = None
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosines that makes logits of them.
+
+        Raises:
+            BundleError: no file tells it.
+        """
+        if self.told_logit_scale is None:
+            raise BundleError(
+                f"{self.folder}, whose files don't tell the logit scale",
+                expected="it, to make probabilities of cosines",
+                fix="give `logit_scale`, the model's own: 100 for OpenAI's and most others",
+            )
+        return self.told_logit_scale
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What is added to a SigLIP's logits; None of CLIP's, which have none.
+
+        Raises:
+            BundleError: no file tells it.
+        """
+        if self.is_siglip and self.told_logit_bias is None:
+            raise BundleError(
+                f"{self.folder}, whose files don't tell the logit bias",
+                expected="it, to make probabilities of a SigLIP's cosines",
+                fix="give `logit_bias`, the model's own, such as -16.8",
+            )
+        return self.told_logit_bias if self.is_siglip else None

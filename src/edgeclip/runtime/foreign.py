@@ -15,7 +15,7 @@ from typing import NamedTuple
 from edgeclip.bundle import download_bundle, find_bundle, fingerprint, is_own_layout
 from edgeclip.config import MAX_WIDTH, TextCleaning, check_range
 from edgeclip.errors import BundleError, ConfigError
-from edgeclip.graph_model import GraphModel, Kind
+from edgeclip.graph_model import Kind, ToldModel
 from edgeclip.hub import WEIGHTS
 from edgeclip.manifest import MANIFEST, FileEntry, Manifest
 from edgeclip.runtime import foreign_config
@@ -52,7 +52,7 @@ class Tower(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForeignModel(GraphModel):
+class ForeignModel(ToldModel):
     """A folder of another program that was read.
 
     Attributes:
@@ -62,10 +62,6 @@ class ForeignModel(GraphModel):
         text_length: the context length, where there is a text tower.
         eos_token_id: the token of a text that is pooled, but for SigLIP; None for the highest id.
         clean: what is done to texts first; None leaves it to the tokenizer's files.
-        told_logit_scale: what the folder or the caller told.
-        told_logit_bias: the same.
-        is_siglip: whether texts are padded, and pairs judged each for itself.
-        asked: the precision that was asked for.
         cache: where hashes are kept.
     """
 
@@ -75,10 +71,6 @@ class ForeignModel(GraphModel):
     text_length: int | None
     eos_token_id: int | None
     clean: TextCleaning | None
-    told_logit_scale: float | None
-    told_logit_bias: float | None = None
-    is_siglip: bool = False
-    asked: str | None = None
     cache: Path | None = None
 
     @property
@@ -136,28 +128,6 @@ class ForeignModel(GraphModel):
                 fix=f"copy {TOKENIZER} and {TOKENIZER_CONFIG} from the page of this model",
             )
         return tokenizer
-
-    @property
-    def logit_scale(self) -> float:
-        """The factor on cosines that makes logits of them.
-
-        Raises:
-            BundleError: no file tells it.
-        """
-        if self.told_logit_scale is None:
-            raise self.unknown_scale()
-        return self.told_logit_scale
-
-    @property
-    def logit_bias(self) -> float | None:
-        """What is added to a SigLIP's logits; None of CLIP's, which have none.
-
-        Raises:
-            BundleError: no file tells it.
-        """
-        if self.is_siglip and self.told_logit_bias is None:
-            raise self.unknown_bias()
-        return self.told_logit_bias if self.is_siglip else None
 
     @cached_property
     def files(self) -> dict[str, FileEntry]:

@@ -13,7 +13,7 @@ from edgeclip.bundle import Bundle, is_own_layout, read_bundle
 from edgeclip.config import check_range
 from edgeclip.errors import BundleError, ConfigError
 from edgeclip.files import present
-from edgeclip.graph_model import GraphModel, Kind
+from edgeclip.graph_model import Kind, ToldModel
 from edgeclip.manifest import FileEntry
 from edgeclip.names import joined_parts
 from edgeclip.runtime.foreign import (
@@ -33,22 +33,14 @@ SAME_SCALE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class JoinedModel(GraphModel):
+class JoinedModel(ToldModel):
     """The towers of two folders; `folder` is the source that names both, which `load` takes again.
 
     Attributes:
         halves: what each tower is of.
-        told_logit_scale: what a folder or the caller told.
-        told_logit_bias: the same.
-        is_siglip: whether pairs are judged each for itself.
-        asked: the precision that was asked for.
     """
 
     halves: dict[Kind, Bundle | ForeignModel]
-    told_logit_scale: float | None
-    told_logit_bias: float | None
-    is_siglip: bool
-    asked: str | None
 
     @property
     def graphs(self) -> dict[Kind, Path]:
@@ -99,28 +91,6 @@ class JoinedModel(GraphModel):
             EdgeclipError: see `Bundle.tokenizer` and `ForeignModel.tokenizer`.
         """
         return self.halves["text"].tokenizer
-
-    @property
-    def logit_scale(self) -> float:
-        """The factor on cosines that makes logits of them.
-
-        Raises:
-            BundleError: neither folder tells it.
-        """
-        if self.told_logit_scale is None:
-            raise self.unknown_scale()
-        return self.told_logit_scale
-
-    @property
-    def logit_bias(self) -> float | None:
-        """What is added to a SigLIP's logits; None of CLIP's, which have none.
-
-        Raises:
-            BundleError: neither folder tells it.
-        """
-        if self.is_siglip and self.told_logit_bias is None:
-            raise self.unknown_bias()
-        return self.told_logit_bias
 
     def entry(self, graph: Path) -> FileEntry | None:
         """A graph's hash and size."""
